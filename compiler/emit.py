@@ -1,0 +1,174 @@
+"""The call sequence of a component as a readable C file.
+
+One function per distinct module calls its kernels in order with a barrier between; a table gives each layer's
+weight offsets. Nothing here decides anything: the plans, the arena and the offsets come from the stages before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from forerun.compiler.graph import Graph, Node, Value
+from forerun.compiler.memory import Arena
+from forerun.compiler.schedules import Choice
+from forerun.compiler.schedules.plan import Argument, Field, Input, Output, Packed, Private
+from forerun.compiler.tir import Kernel, Parameter
+
+C_TYPES = {"int8": "int8_t", "uint8": "uint8_t", "int32": "int32_t", "int64": "int64_t", "float32": "float"}
+C_TYPES |= {"int16": "int16_t", "uint16": "uint16_t", "float16": "uint16_t", "bool": "uint8_t", "float64": "double", "uint32": "uint32_t", "uint64": "uint64_t"}
+
+# Up to this many rows every thread runs a row-wise kernel for itself, which costs less than a barrier.
+ALONE_ROWS = 8
+
+
+@dataclass(frozen=True)
+class Module:
+    """One distinct module, scheduled.
+
+    Attributes:
+        graph: its fused graph; `choices` has one entry per node.
+        arena: where its values lie.
+        roles: values that are not in the arena: value → C expression (`call->hidden`, …).
+        offsets: for each layer that is this module, the byte offset of each of its packed weights in the file.
+        layers: the layer numbers, in the order of `offsets` ([0] for embed and head).
+    """
+
+    name: str
+    graph: Graph
+    choices: Sequence[Choice]
+    arena: Arena
+    roles: Mapping[Value, str]
+    offsets: Sequence[Sequence[int]]
+    layers: Sequence[int]
+
+
+def c_type(parameter: Parameter) -> str:
+    """Return the C type of a kernel's parameter, a space at its end unless it is a pointer."""
+    if not parameter.pointer:
+        return f"{C_TYPES[parameter.dtype]} "
+    return f"{'' if parameter.written else 'const '}{C_TYPES[parameter.dtype]} *"
+
+
+def kernel_declaration(kernel: Kernel) -> str:
+    """Return the C prototype of a kernel."""
+    types = [f"{c_type(parameter)}{parameter.name}" for parameter in kernel.parameters]
+    return f"extern void {kernel.name}({', '.join([*types, 'int32_t rows', 'int32_t tid', 'int32_t nthreads'])});"
+
+
+def kernel_table(name: str, kernels: Mapping[int, Kernel]) -> str:
+    """Return the C array of a matmul's kernels, indexed by tile rows."""
+    first = next(iter(kernels.values()))
+    types = [c_type(parameter).strip() for parameter in first.parameters]
+    signature = ", ".join([*types, "int32_t", "int32_t", "int32_t"])
+    entries = ", ".join(["0", *(kernels[tile].name for tile in sorted(kernels))])
+    return f"static void (*const {name}[])({signature}) = {{{entries}}};"
+
+
+def table_name(kernels: Mapping[int, Kernel]) -> str:
+    """Return the name of a matmul's kernel table: the kernels' common name."""
+    return next(iter(kernels.values())).name.rsplit("_rows", 1)[0]
+
+
+def module_function(module: Module) -> str:
+    """Return the weight table and the C function of one module."""
+    name = module.name
+    lines = [f"/* Byte offsets of each layer's packed weights in weights.bin: {_weight_names(module)}. */"]
+    width = max(1, len(module.offsets[0]))
+    lines.append(f"static const uint64_t {name}_weights[{len(module.offsets)}][{width}] = {{")
+    lines += [f"  {{{', '.join(map(str, row)) or '0'}}}," for row in module.offsets]
+    lines += ["};", ""]
+    lines.append(f"static void {name}(const forerun_call *call, int32_t index, int32_t layer, int32_t tid) {{")
+    lines += ["  " + line if line else "" for line in _body(module)]
+    lines += ["}", ""]
+    return "\n".join(lines)
+
+
+def _weight_names(module: Module) -> str:
+    names = []
+    for choice in module.choices:
+        for packing in choice.plan.weights:
+            parts = "+".join(part or "zeros" for part in packing.parts)
+            names.append(f"{parts} ({packing.layout})")
+    return ", ".join(names) or "none"
+
+
+def _body(module: Module) -> list[str]:
+    lines = [
+        f"const uint64_t *const weight = {module.name}_weights[index];",
+        "const int32_t rows = call->rows, threads = call->threads, tile = tile_rows(rows);",
+        f"const int alone = rows <= {ALONE_ROWS};",
+        "uint8_t *const arena = call->arena;",
+        "uint8_t *const own = call->scratch + tid * call->scratch_stride;",
+        "(void)weight, (void)layer, (void)tile, (void)alone, (void)arena, (void)own;",
+    ]
+    lines += _pointers(module)
+    first_weight = 0
+    for i, (node, choice) in enumerate(zip(module.graph.nodes, module.choices, strict=True)):
+        lines += _call(module, node, choice, first_weight)
+        first_weight += len(choice.plan.weights)
+        following = module.graph.nodes[i + 1] if i + 1 < len(module.graph.nodes) else None
+        if following is not None and following.inputs == node.inputs and following.outputs == node.outputs:
+            continue  # side by side: same rows read, other columns written
+        guard = "if (!alone) " if _alone(module, node, choice) else ""
+        lines.append(f"{guard}call->barrier(call->team, tid);")
+    return lines
+
+
+def _alone(module: Module, node: Node, choice: Choice) -> bool:
+    """Whether a node's result may be private to each thread: row-wise, and read within this function only."""
+    return choice.plan.by_row and node.output in module.arena.buffers
+
+
+def _pointers(module: Module) -> list[str]:
+    lines = []
+    numbers = {value: i for i, value in enumerate(module.arena.buffers)}
+    alone = {
+        node.output
+        for node, choice in zip(module.graph.nodes, module.choices, strict=True)
+        if _alone(module, node, choice)
+    }
+    for value, parts in module.arena.buffers.items():
+        base = "(alone ? own : arena)" if value in alone else "arena"
+        for part, buffer in parts.items():
+            pointer = f"{buffer.ctype} *const {_variable(value, part, numbers)}"
+            lines.append(f"{pointer} = ({buffer.ctype} *)({base} + {buffer.offset});")
+    return lines
+
+
+def _variable(value: Value, part: str, numbers: Mapping[Value, int]) -> str:
+    stem = "".join(c if c.isalnum() else "_" for c in value.name)
+    return f"{stem}{numbers[value]}" if part == "values" else f"{stem}{numbers[value]}_{part}"
+
+
+def _call(module: Module, node: Node, choice: Choice, first_weight: int) -> list[str]:
+    kernels = choice.plan.kernels
+    kernel = next(iter(kernels.values()))
+    arguments = [
+        _argument(module, node, choice, argument, first_weight, C_TYPES[p.dtype])
+        for argument, p in zip(choice.plan.arguments, kernel.parameters, strict=True)
+    ]
+    name = kernel.name if 0 in kernels else f"{table_name(kernels)}[tile]"
+    threads = "alone ? 0 : tid, alone ? 1 : threads" if _alone(module, node, choice) else "tid, threads"
+    return [f"{name}({', '.join([*arguments, 'rows', threads])});"]
+
+
+def _argument(
+    module: Module, node: Node, choice: Choice, argument: Argument, first_weight: int, ctype: str
+) -> str:
+    numbers = {value: i for i, value in enumerate(module.arena.buffers)}
+    if isinstance(argument, Input | Output):
+        value = node.inputs[argument.index] if isinstance(argument, Input) else node.output
+        if value in module.roles:
+            return module.roles[value]
+        return _variable(value, argument.part, numbers)
+    if isinstance(argument, Packed):
+        element = choice.plan.weights[argument.index].ctype
+        return f"(const {element} *)(call->weights + weight[{first_weight + argument.index}])"
+    if isinstance(argument, Private):
+        offset = "TAIL_OFFSET" if argument.region == "tail" else "SCORES_OFFSET"
+        return f"({ctype} *)(own + {offset})"
+    assert isinstance(argument, Field)
+    if argument.name in ("keys", "values"):
+        return f"({ctype} *)call->{argument.name}[layer]"
+    return f"call->{argument.name}"

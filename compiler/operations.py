@@ -1,0 +1,106 @@
+"""The fused operations: what the fusion passes produce and the schedule rules turn into kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from forerun.compiler.schemes import Scheme
+
+
+@dataclass(frozen=True)
+class WeightRows:
+    """One weight matrix [columns, inputs] as the function names it.
+
+    `parts` are the function inputs that hold it: (w,) for float32, (q, scale) or (q, scale, minimum).
+    """
+
+    scheme: Scheme
+    parts: tuple[str, ...]
+    columns: int
+    inputs: int
+
+
+@dataclass(frozen=True)
+class Norm:
+    """out = x / rms(x) · weight. Inputs: x. Output: [rows, columns], quantized or float32."""
+
+    weight: str
+    columns: int
+    epsilon: float
+    quantized: bool
+
+
+@dataclass(frozen=True)
+class Linear:
+    """y = x · Wᵀ (+ bias) for one or several matrices stacked, written to `first_column` of a wider output.
+
+    `add` names the residual: y is added to what the output already holds. Inputs: x (quantized if the scheme is).
+    """
+
+    weights: tuple[WeightRows, ...]
+    biases: tuple[str | None, ...]
+    first_column: int
+    stride: int
+    add: bool
+
+    @property
+    def columns(self) -> int:
+        """Output columns of all the stacked matrices."""
+        return sum(rows.columns for rows in self.weights)
+
+    @property
+    def scheme(self) -> Scheme:
+        """The scheme that all the stacked matrices share."""
+        return self.weights[0].scheme
+
+
+@dataclass(frozen=True)
+class LinearSwiGlu:
+    """y = silu(x · gateᵀ) · (x · upᵀ), quantized or float32."""
+
+    gate: WeightRows
+    up: WeightRows
+    quantized: bool
+
+
+@dataclass(frozen=True)
+class SwiGlu:
+    """y = silu(gate) · up for [rows, 2·columns] with gate and up side by side."""
+
+    columns: int
+    quantized: bool
+
+
+@dataclass(frozen=True)
+class RopeStore:
+    """Rotate queries and keys and write keys and values into the cache. Inputs: qkv. Output: queries [rows, H·d]."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    scale: float
+    cos: str
+    sin: str
+    q_norm: str | None
+    k_norm: str | None
+    norm_epsilon: float | None
+
+
+@dataclass(frozen=True)
+class CachedAttention:
+    """softmax(q · K) · V over the cache. Inputs: queries. Output: [rows, H·d], quantized or float32."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    quantized: bool
+
+
+@dataclass(frozen=True)
+class Embed:
+    """hidden = table[token_ids]."""
+
+    table: WeightRows
+
+
+Operation = Norm | Linear | LinearSwiGlu | SwiGlu | RopeStore | CachedAttention | Embed

@@ -1,0 +1,239 @@
+"""From an export directory to a bundle. Read `compile_export` top to bottom: each line is a stage."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from forerun.compiler import bundle, emit, export_reader, memory, pack
+from forerun.compiler.converters import COMPOSITES
+from forerun.compiler.export_reader import Export, ModuleCall
+from forerun.compiler.from_onnx import import_function
+from forerun.compiler.fuse import fuse
+from forerun.compiler.graph import Graph, Value
+from forerun.compiler.link import link
+from forerun.compiler.native import write_object
+from forerun.compiler.program import Decoder, program_source
+from forerun.compiler.schedules import Choice, schedule
+from forerun.compiler.schedules.attention import tail_elements
+from forerun.compiler.schedules.plan import Settings
+from forerun.compiler.schedules.rope import AttentionShape
+from forerun.errors import CompileError, OptionError
+from forerun.staging import staged_folder
+from forerun.targets import Target, find_target
+
+MAX_ROWS = 256  # rows one call may carry: the prefill block
+KV_DTYPES: Mapping[str, tuple[str, int]] = {"f16": ("float16", 2), "f32": ("float32", 4)}
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class CompileReport:
+    """What was compiled, and why each kernel was chosen.
+
+    `explanation` has a line for each operation of each distinct module: the rule taken, those that declined.
+    """
+
+    bundle: Path
+    target: str
+    modules: tuple[str, ...]
+    kernels: int
+    weights_bytes: int
+    library_bytes: int
+    seconds: float
+    explanation: tuple[str, ...] = field(default=())
+
+
+def compile_export(
+    directory: Path, output: Path, target: str | None = None, *, kv: str = "f16", progress: Progress | None = None
+) -> CompileReport:
+    """Compile an export for one target and write the bundle.
+
+    Args:
+        directory: what `forerun export` wrote.
+        output: the bundle folder; written aside and renamed, an existing bundle is replaced.
+        target: a target's name, None for this machine's best.
+        kv: element of the KV cache, `f16` or `f32`.
+        progress: called with a stage's name and the part of the whole done, 0…1.
+
+    Raises:
+        CompileError, TargetError, OptionError, OutputError.
+    """
+    started = time.perf_counter()
+    tell = progress or (lambda stage, done: None)
+    chosen = find_target(target)
+    if kv not in KV_DTYPES:
+        raise OptionError(f"unknown KV element {kv!r}; allowed: {', '.join(KV_DTYPES)}")
+    settings = Settings(chosen, KV_DTYPES[kv][0], MAX_ROWS)
+    with staged_folder(output, bundle.MANIFEST, "forerun compile") as folder:
+        tell("reading", 0.0)
+        export = export_reader.open_export(Path(directory))
+        tell("importing", 0.05)
+        graphs = import_modules(export)
+        for graph in graphs.values():
+            fuse(graph)
+        tell("scheduling", 0.3)
+        choices = {name: [schedule(name, n, settings) for n in graph.nodes] for name, graph in graphs.items()}
+        tell("packing weights", 0.4)
+        modules, weights_bytes, weights_hash = pack_modules(export, graphs, choices, folder / "weights.bin")
+        tell("building kernels", 0.6)
+        decoder = assemble(export, settings, kv, modules, weights_bytes)
+        library = build_library(decoder, chosen, folder)
+        tell("writing the bundle", 0.95)
+        bundle.copy_text_files(export.directory, folder)
+        bundle.write_manifest(folder, export.settings, chosen, library, weights_hash, kv=kv)
+        library_bytes = (folder / library).stat().st_size
+    tell("done", 1.0)
+    return CompileReport(
+        Path(output),
+        chosen.name,
+        tuple(graphs),
+        len(decoder.kernels),
+        weights_bytes,
+        library_bytes,
+        time.perf_counter() - started,
+        tuple(explain(graphs, choices)),
+    )
+
+
+def import_modules(export: Export) -> dict[str, Graph]:
+    """Import each distinct function once, with the input types of its first call."""
+    hidden_size = int(export.settings["config"]["hidden_size"])
+    graphs: dict[str, Graph] = {}
+    for call in export.calls:
+        if call.function in graphs:
+            continue
+        types = {
+            name: (1, ["M", hidden_size]) if name == "hidden" else export.typed(actual)
+            for name, actual in call.inputs.items()
+        }
+        graphs[call.function] = import_function(export.functions[call.function], types, frozenset(COMPOSITES))
+    return graphs
+
+
+def pack_modules(
+    export: Export, graphs: Mapping[str, Graph], choices: Mapping[str, list[Choice]], path: Path
+) -> tuple[list[emit.Module], int, str]:
+    """Write weights.bin in the order in which a token reads it; return the modules with their offsets."""
+    file = pack.WeightsFile(path)
+    offsets: dict[str, list[list[int]]] = {name: [] for name in graphs}
+    layers: dict[str, list[int]] = {name: [] for name in graphs}
+    for call in export.calls:
+        offsets[call.function].append(_place_weights(export, call, choices[call.function], file))
+        layers[call.function].append(call.layer)
+    modules = [_module(name, graph, choices[name], offsets[name], layers[name]) for name, graph in graphs.items()]
+    digest = file.close()
+    return modules, file.bytes, digest
+
+
+def _place_weights(export: Export, call: ModuleCall, choices: list[Choice], file: pack.WeightsFile) -> list[int]:
+    def load(name: str) -> Any:
+        return export.load(call.inputs[name])
+
+    packings = [packing for choice in choices for packing in choice.plan.weights]
+    placed = []
+    for packing in packings:
+        actual = tuple(None if part is None else call.inputs[part] for part in packing.parts)
+        key = (packing.layout, packing.dot, packing.scheme, packing.interleave, packing.columns, actual)
+        placed.append(file.place(key, lambda packing=packing: packing.pack(load)))
+    return placed
+
+
+def _module(
+    name: str, graph: Graph, choices: list[Choice], offsets: list[list[int]], layers: list[int]
+) -> emit.Module:
+    roles: dict[Value, str] = {}
+    hidden = graph.input("hidden")
+    if hidden is not None:
+        roles[hidden] = "call->hidden"
+    roles[graph.outputs[0]] = "call->logits" if name == "Head" else "call->hidden"
+    if name != "Head" and hidden is not None:
+        last = graph.producer(graph.outputs[0])
+        if last is None or last.op != "linear" or not last.detail.add:
+            raise CompileError(f"{name}: the result must be the residual stream plus a projection")
+    in_arena = {
+        value: bool(getattr(node.detail, "quantized", False))
+        for node in graph.nodes
+        for value in node.outputs
+        if value not in roles
+    }
+    snake = "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
+    return emit.Module(snake, graph, choices, memory.plan_arena(graph, in_arena, MAX_ROWS), roles, offsets, layers)
+
+
+def assemble(
+    export: Export, settings: Settings, kv: str, modules: list[emit.Module], weights_bytes: int
+) -> Decoder:
+    """Put the modules together with the sizes that the runtime asks for."""
+    config = export.settings["config"]
+    shape = AttentionShape(config["heads"], config["kv_heads"], config["head_dim"], 1.0, settings.kv_dtype)
+    element = KV_DTYPES[kv][1]
+    named = {module.name: module for module in modules}
+
+    def of_kind(kind: str) -> list[emit.Module]:
+        return [module for module in modules if module.name.startswith(kind)]
+
+    return Decoder(
+        target=settings.target.name,
+        embed=named["embed"],
+        attention=of_kind("attention"),
+        feed_forward=of_kind("feed_forward"),
+        head=named["head"],
+        layers=config["layers"],
+        hidden_size=config["hidden_size"],
+        vocabulary_size=config["vocabulary_size"],
+        context_length=config["context_length"],
+        kv_heads=config["kv_heads"],
+        head_dim=config["head_dim"],
+        group=shape.group,
+        max_rows=MAX_ROWS,
+        max_gather=settings.max_gather,
+        tile_rows=settings.target.tile_rows,
+        kv_element_bytes=element,
+        tail_bytes=tail_elements(shape, settings.max_gather) * element,
+        weights_bytes=weights_bytes,
+    )
+
+
+def build_library(decoder: Decoder, target: Target, folder: Path) -> str:
+    """Write src/program.c, build the kernels and link both; return the library's path within the bundle."""
+    source = folder / "src" / "program.c"
+    write_header(folder / "src")
+    source.write_text(program_source(decoder), encoding="utf-8")
+    (folder / "lib").mkdir()
+    library = f"lib/{target.name}.so"
+    objects = folder / "kernels.o"
+    write_object(decoder.kernels.values(), target, objects)
+    link([source, objects], folder / "src", folder / library)
+    objects.unlink()
+    return library
+
+
+def write_header(include: Path) -> None:
+    """Write forerun/program.h, which travels with the runtime, under an include folder."""
+    from forerun import runtime
+
+    for place in runtime.__path__:
+        path = Path(place) / "native" / "include" / "forerun" / "program.h"
+        if path.is_file():
+            (include / "forerun").mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, include / "forerun" / "program.h")
+            return
+    raise CompileError("forerun/program.h is missing from the installation; install forerun again")
+
+
+def explain(graphs: Mapping[str, Graph], choices: Mapping[str, list[Choice]]) -> list[str]:
+    """Return a line for every operation: the rule that took it, and who declined and why."""
+    lines = []
+    for name, graph in graphs.items():
+        for node, choice in zip(graph.nodes, choices[name], strict=True):
+            kernel = emit.table_name(choice.plan.kernels) if 0 not in choice.plan.kernels else ""
+            kernel = kernel or next(iter(choice.plan.kernels.values())).name
+            declined = "; ".join(f"{rule} declined: {reason}" for rule, reason in choice.declined)
+            lines.append(f"{name}: {node.op} → {choice.rule} ({kernel})" + (f"; {declined}" if declined else ""))
+    return lines

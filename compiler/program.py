@@ -1,0 +1,165 @@
+"""The C file of a whole decoder: prototypes, modules, the four step functions and the descriptor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from string import Template
+
+from forerun.compiler.emit import Module, kernel_declaration, kernel_table, module_function, table_name
+from forerun.compiler.memory import aligned
+from forerun.compiler.tir import Kernel
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A scheduled decoder, ready to be written out.
+
+    `attention` and `feed_forward` hold the distinct modules of that kind; sizes are those of program.h.
+    """
+
+    target: str
+    embed: Module
+    attention: Sequence[Module]
+    feed_forward: Sequence[Module]
+    head: Module
+    layers: int
+    hidden_size: int
+    vocabulary_size: int
+    context_length: int
+    kv_heads: int
+    head_dim: int
+    group: int
+    max_rows: int
+    max_gather: int
+    tile_rows: int
+    kv_element_bytes: int
+    tail_bytes: int
+    weights_bytes: int
+
+    @property
+    def modules(self) -> list[Module]:
+        """Every distinct module."""
+        return [self.embed, *self.attention, *self.feed_forward, self.head]
+
+    @property
+    def kernels(self) -> dict[str, Kernel]:
+        """Every kernel by name; modules share those that are the same."""
+        plans = [choice.plan for module in self.modules for choice in module.choices]
+        return {kernel.name: kernel for plan in plans for kernel in plan.kernels.values()}
+
+
+_FILE = Template("""\
+/* A decoder compiled by forerun for $target. Generated: do not edit.
+ *
+ * Each function below is one distinct module of the network. Every thread of the team runs it; kernels share their
+ * work out by (tid, threads) and call->barrier brings the threads together. Matmuls take rows in tiles of at most
+ * $tile_rows, all of nearly the same size: 1-$tile_rows rows are one tile, 16, 32, 64 or more are several.
+ */
+#include <forerun/program.h>
+
+/* Kernels, from kernels.o. */
+$declarations
+
+/* Matmul kernels by rows in a tile. */
+$tables
+
+/* Thread-private scratch: a copy of row-wise results, then gathered keys, then attention scores. */
+#define TAIL_OFFSET $tail_offset
+#define SCORES_OFFSET $scores_offset
+
+static int32_t tile_rows(int32_t rows) {
+  const int32_t tiles = (rows + $tile_rows - 1) / $tile_rows;
+  return (rows + tiles - 1) / tiles;
+}
+
+$modules
+$steps
+static const forerun_layer layer_table[$layers] = {
+$layer_table
+};
+
+static const forerun_program program = {
+    .abi = FORERUN_PROGRAM_ABI,
+    .layers = $layers,
+    .hidden_size = $hidden_size,
+    .vocabulary_size = $vocabulary_size,
+    .context_length = $context_length,
+    .max_rows = $max_rows,
+    .max_gather = $max_gather,
+    .kv_element_bytes = $kv_element_bytes,
+    .layer = layer_table,
+    .weights_bytes = $weights_bytes,
+    .arena_bytes = $arena_bytes,
+    .scratch_bytes = $scores_offset,
+    .scratch_bytes_per_position = $scores_bytes,
+    .embed = embed_step,
+    .attention = attention_step,
+    .feed_forward = feed_forward_step,
+    .head = head_step,
+};
+
+const forerun_program *forerun_program_model(void);
+
+const forerun_program *forerun_program_model(void) { return &program; }
+""")
+
+
+def program_source(decoder: Decoder) -> str:
+    """Return program.c."""
+    arena = max(aligned(module.arena.bytes) for module in decoder.modules)
+    tail_offset = arena
+    tables: dict[str, str] = {}
+    for module in decoder.modules:
+        for choice in module.choices:
+            if 0 not in choice.plan.kernels:
+                name = table_name(choice.plan.kernels)
+                tables[name] = kernel_table(name, choice.plan.kernels)
+    sizes = {
+        name: getattr(decoder, name)
+        for name in (
+            *("target", "layers", "hidden_size", "vocabulary_size", "context_length", "max_rows", "max_gather"),
+            *("kv_element_bytes", "weights_bytes", "tile_rows"),
+        )
+    }
+    return _FILE.substitute(
+        sizes,
+        declarations="\n".join(kernel_declaration(kernel) for kernel in decoder.kernels.values()),
+        tables="\n".join(tables.values()),
+        tail_offset=tail_offset,
+        scores_offset=tail_offset + aligned(decoder.tail_bytes),
+        scores_bytes=decoder.group * 4,
+        modules="\n".join(module_function(module) for module in decoder.modules),
+        steps=_steps(decoder),
+        layer_table="\n".join([f"    {{{decoder.kv_heads}, {decoder.head_dim}}},"] * decoder.layers),
+        arena_bytes=max(arena, 64),
+    )
+
+
+def _steps(decoder: Decoder) -> str:
+    once = [
+        f"static void {kind}_step(const forerun_call *call, int32_t tid) {{ {module.name}(call, 0, 0, tid); }}\n"
+        for kind, module in (("embed", decoder.embed), ("head", decoder.head))
+    ]
+    return "\n".join([*once, _layered("attention", decoder.attention), _layered("feed_forward", decoder.feed_forward)])
+
+
+def _layered(kind: str, modules: Sequence[Module]) -> str:
+    """Return a step function that finds a layer's module and its row in that module's weight table."""
+    place = {layer: (m, row) for m, module in enumerate(modules) for row, layer in enumerate(module.layers)}
+    ordered = [place[layer] for layer in sorted(place)]
+    functions = ", ".join(module.name for module in modules)
+    return "\n".join(
+        [
+            f"/* {kind}: which module each layer is, and its row in that module's weight table. */",
+            f"static const int32_t {kind}_place[{len(ordered)}][2] = {{",
+            "  " + ", ".join(f"{{{m}, {row}}}" for m, row in ordered) + ",",
+            "};",
+            "",
+            f"static void {kind}_step(const forerun_call *call, int32_t layer, int32_t tid) {{",
+            "  static void (*const modules[])(const forerun_call *, int32_t, int32_t, int32_t) = {" + functions + "};",
+            f"  modules[{kind}_place[layer][0]](call, {kind}_place[layer][1], layer, tid);",
+            "}",
+            "",
+        ]
+    )

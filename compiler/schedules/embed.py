@@ -1,0 +1,66 @@
+"""The embedding lookup: one row of the table, dequantized from the layout that the matmul of a tied head reads."""
+
+from __future__ import annotations
+
+import tvm
+from tvm import tirx
+from tvm.tirx import op
+
+from forerun.compiler import tir
+from forerun.compiler.schedules.dots import Dot, Place, block_bytes
+from forerun.compiler.schemes import Scheme
+from forerun.compiler.vector_math import FLOAT_OUTPUTS, GROUP
+
+
+def embed_quantized(name: str, fma: bool, dot: Dot, scheme: Scheme, columns: int) -> tir.Kernel:
+    """Return the kernel hidden[row] = table[token_ids[row]] for packed weights.
+
+    Parameters of the kernel: token_ids, weights, weight_scale [, weight_minimum], out.
+    """
+    minimum = {"weight_minimum": "float16"} if scheme.affine else {}
+    inputs = {"token_ids": "int32", "weights": "uint8", "weight_scale": "float16"} | minimum
+    with tir.writing(name, fma, inputs, FLOAT_OUTPUTS) as writer:
+        token_ids, weights, weight_scale, *rest, out = writer.buffers
+        begin, end = writer.share(writer.rows)
+        with tir.loop(begin, end) as row:
+            token = tir.bind(token_ids[row])
+            lane = tir.bind(tirx.floormod(token, tir.LANES))
+            block = tir.cast(tirx.floordiv(token, tir.LANES), "int64")
+            with tir.loop(0, columns // GROUP) as g:
+                group = tir.bind(block * (columns // GROUP) + tir.cast(g, "int64"))
+                scale = tir.bind(_half(weight_scale, group, lane))
+                base = tir.bind(_half(rest[0], group, lane)) if scheme.affine else None
+                for k in range(GROUP):
+                    start = group * block_bytes(scheme.bits)
+                    value = _unpack(weights, start, lane, dot.place(k, scheme.bits), scheme.bits)
+                    value = tir.cast(value - scheme.offset, "float32")
+                    value = scale * value if base is None else writer.multiply_add(scale, value, base)
+                    tir.store_one(out, value, row * columns + g * GROUP + k)
+    return writer.kernel()
+
+
+def _half(buffer: tirx.Buffer, group: tir.Expr, lane: tir.Expr) -> tir.Expr:
+    return tir.cast(buffer[group * tir.LANES + tir.cast(lane, "int64")], "float32")
+
+
+def _unpack(weights: tirx.Buffer, start: tir.Expr, lane: tir.Expr, place: Place, bits: int) -> tir.Expr:
+    byte = weights[start + place.offset + tir.cast(lane * place.lane_stride, "int64")]
+    value = op.shift_right(tir.cast(byte, "int32"), tvm.tirx.const(place.shift, "int32"))
+    return op.bitwise_and(value, tvm.tirx.const((1 << bits) - 1, "int32"))
+
+
+def embed_float(name: str, fma: bool, columns: int) -> tir.Kernel:
+    """Return the same for float32 weights laid out [V/16, columns, 16].
+
+    Parameters of the kernel: token_ids, weights, out.
+    """
+    with tir.writing(name, fma, {"token_ids": "int32", "weights": "float32"}, FLOAT_OUTPUTS) as writer:
+        token_ids, weights, out = writer.buffers
+        begin, end = writer.share(writer.rows)
+        with tir.loop(begin, end) as row:
+            token = tir.bind(tir.cast(token_ids[row], "int64"))
+            block = tir.bind(tirx.floordiv(token, tir.LANES) * columns)
+            with tir.loop(0, columns) as k:
+                place = (block + tir.cast(k, "int64")) * tir.LANES + tirx.floormod(token, tir.LANES)
+                tir.store_one(out, weights[place], row * columns + k)
+    return writer.kernel()

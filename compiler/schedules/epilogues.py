@@ -1,0 +1,136 @@
+"""What a matmul does with its sums: store them, add them to the residual stream, or gate and quantize them.
+
+An epilogue sees 16 (store, add) or 64 (SwiGLU) finished output columns of a tile of rows at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import tvm
+from tvm import tirx
+
+from forerun.compiler import tir
+from forerun.compiler.vector_math import (
+    FLOAT_OUTPUTS,
+    GROUP,
+    QUANTIZED_OUTPUTS,
+    QuantizedRows,
+    quantize_group,
+    silu,
+)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A tile of finished sums.
+
+    Attributes:
+        totals: for each block of the unit, float32 registers [rows, 16].
+        rows: rows in the tile; those at or past the call's row count are not written.
+        first_row: index of the tile's first row.
+        unit: index of the unit, i.e. of `blocks_per_unit` blocks of 16 weight rows.
+    """
+
+    totals: tuple[tirx.Buffer, ...]
+    rows: int
+    first_row: tir.Expr
+    unit: tir.Expr
+
+
+@dataclass(frozen=True)
+class StoreColumns:
+    """out[row, first_column + column] = sum (+ bias), or += with `add`."""
+
+    columns: int
+    stride: int
+    first_column: int
+    bias: bool
+    add: bool
+
+    blocks_per_unit = 1
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """The pointers that this epilogue reads."""
+        return {"bias": "float32"} if self.bias else {}
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """The pointers that it writes."""
+        return FLOAT_OUTPUTS
+
+    def write(self, writer: tir.KernelWriter, buffers: dict[str, tirx.Buffer], tile: Tile) -> None:
+        """Emit the stores of one tile."""
+        column = tir.bind(tile.unit * tir.LANES)
+        for m in range(tile.rows):
+            row = tile.first_row + m
+            with tir.when(row < writer.rows):
+                start = row * self.stride + self.first_column + column
+                self._write_row(buffers, tile.totals[0], m, start, column)
+
+    def _write_row(
+        self, buffers: dict[str, tirx.Buffer], totals: tirx.Buffer, m: int, start: tir.Expr, column: tir.Expr
+    ) -> None:
+        out, tail = buffers["out"], self.columns % tir.LANES
+        whole = column + tir.LANES <= self.columns
+        with tir.when(whole if tail else tvm.tirx.const(True, "bool")):
+            value = tir.load(totals, m * tir.LANES)
+            if self.bias:
+                value = value + tir.load(buffers["bias"], column)
+            if self.add:
+                value = tir.load(out, start) + value
+            tir.store(out, value, start)
+        if not tail:
+            return
+        # The last block reaches past the matrix: its padding columns are computed but have no place.
+        with tir.when(tirx.Not(whole)), tir.loop(0, tail) as lane:
+            value = totals[m * tir.LANES + lane]
+            if self.bias:
+                value = value + buffers["bias"][column + lane]
+            if self.add:
+                value = out[start + lane] + value
+            tir.store_one(out, value, start + lane)
+
+
+@dataclass(frozen=True)
+class SwiGlu:
+    """silu(gate) · up, for weights whose rows alternate 32 of gate, 32 of up; stored quantized or as float."""
+
+    columns: int
+    quantized: bool
+
+    blocks_per_unit = 4
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """The pointers that this epilogue reads."""
+        return {}
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """The pointers that it writes."""
+        return QUANTIZED_OUTPUTS if self.quantized else FLOAT_OUTPUTS
+
+    def write(self, writer: tir.KernelWriter, buffers: dict[str, tirx.Buffer], tile: Tile) -> None:
+        """Emit the gating of one tile: 32 output columns of each row."""
+        with tir.loop(0, tile.rows) as m:
+            row = tile.first_row + m
+            with tir.when(row < writer.rows):
+                halves = tuple(self._gated(writer, tile, m, half) for half in range(2))
+                start = row * self.columns + tile.unit * GROUP
+                if self.quantized:
+                    out = QuantizedRows(*(buffers[name] for name in self.outputs))
+                    quantize_group(halves, out, start)
+                else:
+                    for half, value in enumerate(halves):
+                        tir.store(buffers["out"], value, start + half * tir.LANES)
+
+    @staticmethod
+    def _gated(writer: tir.KernelWriter, tile: Tile, m: tir.Expr, half: int) -> tir.Expr:
+        gate = tir.load(tile.totals[half], m * tir.LANES)
+        up = tir.load(tile.totals[2 + half], m * tir.LANES)
+        return tir.bind(silu(writer, tir.bind(gate)) * up)
+
+
+Epilogue = StoreColumns | SwiGlu

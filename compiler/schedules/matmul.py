@@ -1,0 +1,145 @@
+"""The matmul kernel for few rows: y = x · Wᵀ with x in registers' reach and W streamed once per tile of rows.
+
+A thread owns a contiguous share of the weights. For each unit of 16 (or, gated, 64) weight rows it walks the
+rows in tiles of up to 8, keeping 16 sums a row in registers while it goes through K in order: per group of 32
+inputs one exact integer dot product, then one multiply-add by the scales. The order never depends on the
+tile, so a row's sums are the same bits in any tile, call or thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tvm import tirx
+
+from forerun.compiler import tir
+from forerun.compiler.schedules.dots import Dot, RowInputs, block_bytes
+from forerun.compiler.schedules.epilogues import Epilogue, Tile
+from forerun.compiler.schemes import Scheme
+from forerun.compiler.vector_math import GROUP
+
+
+@dataclass(frozen=True)
+class MatmulShape:
+    """W is [columns, inputs]; a kernel of this shape handles `tile` rows per pass over a weight unit."""
+
+    columns: int
+    inputs: int
+    tile: int
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of 16 weight rows, the last one padded."""
+        return -(-self.columns // tir.LANES)
+
+
+AccumulateBlock = Callable[[tir.Expr, tir.Expr, tirx.Buffer], None]
+
+
+def walk_units(
+    writer: tir.KernelWriter,
+    shape: MatmulShape,
+    epilogue: Epilogue,
+    buffers: dict[str, tirx.Buffer],
+    accumulate: AccumulateBlock,
+) -> None:
+    """Emit the loops over this thread's units and over tiles of rows.
+
+    `accumulate(block, first_row, totals)` emits the sums of one block of 16 columns into `totals` [tile, 16].
+    """
+    begin, end = writer.share(shape.blocks // epilogue.blocks_per_unit)
+    tiles = tir.bind(tirx.floordiv(writer.rows + (shape.tile - 1), shape.tile))
+    with tir.loop(begin, end) as unit, tir.loop(0, tiles) as index:
+        first_row = tir.bind(index * shape.tile)
+        # One array a block: TVM takes arrays of over a kilobyte from a heap, not from the stack.
+        totals = tuple(tir.registers(shape.tile * tir.LANES) for _ in range(epilogue.blocks_per_unit))
+        for block, sums in enumerate(totals):
+            accumulate(unit * epilogue.blocks_per_unit + block, first_row, sums)
+        epilogue.write(writer, buffers, Tile(totals, shape.tile, first_row, unit))
+
+
+def quantized_matmul(
+    name: str, fma: bool, dot: Dot, scheme: Scheme, shape: MatmulShape, epilogue: Epilogue
+) -> tir.Kernel:
+    """Return the kernel for quantized weights and activations.
+
+    Parameters of the kernel: values, scale, and sum (symmetric) or scaled_sum (affine) of the activations;
+    weights, weight_scale [, weight_minimum]; then the epilogue's.
+    """
+    correction = {"scaled_sum": "float32"} if scheme.affine else {"sum": "int32"}
+    minimum = {"weight_minimum": "float16"} if scheme.affine else {}
+    inputs = {"values": "int8", "scale": "float32"} | correction
+    inputs |= {"weights": "uint8", "weight_scale": "float16"} | minimum | epilogue.inputs
+    with tir.writing(name, fma, inputs, epilogue.outputs) as writer:
+        buffers = dict(zip([*inputs, *epilogue.outputs], writer.buffers, strict=True))
+
+        def accumulate(block: tir.Expr, first_row: tir.Expr, totals: tirx.Buffer) -> None:
+            _accumulate_quantized(writer, dot, scheme, shape, buffers, (block, first_row, totals))
+
+        walk_units(writer, shape, epilogue, buffers, accumulate)
+    return writer.kernel()
+
+
+def _accumulate_quantized(
+    writer: tir.KernelWriter,
+    dot: Dot,
+    scheme: Scheme,
+    shape: MatmulShape,
+    buffers: dict[str, tirx.Buffer],
+    place: tuple[tir.Expr, tir.Expr, tirx.Buffer],
+) -> None:
+    block, first_row, totals = place
+    groups = shape.inputs // GROUP
+    first_group = tir.bind(tir.cast(block, "int64") * groups)
+    for m in range(shape.tile):
+        tir.store(totals, tir.floats(0.0), m * tir.LANES)
+    with tir.loop(0, groups) as g:
+        row_group = [(first_row + m) * groups + g for m in range(shape.tile)]
+        sums = tir.registers(shape.tile * tir.LANES, "int32")
+        for m in range(shape.tile):
+            # u - offset is never formed: the dot starts at -offset · Σ activations instead.
+            start = 0 if scheme.affine else buffers["sum"][row_group[m]] * -scheme.offset
+            tir.store(sums, tir.splat(tirx.const(0, "int32") if scheme.affine else start), m * tir.LANES)
+        starts = tuple((first_row + m) * shape.inputs + g * GROUP for m in range(shape.tile))
+        weight_group = tir.bind(first_group + tir.cast(g, "int64"))
+        rows = RowInputs(buffers["values"], starts)
+        dot.accumulate(scheme.bits, buffers["weights"], weight_group * block_bytes(scheme.bits), rows, sums)
+        scale = tir.bind(_widen(buffers["weight_scale"], weight_group))
+        minimum = tir.bind(_widen(buffers["weight_minimum"], weight_group)) if scheme.affine else None
+        for m in range(shape.tile):
+            total = tir.load(totals, m * tir.LANES)
+            row_scale = scale * tir.splat(buffers["scale"][row_group[m]])
+            dots = tir.cast(tir.load(sums, m * tir.LANES), "float32x16")
+            total = writer.multiply_add(dots, row_scale, total)
+            if minimum is not None:
+                total = writer.multiply_add(minimum, tir.splat(buffers["scaled_sum"][row_group[m]]), total)
+            tir.store(totals, total, m * tir.LANES)
+
+
+def _widen(halves: tirx.Buffer, group: tir.Expr) -> tir.Expr:
+    return tir.cast(tir.load(halves, group * tir.LANES), "float32x16")
+
+
+def float_matmul(name: str, fma: bool, shape: MatmulShape, epilogue: Epilogue) -> tir.Kernel:
+    """Return the kernel for float32 weights, laid out [N/16, K, 16], and float32 activations.
+
+    Parameters of the kernel: values; weights; then the epilogue's.
+    """
+    inputs = {"values": "float32", "weights": "float32"} | epilogue.inputs
+    with tir.writing(name, fma, inputs, epilogue.outputs) as writer:
+        buffers = dict(zip([*inputs, *epilogue.outputs], writer.buffers, strict=True))
+
+        def accumulate(block: tir.Expr, first_row: tir.Expr, totals: tirx.Buffer) -> None:
+            first = tir.bind(tir.cast(block, "int64") * shape.inputs)
+            for m in range(shape.tile):
+                tir.store(totals, tir.floats(0.0), m * tir.LANES)
+            with tir.loop(0, shape.inputs) as k:
+                column = tir.bind(tir.load(buffers["weights"], (first + tir.cast(k, "int64")) * tir.LANES))
+                for m in range(shape.tile):
+                    value = tir.splat(buffers["values"][(first_row + m) * shape.inputs + k])
+                    total = writer.multiply_add(value, column, tir.load(totals, m * tir.LANES))
+                    tir.store(totals, total, m * tir.LANES)
+
+        walk_units(writer, shape, epilogue, buffers, accumulate)
+    return writer.kernel()

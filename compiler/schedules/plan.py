@@ -1,0 +1,95 @@
+"""What a schedule rule returns: kernels, the weights they read, and where each argument comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from forerun.compiler.operations import Operation
+from forerun.compiler.pack import Packing
+from forerun.compiler.tir import Kernel
+from forerun.targets import Target
+
+QUANTIZED_PARTS = ("values", "scale", "sum", "scaled_sum")
+
+
+@dataclass(frozen=True)
+class Input:
+    """The node's input number `index`; `part` of it where it is quantized."""
+
+    index: int
+    part: str = "values"
+
+
+@dataclass(frozen=True)
+class Output:
+    """The node's output, or a part of it."""
+
+    part: str = "values"
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The plan's weight number `index`."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Field:
+    """A member of the call struct."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Private:
+    """A region of the thread's scratch: `tail` (gathered keys) or `scores`."""
+
+    region: str
+
+
+Argument = Input | Output | Packed | Field | Private
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one operation runs.
+
+    Attributes:
+        kernels: tile rows → kernel; the single key 0 where one kernel takes any number of rows.
+        weights: packed arrays, per layer.
+        arguments: one for each parameter of the kernels.
+        by_row: the kernel shares rows among threads, so that for few rows each thread may as well do all of them.
+    """
+
+    kernels: Mapping[int, Kernel]
+    weights: tuple[Packing, ...]
+    arguments: tuple[Argument, ...]
+    by_row: bool = False
+
+
+@dataclass(frozen=True)
+class Decline:
+    """Why a rule does not apply."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What kernels are built for, beside the operation: the target, the cache's element, the gather limit."""
+
+    target: Target
+    kv_dtype: str
+    max_gather: int
+
+
+class Rule(Protocol):
+    """A schedule rule. It takes numbers from the target, never its name."""
+
+    name: str
+
+    def apply(self, operation: Operation, settings: Settings) -> Plan | Decline:
+        """Return a plan for the operation, or the reason why this rule has none."""

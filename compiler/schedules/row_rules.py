@@ -1,0 +1,144 @@
+"""The rules for everything between the matmuls: embedding, norms, gating, rotary, attention."""
+
+from __future__ import annotations
+
+from forerun.compiler.operations import CachedAttention, Embed, Norm, Operation, RopeStore, SwiGlu
+from forerun.compiler.pack import Packing
+from forerun.compiler.schedules.attention import attention_blocked
+from forerun.compiler.schedules.dots import DOTS
+from forerun.compiler.schedules.embed import embed_float, embed_quantized
+from forerun.compiler.schedules.norm import rms_norm, swiglu
+from forerun.compiler.schedules.plan import (
+    QUANTIZED_PARTS,
+    Argument,
+    Decline,
+    Field,
+    Input,
+    Output,
+    Packed,
+    Plan,
+    Private,
+    Settings,
+)
+from forerun.compiler.schedules.rope import AttentionShape, rope_store
+from forerun.compiler.tir import LANES
+from forerun.compiler.vector_math import GROUP
+
+
+def _outputs(quantized: bool) -> list[Argument]:
+    return [Output(part) for part in QUANTIZED_PARTS] if quantized else [Output()]
+
+
+def _form(quantized: bool) -> str:
+    return "quantized" if quantized else "float"
+
+
+def _uneven(columns: int, quantized: bool) -> Decline | None:
+    step = GROUP if quantized else LANES
+    return Decline(f"{columns} columns are no multiple of {step}") if columns % step else None
+
+
+class EmbedRows:
+    """One table row a token."""
+
+    name = "embed_rows"
+
+    def apply(self, operation: Operation, settings: Settings) -> Plan | Decline:
+        """Read the layout that the target's matmuls read, so that a tied head shares the table."""
+        assert isinstance(operation, Embed)
+        table, fma = operation.table, settings.target.fma
+        if not table.scheme.quantized:
+            packing = Packing("float_blocks", table.parts, (table.columns,))
+            kernel = embed_float(f"embed_float32_{table.inputs}", fma, table.inputs)
+            return Plan({0: kernel}, (packing,), (Field("token_ids"), Packed(0), Output()), by_row=False)
+        dot = DOTS[settings.target.weight_layout]
+        packings = [Packing("blocks", table.parts[:1], (table.columns,), dot=dot.name, scheme=table.scheme)]
+        packings += [Packing("halves", (part,), (table.columns,)) for part in table.parts[1:]]
+        kernel = embed_quantized(f"embed_{table.scheme.name}_{table.inputs}", fma, dot, table.scheme, table.inputs)
+        arguments = (Field("token_ids"), *(Packed(i) for i in range(len(packings))), Output())
+        return Plan({0: kernel}, tuple(packings), arguments)
+
+
+class RmsNorm:
+    """RMS normalization, with quantization where a quantized matmul follows."""
+
+    name = "rms_norm"
+
+    def apply(self, operation: Operation, settings: Settings) -> Plan | Decline:
+        """Decline rows that are no whole number of vectors or groups."""
+        assert isinstance(operation, Norm)
+        if (declined := _uneven(operation.columns, operation.quantized)) is not None:
+            return declined
+        name = f"rms_norm_{_form(operation.quantized)}_{operation.columns}_eps{operation.epsilon:g}"
+        name = name.replace("-", "m").replace(".", "p")
+        kernel = rms_norm(name, settings.target.fma, operation.columns, operation.epsilon, operation.quantized)
+        weight = Packing("vector", (operation.weight,), (operation.columns,))
+        arguments = (Input(0), Packed(0), *_outputs(operation.quantized))
+        return Plan({0: kernel}, (weight,), arguments, by_row=True)
+
+
+class SwiGluRows:
+    """The gate on its own, for gate and up projections whose schemes differ."""
+
+    name = "swiglu"
+
+    def apply(self, operation: Operation, settings: Settings) -> Plan | Decline:
+        """Decline rows that are no whole number of vectors or groups."""
+        assert isinstance(operation, SwiGlu)
+        if (declined := _uneven(operation.columns, operation.quantized)) is not None:
+            return declined
+        name = f"swiglu_{_form(operation.quantized)}_{operation.columns}"
+        kernel = swiglu(name, settings.target.fma, operation.columns, operation.quantized)
+        return Plan({0: kernel}, (), (Input(0), *_outputs(operation.quantized)))
+
+
+class RopeStoreRule:
+    """Rotation and cache write, one head an item."""
+
+    name = "rope_store"
+
+    def apply(self, operation: Operation, settings: Settings) -> Plan | Decline:
+        """Decline heads that vectors of 16 do not divide."""
+        assert isinstance(operation, RopeStore)
+        if operation.head_dim % LANES:
+            return Decline(f"head_dim {operation.head_dim} is no multiple of {LANES}")
+        o = operation
+        shape = AttentionShape(o.heads, o.kv_heads, o.head_dim, o.scale, settings.kv_dtype, o.norm_epsilon)
+        suffix = "" if o.q_norm is None else "_norm"
+        kernel = rope_store(f"rope_store_{o.heads}_{o.kv_heads}x{o.head_dim}{suffix}", settings.target.fma, shape)
+        names = [o.cos, o.sin] + ([] if o.q_norm is None or o.k_norm is None else [o.q_norm, o.k_norm])
+        packings = tuple(Packing("vector", (name,), (0,)) for name in names)
+        arguments = (
+            Input(0),
+            *(Field(name) for name in ("positions", "sequences", "slots")),
+            *(Packed(i) for i in range(len(packings))),
+            Output(),
+            *(Field(name) for name in ("keys", "values", "capacity")),
+        )
+        return Plan({0: kernel}, packings, arguments)
+
+
+class AttentionBlocked:
+    """Attention in blocks of 16 positions, one key/value head an item."""
+
+    name = "attention_blocked"
+
+    def apply(self, operation: Operation, settings: Settings) -> Plan | Decline:
+        """Decline heads that vectors, or where the output is quantized groups, do not divide."""
+        assert isinstance(operation, CachedAttention)
+        if (declined := _uneven(operation.head_dim, operation.quantized)) is not None:
+            return declined
+        o = operation
+        shape = AttentionShape(o.heads, o.kv_heads, o.head_dim, 1.0, settings.kv_dtype)
+        name = f"attention_{_form(o.quantized)}_{o.heads}_{o.kv_heads}x{o.head_dim}"
+        kernel = attention_blocked(name, settings.target.fma, shape, o.quantized)
+        fields = ("positions", "sequences", "gather_start", "gather", "keys", "values")
+        arguments = (
+            Input(0),
+            *(Field(name) for name in fields),
+            Private("tail"),
+            Private("scores"),
+            *_outputs(o.quantized),
+            *(Field(name) for name in ("capacity", "gather_stride")),
+        )
+        return Plan({0: kernel}, (), arguments)

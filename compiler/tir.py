@@ -1,0 +1,208 @@
+"""The small vocabulary in which kernels are written: fixed-order vector arithmetic over flat buffers.
+
+A kernel is a plain C function over raw pointers. Python loops in a kernel's builder unroll, `writer.loop`
+makes a loop. All float arithmetic is spelled out (`multiply_add`, `ordered_sum`): the compiler may neither
+fuse nor reorder it, which is what makes the result of a row independent of the tile it was computed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx import op
+from tvm.tirx.script.builder import ir as builder
+
+# Positions per key block and lanes of every vector: one AVX-512 register of float32. Other targets split
+# such a vector into as many registers as they need; the order of the arithmetic stays the same.
+LANES = 16
+
+Expr = tirx.Expr
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a kernel: a pointer to `dtype`, or a scalar of it. `written` if the kernel stores to it."""
+
+    name: str
+    dtype: str
+    pointer: bool
+    written: bool = False
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel and the C signature it is called with: `parameters`, then int32 rows, tid, nthreads."""
+
+    name: str
+    function: tirx.PrimFunc
+    parameters: tuple[Parameter, ...]
+
+
+class KernelWriter:
+    """The kernel being written: its buffers, its scalars, and the arithmetic its target has."""
+
+    def __init__(self, name: str, fma: bool, parameters: Sequence[Parameter]) -> None:
+        self.name = name
+        self.fma = fma
+        self.parameters = tuple(parameters)
+        self.buffers: tuple[tirx.Buffer, ...] = ()
+        self.scalars: tuple[tirx.Var, ...] = ()
+        self._builder = IRBuilder()
+
+    def declare(self) -> None:
+        """Declare all parameters (TVM wants every one before the first buffer)."""
+        variables = [
+            builder.arg(p.name, builder.handle(p.dtype) if p.pointer else getattr(builder, p.dtype)())
+            for p in self.parameters
+        ]
+        self.rows, self.tid, self.threads = (
+            builder.arg(name, builder.int32()) for name in ("rows", "tid", "nthreads")
+        )
+        declared = list(zip(self.parameters, variables, strict=True))
+        # The extent is never used: indices are explicit. Past 2^31 nothing narrows them to int32.
+        self.buffers = tuple(
+            builder.decl_buffer((1 << 40,), p.dtype, data=variable) for p, variable in declared if p.pointer
+        )
+        self.scalars = tuple(variable for p, variable in declared if not p.pointer)
+
+    def multiply_add(self, a: Expr, b: Expr, c: Expr) -> Expr:
+        """Return a·b + c: rounded once where the target has the instruction, else twice."""
+        if self.fma:
+            return op.call_llvm_pure_intrin(dtype_of(a), "llvm.fma", a, b, c)
+        return a * b + c
+
+    def share(self, total: Expr | int) -> tuple[Expr, Expr]:
+        """Return this thread's half-open range of `total` items: contiguous, sizes differing by at most one."""
+        begin = bind(tirx.floordiv(total * self.tid, self.threads))
+        end = bind(tirx.floordiv(total * (self.tid + 1), self.threads))
+        return begin, end
+
+    def kernel(self) -> Kernel:
+        """Return what was written; call it after the `writing` block."""
+        return Kernel(self.name, self._builder.get(), self.parameters)
+
+
+@contextmanager
+def writing(
+    name: str,
+    fma: bool,
+    inputs: Mapping[str, str],
+    outputs: Mapping[str, str],
+    scalars: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[KernelWriter]:
+    """Open a kernel: parameters are pointers read, pointers written (name → dtype), scalars, rows, tid, nthreads."""
+    parameters = [Parameter(key, dtype, pointer=True) for key, dtype in inputs.items()]
+    parameters += [Parameter(key, dtype, pointer=True, written=True) for key, dtype in outputs.items()]
+    parameters += [Parameter(key, dtype, pointer=False) for key, dtype in scalars.items()]
+    writer = KernelWriter(name, fma, parameters)
+    with writer._builder, builder.prim_func(s_tir=True):
+        builder.func_name(name)
+        # calling_conv 1 tells TVM that the function is already in its final form: a plain C function.
+        builder.func_attr({"global_symbol": name, "calling_conv": 1, "tirx.noalias": True})
+        writer.declare()
+        yield writer
+
+
+def dtype_of(value: Expr) -> str:
+    """Return the dtype of an expression as text, e.g. `float32x16`."""
+    return str(value.ty.dtype)
+
+
+def ramp(start: Expr | int, lanes: int = LANES) -> Expr:
+    """Return the index of `lanes` consecutive elements."""
+    return tirx.Ramp(start, 1, lanes)
+
+
+def load(buffer: tirx.Buffer, start: Expr | int, lanes: int = LANES) -> Expr:
+    """Load `lanes` consecutive elements."""
+    return buffer[ramp(start, lanes)]
+
+
+def store(buffer: tirx.Buffer, value: Expr, start: Expr | int, lanes: int = LANES) -> None:
+    """Store a vector of `lanes` elements."""
+    builder.buffer_store(buffer, value, [ramp(start, lanes)])
+
+
+def store_one(buffer: tirx.Buffer, value: Expr, index: Expr | int) -> None:
+    """Store one element."""
+    builder.buffer_store(buffer, value, [index])
+
+
+def splat(value: Expr, lanes: int = LANES) -> Expr:
+    """Return a vector with `value` in every lane."""
+    return tirx.Broadcast(value, lanes)
+
+
+def floats(value: float, lanes: int = LANES) -> Expr:
+    """Return a vector of a float32 constant."""
+    return splat(tirx.const(value, "float32"), lanes)
+
+
+def cast(value: Expr, dtype: str) -> Expr:
+    """Convert to another element type; `dtype` includes the lanes."""
+    return tirx.Cast(dtype, value)
+
+
+def ordered_sum(vector: Expr) -> Expr:
+    """Add up a float32 vector from the first lane to the last."""
+    zero = tirx.const(0.0, "float32")
+    return op.call_llvm_pure_intrin("float32", "llvm.vector.reduce.fadd", zero, vector)
+
+
+def lanes_max(vector: Expr) -> Expr:
+    """Return the largest lane of a float32 vector (exact, so the order does not matter)."""
+    return op.call_llvm_pure_intrin("float32", "llvm.vector.reduce.fmax", vector)
+
+
+def lanes_add(vector: Expr) -> Expr:
+    """Add up an int32 vector (exact)."""
+    return op.call_llvm_pure_intrin("int32", "llvm.vector.reduce.add", vector)
+
+
+def maximum(a: Expr, b: Expr) -> Expr:
+    """Return the larger of two float32 vectors, lane by lane."""
+    return op.call_llvm_pure_intrin(dtype_of(a), "llvm.maxnum", a, b)
+
+
+def absolute(vector: Expr) -> Expr:
+    """Return |vector|."""
+    return op.call_llvm_pure_intrin(dtype_of(vector), "llvm.fabs", vector)
+
+
+def round_even(vector: Expr) -> Expr:
+    """Round to the nearest integer, ties to even, as float."""
+    return op.call_llvm_pure_intrin(dtype_of(vector), "llvm.rint", vector)
+
+
+def square_root(value: Expr) -> Expr:
+    """Return the correctly rounded square root."""
+    return op.call_llvm_pure_intrin(dtype_of(value), "llvm.sqrt", value)
+
+
+@contextmanager
+def loop(start: Expr | int, stop: Expr | int) -> Iterator[Expr]:
+    """A serial loop over [start, stop)."""
+    with builder.serial(start, stop) as index:
+        yield index
+
+
+@contextmanager
+def when(condition: Expr) -> Iterator[None]:
+    """Run the block where the condition holds."""
+    with builder.If(condition), builder.Then():
+        yield
+
+
+def bind(value: Expr) -> tirx.Var:
+    """Compute a value once and name it."""
+    return builder.Bind(value)
+
+
+def registers(count: int, dtype: str = "float32") -> tirx.Buffer:
+    """Return a small array that LLVM keeps in registers when its indices are constants."""
+    return builder.alloc_buffer((count,), dtype)

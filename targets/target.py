@@ -1,0 +1,36 @@
+"""What a target is: data. It names no compiler code; the compiler resolves the rule names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Target:
+    """One kind of hardware that programs are compiled for.
+
+    Attributes:
+        name: what users write after `--target`, and the library's file name in a bundle.
+        summary: one line for `forerun list`.
+        arch: machine name as `uname -m` gives it; a bundle's library is refused elsewhere.
+        llvm: the dict form of TVM's LLVM target (kind, mcpu, mattr, mtriple).
+        features: CPU features (Linux /proc/cpuinfo names) that must be present to run.
+        fma: True where a fused multiply-add is one instruction. Without it kernels multiply and add
+            separately, in the same fixed order.
+        rules: for each fused operation, the names of the schedule rules to try, best first.
+        weight_layout: the dot whose layout of quantized weights matmuls and the embedding share.
+        tile_rows: most rows one pass over the weights keeps in registers.
+        bit_exact: the result of a row does not depend on the other rows of the call, the tree or the threads.
+    """
+
+    name: str
+    summary: str
+    arch: str
+    llvm: Mapping[str, object]
+    features: tuple[str, ...]
+    fma: bool
+    rules: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    weight_layout: str = "widening"
+    tile_rows: int = 8
+    bit_exact: bool = True
