@@ -1,0 +1,189 @@
+"""Matmul kernels against numpy, and against themselves in other tiles, threads and instruction sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kernel_runner import RUNNABLE, Kernels, aligned, placed
+
+from forerun.compiler.operations import Linear, LinearSwiGlu, WeightRows
+from forerun.compiler.schedules import RULES
+from forerun.compiler.schedules.dots import DOTS, block_bytes, pack_blocks
+from forerun.compiler.schedules.plan import Decline, Packed, Plan, Settings
+from forerun.compiler.schemes import AFFINE4, FLOAT32, SYMMETRIC4, SYMMETRIC8, Scheme
+from forerun.targets import TARGETS, Target
+
+SCHEMES = (AFFINE4, SYMMETRIC4, SYMMETRIC8, FLOAT32)
+
+
+def stored(scheme: Scheme, columns: int, inputs: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Return random weights as an export holds them: q (signed where symmetric), scale, minimum, or w."""
+    if not scheme.quantized:
+        return {"w": rng.standard_normal((columns, inputs)).astype(np.float32)}
+    unsigned = rng.integers(0, 2**scheme.bits, (columns, inputs))
+    parts = {"q": (unsigned - scheme.offset).astype(np.uint8 if scheme.affine else np.int8)}
+    parts["scale"] = (rng.random((columns, inputs // 32)) * 0.01).astype(np.float16)
+    if scheme.affine:
+        parts["minimum"] = (rng.standard_normal((columns, inputs // 32)) * 0.05).astype(np.float16)
+    return parts
+
+
+def dense(parts: dict[str, np.ndarray]) -> np.ndarray:
+    """Return the float64 matrix that stored weights stand for."""
+    if "w" in parts:
+        return parts["w"].astype(np.float64)
+    scale = np.repeat(parts["scale"].astype(np.float64), 32, axis=1)
+    minimum = np.repeat(parts.get("minimum", np.zeros_like(parts["scale"])).astype(np.float64), 32, axis=1)
+    return parts["q"] * scale + minimum
+
+
+def activations(rows: int, inputs: int, quantized: bool, rng: np.random.Generator) -> tuple[dict, np.ndarray]:
+    """Return a tile-padded activation, quantized or not, and the float64 matrix it stands for."""
+    padded = -(-rows // 8) * 8
+    if not quantized:
+        x = placed(rng.standard_normal((padded, inputs)).astype(np.float32))
+        return {"values": x}, x[:rows].astype(np.float64)
+    q = placed(rng.integers(-127, 128, (padded, inputs)).astype(np.int8))
+    scale = placed((rng.random((padded, inputs // 32)) * 0.02).astype(np.float32))
+    total = placed(q.reshape(padded, -1, 32).astype(np.int32).sum(axis=2, dtype=np.int32))
+    parts = {"values": q, "scale": scale, "sum": total, "scaled_sum": placed((scale * total).astype(np.float32))}
+    return parts, (q.astype(np.float64) * np.repeat(scale, 32, axis=1))[:rows]
+
+
+def plan_for(target: Target, operation: Linear | LinearSwiGlu, key: str = "matmul") -> Plan:
+    """Return the plan of the target's first rule that takes the operation."""
+    settings = Settings(target, "float16", 64)
+    for name in target.rules[key]:
+        plan = RULES[name]().apply(operation, settings)
+        if not isinstance(plan, Decline):
+            return plan
+    raise AssertionError("every rule declined")
+
+
+def arguments(plan: Plan, x: dict, weights: dict[str, np.ndarray], out: list[np.ndarray]) -> list[np.ndarray]:
+    """Return the arrays of a kernel call in order."""
+    packed = [placed(np.ascontiguousarray(p.pack(weights.__getitem__))) for p in plan.weights]
+    given, outputs = [], iter(out)
+    for argument in plan.arguments:
+        if isinstance(argument, Packed):
+            given.append(packed[argument.index])
+        elif hasattr(argument, "index"):
+            given.append(x[argument.part])
+        else:
+            given.append(next(outputs))
+    return given
+
+
+def linear(scheme: Scheme, columns: int, inputs: int, *, add: bool = False, bias: bool = False) -> Linear:
+    parts = tuple(stored(scheme, 1, 32, np.random.default_rng(0)))
+    rows = WeightRows(scheme, parts, columns, inputs)
+    return Linear((rows,), ("bias" if bias else None,), first_column=0, stride=columns, add=add)
+
+
+def run_all(operation: Linear, target: Target, weights, x, rows: int, start: np.ndarray, folder: Path) -> dict:
+    """Return the output for every tile size, run as one and as three threads."""
+    plan = plan_for(target, operation)
+    kernels = Kernels(list(plan.kernels.values()), target, folder)
+    results = {}
+    for tile, kernel in plan.kernels.items():
+        for threads in (1, 3):
+            out = placed(start)
+            kernels.call(kernel.name, *arguments(plan, x, weights, [out]), rows=rows, threads=threads)
+            results[tile, threads] = out
+    return results
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: scheme.name)
+@pytest.mark.parametrize("target", RUNNABLE, ids=lambda target: target.name)
+def test_any_tile_and_thread_count_gives_the_same_correct_bits(
+    target: Target, scheme: Scheme, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    columns, inputs, rows = int(rng.integers(1, 90)), 32 * int(rng.integers(1, 12)), int(rng.integers(1, 20))
+    weights = stored(scheme, columns, inputs, rng) | {"bias": rng.standard_normal(columns).astype(np.float32)}
+    x, floats = activations(rows, inputs, scheme.quantized, rng)
+    start = rng.standard_normal((rows + 1, columns)).astype(np.float32)
+    operation = linear(scheme, columns, inputs, add=True, bias=True)
+    results = run_all(operation, target, weights, x, rows, start, tmp_path)
+    first = results[1, 1]
+    assert all(np.array_equal(first.view(np.uint32), other.view(np.uint32)) for other in results.values())
+    assert np.array_equal(first[rows], start[rows]), "a row past the end was written"
+    exact = floats @ dense({k: v for k, v in weights.items() if k != "bias"}).T
+    # Each of K (or, quantized, K/32) additions rounds once, relative to the sum of magnitudes.
+    magnitude = np.abs(floats) @ np.abs(dense({k: v for k, v in weights.items() if k != "bias"})).T
+    bound = (inputs + 4) * 2.0**-24 * (magnitude + np.abs(start[:rows]) + np.abs(weights["bias"])) + 1e-6
+    assert (np.abs(first[:rows] - start[:rows] - weights["bias"] - exact) <= bound).all()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES[:3], ids=lambda scheme: scheme.name)
+def test_vnni_equals_the_portable_kernel_bit_for_bit(
+    scheme: Scheme, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    tuned, portable = TARGETS["x86-64-avx512-vnni"], TARGETS["x86-64-v3"]
+    if tuned not in RUNNABLE:
+        pytest.skip("this machine has no AVX512-VNNI")
+    weights = stored(scheme, 50, 192, rng)
+    x, _ = activations(5, 192, True, rng)
+    start = np.zeros((5, 50), np.float32)
+    operation = linear(scheme, 50, 192)
+    one = run_all(operation, tuned, weights, x, 5, start, tmp_path / "tuned")[4, 1]
+    other = run_all(operation, portable, weights, x, 5, start, tmp_path / "portable")[2, 1]
+    assert np.array_equal(one.view(np.uint32), other.view(np.uint32))
+
+
+@pytest.mark.parametrize("scheme", (AFFINE4, FLOAT32), ids=lambda scheme: scheme.name)
+@pytest.mark.parametrize("target", RUNNABLE[:2], ids=lambda target: target.name)
+def test_swiglu_epilogue(target: Target, scheme: Scheme, tmp_path: Path, rng: np.random.Generator) -> None:
+    columns, inputs, rows = 96, 64, 7
+    gate, up = stored(scheme, columns, inputs, rng), stored(scheme, columns, inputs, rng)
+    weights = {f"gate.{k}": v for k, v in gate.items()} | {f"up.{k}": v for k, v in up.items()}
+    sides = [
+        WeightRows(scheme, tuple(f"{side}.{k}" for k in gate), columns, inputs) for side in ("gate", "up")
+    ]
+    operation = LinearSwiGlu(sides[0], sides[1], quantized=scheme.quantized)
+    x, floats = activations(rows, inputs, scheme.quantized, rng)
+    plan = plan_for(target, operation, "matmul_swiglu")
+    kernels = Kernels(list(plan.kernels.values()), target, tmp_path)
+    results = []
+    for kernel in plan.kernels.values():
+        out = aligned((rows, columns), np.int8 if scheme.quantized else np.float32)
+        extra = [aligned((rows, columns // 32), d) for d in (np.float32, np.int32, np.float32)]
+        outputs = [out, *extra] if scheme.quantized else [out]
+        kernels.call(kernel.name, *arguments(plan, x, weights, outputs), rows=rows, threads=2)
+        results.append(outputs)
+    assert all(np.array_equal(a, b) for other in results for a, b in zip(results[0], other, strict=True))
+    g, u = floats @ dense(gate).T, floats @ dense(up).T
+    expected = g / (1 + np.exp(-g)) * u
+    if not scheme.quantized:
+        np.testing.assert_allclose(results[0][0], expected, rtol=1e-4, atol=1e-4)
+        return
+    values, scale, total, scaled = results[0]
+    assert np.array_equal(total, values.reshape(rows, -1, 32).astype(np.int32).sum(axis=2))
+    assert np.array_equal(scaled, scale * total.astype(np.float32))
+    # One quantization step is 1/127 of the group's largest value; rounding is off by at most half a step.
+    step = np.repeat(np.abs(expected).reshape(rows, -1, 32).max(axis=2) / 127, 32, axis=1)
+    assert (np.abs(values * np.repeat(scale, 32, axis=1) - expected) <= 0.51 * step + 1e-5).all()
+
+
+@pytest.mark.parametrize("dot", DOTS.values(), ids=lambda dot: dot.name)
+@pytest.mark.parametrize("bits", (4, 8))
+def test_packing_places_every_weight_once(dot, bits: int, rng: np.random.Generator) -> None:
+    values = rng.integers(0, 2**bits, (32, 64)).astype(np.uint8)
+    packed = pack_blocks(dot, values, bits)
+    assert packed.shape == (2, 2, block_bytes(bits))
+    for _ in range(50):
+        n, k = int(rng.integers(32)), int(rng.integers(64))
+        place = dot.place(k % 32, bits)
+        byte = packed[n // 16, k // 32, place.offset + (n % 16) * place.lane_stride]
+        assert (byte >> place.shift) & (2**bits - 1) == values[n, k]
+
+
+def test_rules_decline_with_reasons() -> None:
+    settings = Settings(TARGETS["x86-64-v3"], "float16", 64)
+    declined = RULES["matmul_vnni"]().apply(linear(AFFINE4, 32, 64), settings)
+    assert isinstance(declined, Decline) and "AVX512-VNNI" in declined.reason
+    declined = RULES["matmul_grouped"]().apply(linear(FLOAT32, 32, 64), settings)
+    assert isinstance(declined, Decline) and "float32" in declined.reason
+    declined = RULES["matmul_grouped"]().apply(linear(AFFINE4, 32, 48), settings)
+    assert isinstance(declined, Decline) and "48" in declined.reason

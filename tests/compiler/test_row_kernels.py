@@ -1,0 +1,151 @@
+"""Norm, embedding, rotary and attention kernels against numpy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kernel_runner import RUNNABLE, Kernels, aligned, placed
+from test_matmul import dense, stored
+
+from forerun.compiler.schedules.attention import attention_blocked, tail_elements
+from forerun.compiler.schedules.dots import DOTS, pack_blocks
+from forerun.compiler.schedules.embed import embed_quantized
+from forerun.compiler.schedules.norm import rms_norm
+from forerun.compiler.schedules.rope import AttentionShape, rope_store
+from forerun.compiler.schemes import AFFINE4, SYMMETRIC8
+from forerun.targets import Target
+
+TARGET_IDS = {"ids": lambda target: target.name}
+
+
+@pytest.mark.parametrize("target", RUNNABLE, **TARGET_IDS)
+def test_rms_norm(target: Target, tmp_path: Path, rng: np.random.Generator) -> None:
+    rows, columns, epsilon = 5, 96, 1e-5
+    kernels = Kernels(
+        [rms_norm("plain", target.fma, columns, epsilon, False), rms_norm("q", target.fma, columns, epsilon, True)],
+        target,
+        tmp_path,
+    )
+    x = placed(rng.standard_normal((rows, columns)).astype(np.float32))
+    x[2] = 0  # a row of zeros must not divide by zero
+    weight = placed(rng.standard_normal(columns).astype(np.float32))
+    out = aligned((rows, columns), np.float32)
+    kernels.call("plain", x, weight, out, rows=rows, threads=2)
+    exact = x / np.sqrt((x.astype(np.float64) ** 2).mean(axis=1, keepdims=True) + epsilon) * weight
+    np.testing.assert_allclose(out, exact, rtol=2e-6, atol=1e-7)
+    values = aligned((rows, columns), np.int8)
+    scale, total, scaled = (aligned((rows, 3), d) for d in (np.float32, np.int32, np.float32))
+    kernels.call("q", x, weight, values, scale, total, scaled, rows=rows)
+    step = np.abs(exact).reshape(rows, 3, 32).max(axis=2) / 127
+    np.testing.assert_allclose(scale, step, rtol=1e-5)
+    error = np.abs(values * np.repeat(scale, 32, axis=1) - exact)
+    assert (error <= 0.501 * np.repeat(step, 32, axis=1) + 1e-7).all()
+    assert not values[2].any()
+
+
+@pytest.mark.parametrize("dot", DOTS.values(), ids=lambda dot: dot.name)
+@pytest.mark.parametrize("scheme", (AFFINE4, SYMMETRIC8), ids=lambda scheme: scheme.name)
+def test_embedding_reads_the_matmul_layout(dot, scheme, tmp_path: Path, rng: np.random.Generator) -> None:
+    target, vocabulary, columns = RUNNABLE[-1], 48, 64
+    kernel = embed_quantized("embed", target.fma, dot, scheme, columns)
+    parts = stored(scheme, vocabulary, columns, rng)
+    unsigned = (parts["q"].astype(np.int16) + scheme.offset).astype(np.uint8)
+    packed = [placed(pack_blocks(dot, unsigned, scheme.bits))]
+    for name in list(parts)[1:]:
+        packed.append(placed(parts[name].reshape(vocabulary // 16, 16, -1).transpose(0, 2, 1)))
+    ids = placed(rng.integers(0, vocabulary, 9).astype(np.int32))
+    out = aligned((9, columns), np.float32)
+    Kernels([kernel], target, tmp_path).call("embed", ids, *packed, out, rows=9, threads=4)
+    np.testing.assert_allclose(out, dense(parts)[ids], rtol=1e-6, atol=1e-6)
+
+
+def rotate(x: np.ndarray, angle: np.ndarray) -> np.ndarray:
+    """Rotate halves of [..., d] by angles [..., d/2]."""
+    low, high = np.split(x, 2, axis=-1)
+    return np.concatenate([low * np.cos(angle) - high * np.sin(angle), high * np.cos(angle) + low * np.sin(angle)], -1)
+
+
+class Cache:
+    """A cache of one layer with `sequences` sequences, in the layout of program.h."""
+
+    def __init__(self, shape: AttentionShape, sequences: int, capacity: int) -> None:
+        self.shape, self.capacity, self.kind = shape, capacity, np.dtype(shape.kv_dtype)
+        self.keys = aligned((sequences, shape.kv_heads, capacity // 16, shape.head_dim, 16), self.kind)
+        self.values = aligned((sequences, shape.kv_heads, capacity, shape.head_dim), self.kind)
+
+    def key(self, sequence: int, slot: int) -> np.ndarray:
+        """[Kv, d]."""
+        return self.keys[sequence, :, slot // 16, :, slot % 16]
+
+    def write(self, sequence: int, slot: int, key: np.ndarray, value: np.ndarray) -> None:
+        """Put one position's key and value, [Kv, d] each, at a slot."""
+        self.keys[sequence, :, slot // 16, :, slot % 16] = key
+        self.values[sequence, :, slot] = value
+
+
+@pytest.mark.parametrize("kv_dtype", ("float16", "float32"))
+@pytest.mark.parametrize("norm", (None, 1e-6), ids=("plain", "qk_norm"))
+def test_rope_store(kv_dtype: str, norm: float | None, tmp_path: Path, rng: np.random.Generator) -> None:
+    target = RUNNABLE[0]
+    shape = AttentionShape(4, 2, 32, 0.25, kv_dtype, norm)
+    cache, rows = Cache(shape, 2, 48), 5
+    qkv = placed(rng.standard_normal((rows, 8 * 32)).astype(np.float32))
+    positions = placed(rng.integers(0, 40, rows).astype(np.int32))
+    sequences = placed(rng.integers(0, 2, rows).astype(np.int32))
+    slots = placed(rng.permutation(40)[:rows].astype(np.int32))
+    angles = np.arange(40)[:, None] / 100.0 ** (np.arange(16) / 16)
+    tables = [placed(f(angles).astype(np.float32)) for f in (np.cos, np.sin)]
+    norms = [placed(rng.standard_normal(32).astype(np.float32)) for _ in range(2)] if norm else []
+    queries = aligned((rows, 4, 32), np.float32)
+    kernels = Kernels([rope_store("rope", target.fma, shape)], target, tmp_path)
+    arrays = (qkv, positions, sequences, slots, *tables, *norms, queries, cache.keys, cache.values)
+    kernels.call("rope", *arrays, cache.capacity, rows=rows, threads=3)
+    heads = qkv.reshape(rows, 8, 32).astype(np.float64)
+    q, k, v = heads[:, :4], heads[:, 4:6], heads[:, 6:]
+    if norm:
+        q, k = (x / np.sqrt((x**2).mean(-1, keepdims=True) + norm) * w for x, w in zip((q, k), norms, strict=True))
+    turn = angles[positions][:, None]
+    np.testing.assert_allclose(queries, rotate(q, turn) * 0.25, rtol=1e-4, atol=1e-5)
+    tolerance = 1e-3 if kv_dtype == "float16" else 1e-5
+    for row in range(rows):
+        found = cache.key(sequences[row], slots[row])
+        np.testing.assert_allclose(found, rotate(k, turn)[row], rtol=tolerance, atol=tolerance)
+        np.testing.assert_allclose(cache.values[sequences[row], :, slots[row]], v[row], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("kv_dtype", ("float16", "float32"))
+@pytest.mark.parametrize("heads", ((4, 2), (3, 3), (8, 1)), ids=str)
+@pytest.mark.parametrize("target", RUNNABLE[:2], **TARGET_IDS)
+def test_attention_in_place_and_gathered_give_the_same_bits(
+    target: Target, heads: tuple[int, int], kv_dtype: str, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    shape = AttentionShape(*heads, 32, 1.0, kv_dtype)
+    capacity, max_gather, group = 128, 64, heads[0] // heads[1]
+    kernels = Kernels([attention_blocked("attend", target.fma, shape, False)], target, tmp_path)
+    length, start = int(rng.integers(1, 90)), 0
+    start = int(rng.integers(0, length))
+    cache = Cache(shape, 3, capacity)
+    cache.keys[...], cache.values[...] = np.nan, np.nan  # what is not written must not be read
+    key, value = (rng.standard_normal((length, heads[1], 32)) for _ in range(2))
+    # Sequence 1 holds every position in place; sequence 2 those from `start` on at shuffled slots past it.
+    slots = start + rng.permutation(min(capacity - start, length - start + 20))[: length - start]
+    for p in range(length):
+        cache.write(1, p, key[p], value[p])
+        cache.write(2, p if p < start else int(slots[p - start]), key[p], value[p])
+    queries = placed(np.repeat(rng.standard_normal((1, heads[0], 32)), 2, axis=0).astype(np.float32))
+    positions, sequences = (placed(np.array(x, np.int32)) for x in ([length - 1] * 2, [1, 2]))
+    gather = aligned((2, max_gather + 40), np.int32)
+    gather[1, : length - start] = slots
+    gather_start = placed(np.array([length, start], np.int32))
+    tail = aligned(tail_elements(shape, max_gather + 40), shape.kv_dtype)
+    scores, out = aligned((group, capacity), np.float32), aligned((2, heads[0], 32), np.float32)
+    arrays = (queries, positions, sequences, gather_start, gather, cache.keys, cache.values, tail, scores, out)
+    kernels.call("attend", *arrays, capacity, gather.shape[1], rows=2)
+    assert np.array_equal(out[0].view(np.uint32), out[1].view(np.uint32))
+    k, v = (np.repeat(x.astype(kv_dtype).astype(np.float64), group, axis=1) for x in (key, value))
+    logits = np.einsum("hd,phd->hp", queries[0].astype(np.float64), k)
+    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    expected = np.einsum("hp,phd->hd", weights / weights.sum(-1, keepdims=True), v)
+    np.testing.assert_allclose(out[0], expected, rtol=1e-4, atol=1e-5)
