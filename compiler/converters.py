@@ -18,7 +18,9 @@ from forerun.compiler import onnx_attention, onnx_operators
 Converter = Callable[[relax.BlockBuilder, Any, dict[str, Any]], relax.Expr]
 
 
-def external(name: str, inputs: list[relax.Expr], types: list[relax.TensorType], attrs: dict[str, Any]) -> relax.Call:
+def external(
+    name: str, inputs: list[relax.Expr], types: list[relax.TensorType], attrs: dict[str, Any]
+) -> relax.Call:
     """Return a call of the external function `name`; None among the inputs (left out) is not allowed."""
     detail = tvm.ir.make_node("ir.DictAttrs", **attrs)
     ty = types[0] if len(types) == 1 else relax.TupleType(types)

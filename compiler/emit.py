@@ -16,7 +16,15 @@ from forerun.compiler.schedules.plan import Argument, Field, Input, Output, Pack
 from forerun.compiler.tir import Kernel, Parameter
 
 C_TYPES = {"int8": "int8_t", "uint8": "uint8_t", "int32": "int32_t", "int64": "int64_t", "float32": "float"}
-C_TYPES |= {"int16": "int16_t", "uint16": "uint16_t", "float16": "uint16_t", "bool": "uint8_t", "float64": "double", "uint32": "uint32_t", "uint64": "uint64_t"}
+C_TYPES |= {
+    "int16": "int16_t",
+    "uint16": "uint16_t",
+    "float16": "uint16_t",
+    "bool": "uint8_t",
+    "float64": "double",
+    "uint32": "uint32_t",
+    "uint64": "uint64_t",
+}
 
 # Up to this many rows every thread runs a row-wise kernel for itself, which costs less than a barrier.
 ALONE_ROWS = 8
@@ -78,7 +86,9 @@ def module_function(module: Module) -> str:
     lines.append(f"static const uint64_t {name}_weights[{len(module.offsets)}][{width}] = {{")
     lines += [f"  {{{', '.join(map(str, row)) or '0'}}}," for row in module.offsets]
     lines += ["};", ""]
-    lines.append(f"static void {name}(const forerun_call *call, int32_t index, int32_t layer, int32_t tid) {{")
+    lines.append(
+        f"static void {name}(const forerun_call *call, int32_t index, int32_t layer, int32_t tid) {{"
+    )
     lines += ["  " + line if line else "" for line in _body(module)]
     lines += ["}", ""]
     return "\n".join(lines)

@@ -54,8 +54,8 @@ class Export:
         """Return an initializer's data, 4-bit integers widened to one a byte."""
         array = numpy_helper.to_array(self._initializers[name], base_dir=str(self.directory))
         if array.dtype.name in ("int4", "uint4"):
-            return array.astype("uint8" if array.dtype.name == "uint4" else "int8")
-        return array
+            array = array.astype("uint8" if array.dtype.name == "uint4" else "int8")
+        return np.asarray(array)
 
 
 def open_export(directory: Path) -> Export:
@@ -67,7 +67,9 @@ def open_export(directory: Path) -> Export:
     settings_path, model_path = directory / "export.json", directory / "model.onnx"
     for path in (settings_path, model_path):
         if not path.is_file():
-            raise CompileError(f"{directory} is no export: {path.name} is missing; make one with `forerun export`")
+            raise CompileError(
+                f"{directory} is no export: {path.name} is missing; make one with `forerun export`"
+            )
     try:
         settings = json.loads(settings_path.read_text(encoding="utf-8"))
         model = onnx.load(model_path, load_external_data=False)
@@ -75,8 +77,8 @@ def open_export(directory: Path) -> Export:
         raise CompileError(f"{directory} is damaged: {error}; run `forerun export` again") from error
     if settings.get("format") != "forerun-export" or settings.get("version") != EXPORT_VERSION:
         raise CompileError(
-            f"{settings_path} is version {settings.get('version')!r} of {settings.get('format')!r}; this compiler reads "
-            f"version {EXPORT_VERSION} of 'forerun-export': run `forerun export` again"
+            f"{settings_path} is version {settings.get('version')!r} of {settings.get('format')!r}; this "
+            f"compiler reads version {EXPORT_VERSION} of 'forerun-export': run `forerun export` again"
         )
     functions = {function.name: function for function in model.functions}
     inputs = {value.name: value for value in model.graph.input}
@@ -97,7 +99,9 @@ def _calls(model: onnx.ModelProto, functions: dict[str, onnx.FunctionProto]) -> 
     for node in model.graph.node:
         if node.domain != "forerun":
             if node.op_type != "Identity":
-                raise CompileError(f"the exported graph has a stray {node.op_type}; only module calls are expected")
+                raise CompileError(
+                    f"the exported graph has a stray {node.op_type}; only module calls are expected"
+                )
             continue
         kind = node.op_type.split("_")[0]
         layer = seen.get(kind, 0)

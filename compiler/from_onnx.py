@@ -22,7 +22,6 @@ from forerun.compiler.converters import COMPOSITES, CONVERTERS
 from forerun.compiler.graph import Dimension, Graph, Node, Value
 from forerun.errors import CompileError
 
-
 _WIDER = {
     onnx.TensorProto.INT4: onnx.TensorProto.INT8,
     onnx.TensorProto.UINT4: onnx.TensorProto.UINT8,
@@ -104,7 +103,9 @@ def import_function(
         inputs: for each input its ONNX element type and shape.
         whole: as for `import_module`.
     """
-    infos = [helper.make_tensor_value_info(name, inputs[name][0], list(inputs[name][1])) for name in function.input]
+    infos = [
+        helper.make_tensor_value_info(name, inputs[name][0], list(inputs[name][1])) for name in function.input
+    ]
     outputs = [helper.make_empty_tensor_value_info(name) for name in function.output]
     graph = helper.make_graph(list(function.node), function.name, infos, outputs)
     opset = next(entry.version for entry in function.opset_import if entry.domain in ("", "ai.onnx"))
@@ -153,7 +154,11 @@ def _bind(binding: relax.VarBinding, tensor: Any, nodes: list[Node]) -> Any:
         elif isinstance(argument, relax.Var | ir.GenericConst | relax.Tuple | relax.TupleGetItem):
             found = tensor(argument)
             inputs.extend(found if isinstance(found, list) else [found] if found is not None else [])
-    op = str(call.op.global_symbol) if isinstance(call.op, relax.ExternFunc) else str(getattr(call.op, "name", call.op))
+    op = (
+        str(call.op.global_symbol)
+        if isinstance(call.op, relax.ExternFunc)
+        else str(getattr(call.op, "name", call.op))
+    )
     name = binding.var.name
     if isinstance(binding.var.ty, relax.TupleType):
         outputs = [_value(f"{name}_{i}", field) for i, field in enumerate(binding.var.ty.fields)]

@@ -141,8 +141,7 @@ def _source(
         kernel = lowered.kernels[node.detail]
         values = [*node.inputs, *node.outputs]
         arguments = [
-            f"({c_type(p)})({places[value]})"
-            for p, value in zip(kernel.parameters, values, strict=True)
+            f"({c_type(p)})({places[value]})" for p, value in zip(kernel.parameters, values, strict=True)
         ]
         calls.append(f"    {kernel.name}({', '.join([*arguments, 'call->rows', '0', '1'])});")
     first_output = len(lowered.graph.inputs)

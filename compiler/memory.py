@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from forerun.compiler.graph import Graph, Value
 from forerun.compiler.schedules.plan import QUANTIZED_PARTS
-from forerun.compiler.vector_math import GROUP
+from forerun.compiler.vector_math import GROUP, HALF
 
 ALIGNMENT = 64
 
@@ -38,9 +38,9 @@ def parts_of(value: Value, quantized: bool, max_rows: int) -> dict[str, tuple[st
     columns = int(value.shape[-1])
     if not quantized:
         return {"values": ("float", max_rows * columns * 4)}
-    groups = max_rows * (columns // GROUP) * 4
+    halves, groups = max_rows * (columns // HALF) * 4, max_rows * (columns // GROUP) * 4
     types = ("int8_t", "float", "int32_t", "float")
-    sizes = (max_rows * columns, groups, groups, groups)
+    sizes = (max_rows * columns, halves, halves, groups)
     return dict(zip(QUANTIZED_PARTS, zip(types, sizes, strict=True), strict=True))
 
 

@@ -87,10 +87,14 @@ def _scaled(bb: relax.BlockBuilder, x: relax.Expr, factor: float) -> relax.Expr:
     return bb.normalize(op.multiply(x, relax.const(factor, str(x.ty.dtype))))
 
 
-def _products(bb: relax.BlockBuilder, q: relax.Expr, k: relax.Expr, sizes: _Sizes, scale: float) -> relax.Expr:
+def _products(
+    bb: relax.BlockBuilder, q: relax.Expr, k: relax.Expr, sizes: _Sizes, scale: float
+) -> relax.Expr:
     """q · kᵀ with the heads of a group stacked as rows of their key head, so that keys are not repeated."""
     group, dim = sizes.heads // sizes.kv_heads, _static(q)[3]
-    stacked = bb.normalize(op.reshape(_scaled(bb, q, scale), (sizes.batch, sizes.kv_heads, group * sizes.rows, dim)))
+    stacked = bb.normalize(
+        op.reshape(_scaled(bb, q, scale), (sizes.batch, sizes.kv_heads, group * sizes.rows, dim))
+    )
     transposed = bb.normalize(op.permute_dims(_scaled(bb, k, scale), [0, 1, 3, 2]))
     products = bb.normalize(op.matmul(stacked, transposed))
     return bb.normalize(op.reshape(products, (sizes.batch, sizes.heads, sizes.rows, sizes.keys)))

@@ -18,7 +18,7 @@ def rotary_embedding(bb: relax.BlockBuilder, inputs: Any, attrs: dict[str, Any])
 
     Source: the operator's reference implementation in the ONNX specification.
     """
-    x, cos, sin, positions = (list(inputs) + [None])[:4]
+    x, cos, sin, positions = [*inputs, None][:4]
     shape = [int(d) for d in x.ty.shape.values]
     flat = len(shape) == 3
     if flat:
@@ -57,7 +57,7 @@ def dequantize_linear(bb: relax.BlockBuilder, inputs: Any, attrs: dict[str, Any]
     block = int(attrs.get("block_size", 0))
     if not block:
         return onnx_frontend.DequantizeLinear.get_converter(21)(bb, inputs, attrs, [])
-    q, scale, zero = (list(inputs) + [None])[:3]
+    q, scale, zero = [*inputs, None][:3]
     axis = int(attrs.get("axis", 1)) % len(q.ty.shape.values)
 
     def compute(q: te.Tensor, scale: te.Tensor, *rest: te.Tensor) -> te.Tensor:
@@ -92,7 +92,12 @@ def rms_normalization(bb: relax.BlockBuilder, inputs: Any, attrs: dict[str, Any]
 
 def constant(bb: relax.BlockBuilder, inputs: Any, attrs: dict[str, Any]) -> relax.Expr:
     """Convert Constant: TVM's converter, and the attribute forms that it lacks (numbers and lists of them)."""
-    for name, dtype in (("value_ints", "int64"), ("value_int", "int64"), ("value_floats", "float32"), ("value_float", "float32")):
+    for name, dtype in (
+        ("value_ints", "int64"),
+        ("value_int", "int64"),
+        ("value_floats", "float32"),
+        ("value_float", "float32"),
+    ):
         if name in attrs:
             return relax.const(np.asarray(attrs[name], dtype))
     return onnx_frontend.Constant.get_converter(13)(bb, inputs, attrs, [])

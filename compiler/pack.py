@@ -86,7 +86,7 @@ class WeightsFile:
         if key not in self._places:
             self._append(b"\0" * (-self.bytes % ALIGNMENT))
             self._places[key] = self.bytes
-            self._append(memoryview(make()).cast("B"))
+            self._append(np.ascontiguousarray(make()).reshape(-1).view(np.uint8).data)
         return self._places[key]
 
     def _append(self, data: bytes | memoryview) -> None:

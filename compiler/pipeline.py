@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import forerun
 from forerun.compiler import bundle, emit, export_reader, memory, pack
 from forerun.compiler.converters import COMPOSITES
 from forerun.compiler.export_reader import Export, ModuleCall
 from forerun.compiler.from_onnx import import_function
 from forerun.compiler.fuse import fuse
-from forerun.compiler.graph import Graph, Value
+from forerun.compiler.graph import Dimension, Graph, Value
 from forerun.compiler.link import link
 from forerun.compiler.native import write_object
 from forerun.compiler.program import Decoder, program_source
@@ -50,7 +52,12 @@ class CompileReport:
 
 
 def compile_export(
-    directory: Path, output: Path, target: str | None = None, *, kv: str = "f16", progress: Progress | None = None
+    directory: Path,
+    output: Path,
+    target: str | None = None,
+    *,
+    kv: str = "f16",
+    progress: Progress | None = None,
 ) -> CompileReport:
     """Compile an export for one target and write the bundle.
 
@@ -108,7 +115,7 @@ def import_modules(export: Export) -> dict[str, Graph]:
     for call in export.calls:
         if call.function in graphs:
             continue
-        types = {
+        types: dict[str, tuple[int, Sequence[Dimension]]] = {
             name: (1, ["M", hidden_size]) if name == "hidden" else export.typed(actual)
             for name, actual in call.inputs.items()
         }
@@ -126,12 +133,16 @@ def pack_modules(
     for call in export.calls:
         offsets[call.function].append(_place_weights(export, call, choices[call.function], file))
         layers[call.function].append(call.layer)
-    modules = [_module(name, graph, choices[name], offsets[name], layers[name]) for name, graph in graphs.items()]
+    modules = [
+        _module(name, graph, choices[name], offsets[name], layers[name]) for name, graph in graphs.items()
+    ]
     digest = file.close()
     return modules, file.bytes, digest
 
 
-def _place_weights(export: Export, call: ModuleCall, choices: list[Choice], file: pack.WeightsFile) -> list[int]:
+def _place_weights(
+    export: Export, call: ModuleCall, choices: list[Choice], file: pack.WeightsFile
+) -> list[int]:
     def load(name: str) -> Any:
         return export.load(call.inputs[name])
 
@@ -140,7 +151,7 @@ def _place_weights(export: Export, call: ModuleCall, choices: list[Choice], file
     for packing in packings:
         actual = tuple(None if part is None else call.inputs[part] for part in packing.parts)
         key = (packing.layout, packing.dot, packing.scheme, packing.interleave, packing.columns, actual)
-        placed.append(file.place(key, lambda packing=packing: packing.pack(load)))
+        placed.append(file.place(key, partial(packing.pack, load)))
     return placed
 
 
@@ -163,7 +174,9 @@ def _module(
         if value not in roles
     }
     snake = "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
-    return emit.Module(snake, graph, choices, memory.plan_arena(graph, in_arena, MAX_ROWS), roles, offsets, layers)
+    return emit.Module(
+        snake, graph, choices, memory.plan_arena(graph, in_arena, MAX_ROWS), roles, offsets, layers
+    )
 
 
 def assemble(
@@ -216,10 +229,8 @@ def build_library(decoder: Decoder, target: Target, folder: Path) -> str:
 
 def write_header(include: Path) -> None:
     """Write forerun/program.h, which travels with the runtime, under an include folder."""
-    from forerun import runtime
-
-    for place in runtime.__path__:
-        path = Path(place) / "native" / "include" / "forerun" / "program.h"
+    for place in forerun.__path__:
+        path = Path(place) / "runtime" / "native" / "include" / "forerun" / "program.h"
         if path.is_file():
             (include / "forerun").mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, include / "forerun" / "program.h")
@@ -235,5 +246,7 @@ def explain(graphs: Mapping[str, Graph], choices: Mapping[str, list[Choice]]) ->
             kernel = emit.table_name(choice.plan.kernels) if 0 not in choice.plan.kernels else ""
             kernel = kernel or next(iter(choice.plan.kernels.values())).name
             declined = "; ".join(f"{rule} declined: {reason}" for rule, reason in choice.declined)
-            lines.append(f"{name}: {node.op} → {choice.rule} ({kernel})" + (f"; {declined}" if declined else ""))
+            lines.append(
+                f"{name}: {node.op} → {choice.rule} ({kernel})" + (f"; {declined}" if declined else "")
+            )
     return lines

@@ -118,7 +118,15 @@ def program_source(decoder: Decoder) -> str:
     sizes = {
         name: getattr(decoder, name)
         for name in (
-            *("target", "layers", "hidden_size", "vocabulary_size", "context_length", "max_rows", "max_gather"),
+            *(
+                "target",
+                "layers",
+                "hidden_size",
+                "vocabulary_size",
+                "context_length",
+                "max_rows",
+                "max_gather",
+            ),
             *("kv_element_bytes", "weights_bytes", "tile_rows"),
         )
     }
@@ -141,7 +149,9 @@ def _steps(decoder: Decoder) -> str:
         f"static void {kind}_step(const forerun_call *call, int32_t tid) {{ {module.name}(call, 0, 0, tid); }}\n"
         for kind, module in (("embed", decoder.embed), ("head", decoder.head))
     ]
-    return "\n".join([*once, _layered("attention", decoder.attention), _layered("feed_forward", decoder.feed_forward)])
+    return "\n".join(
+        [*once, _layered("attention", decoder.attention), _layered("feed_forward", decoder.feed_forward)]
+    )
 
 
 def _layered(kind: str, modules: Sequence[Module]) -> str:
@@ -157,7 +167,9 @@ def _layered(kind: str, modules: Sequence[Module]) -> str:
             "};",
             "",
             f"static void {kind}_step(const forerun_call *call, int32_t layer, int32_t tid) {{",
-            "  static void (*const modules[])(const forerun_call *, int32_t, int32_t, int32_t) = {" + functions + "};",
+            "  static void (*const modules[])(const forerun_call *, int32_t, int32_t, int32_t) = {"
+            + functions
+            + "};",
             f"  modules[{kind}_place[layer][0]](call, {kind}_place[layer][1], layer, tid);",
             "}",
             "",

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any, TypeAlias
 
 from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
@@ -21,7 +22,8 @@ from tvm.tirx.script.builder import ir as builder
 # such a vector into as many registers as they need; the order of the arithmetic stays the same.
 LANES = 16
 
-Expr = tirx.Expr
+# TVM's expressions overload the operators; it ships no types that say so.
+Expr: TypeAlias = Any
 
 
 @dataclass(frozen=True)

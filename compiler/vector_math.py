@@ -11,7 +11,11 @@ from tvm.tirx import op
 
 from forerun.compiler import tir
 
-GROUP = 32  # columns that share one scale, in weights and activations alike
+GROUP = 32  # inputs that share one scale in weights
+
+# Activations have a scale for every 16: it halves their error (mean KL of SmolLM2 0.0026 → 0.0014) for two more
+# float operations beside the eight dot products of a group.
+HALF = GROUP // 2
 
 # The pointers through which a kernel writes activations, quantized or not.
 QUANTIZED_OUTPUTS = MappingProxyType(
@@ -56,8 +60,8 @@ def silu(writer: tir.KernelWriter, x: tir.Expr) -> tir.Expr:
 
 @dataclass(frozen=True)
 class QuantizedRows:
-    """The four buffers of quantized activations: int8 values and, per group of 32, their float32 scale, the
-    int32 sum of the group's values, and scale · sum as float32. Row strides are columns and columns/32."""
+    """The four buffers of quantized activations: int8 values; per 16 values their float32 scale and int32 sum; per 32
+    the float32 sum of the values they stand for. Row strides: columns, columns/16, columns/16, columns/32."""
 
     values: tirx.Buffer
     scale: tirx.Buffer
@@ -65,29 +69,31 @@ class QuantizedRows:
     scaled_sum: tirx.Buffer
 
 
-def quantize_group(halves: tuple[tir.Expr, tir.Expr], out: QuantizedRows, column: tir.Expr) -> None:
-    """Quantize 32 float32 values, given as two vectors, to int8 with one scale: q = rint(x · 127 / max|x|).
+def quantize_group(
+    writer: tir.KernelWriter, halves: tuple[tir.Expr, tir.Expr], out: QuantizedRows, column: tir.Expr
+) -> None:
+    """Quantize 32 float32 values, given as two vectors, to int8: q = rint(x · 127 / max|x|) over each 16.
 
     Args:
+        writer: the kernel.
         halves: the group's first and last 16 values.
         out: where to write.
         column: index of the group's first value in `out.values`; a multiple of 32.
     """
-    largest = tir.bind(tir.lanes_max(tir.maximum(tir.absolute(halves[0]), tir.absolute(halves[1]))))
     zero, limit = tirx.const(0.0, "float32"), tirx.const(127.0, "float32")
-    # A group of zeros, or one too small for the reciprocal to be finite, is stored as zeros.
-    inverse = tir.bind(
-        op.if_then_else(largest > tirx.const(1e-30, "float32"), limit / largest, zero)
-    )
-    scale = tir.bind(largest * tirx.const(1.0 / 127.0, "float32"))
-    total = None
+    parts = []
     for half, vector in enumerate(halves):
-        rounded = tir.bind(tir.cast(tir.round_even(vector * tir.splat(inverse)), "int32x16"))
-        tir.store(out.values, tir.cast(rounded, "int8x16"), column + half * tir.LANES)
-        part = tir.lanes_add(rounded)
-        total = part if total is None else total + part
-    total = tir.bind(total)
-    group = tirx.floordiv(column, GROUP)
-    tir.store_one(out.scale, scale, group)
-    tir.store_one(out.sum, total, group)
-    tir.store_one(out.scaled_sum, scale * tir.cast(total, "float32"), group)
+        largest = tir.bind(tir.lanes_max(tir.absolute(vector)))
+        # Values too small for the reciprocal to be finite are stored as zeros.
+        inverse = op.if_then_else(largest > tirx.const(1e-30, "float32"), limit / largest, zero)
+        scale = tir.bind(largest * tirx.const(1.0 / 127.0, "float32"))
+        rounded = tir.round_even(vector * tir.splat(tir.bind(inverse)))
+        rounded = tir.bind(tir.cast(rounded, "int32x16"))
+        total = tir.bind(tir.lanes_add(rounded))
+        place = tirx.floordiv(column, HALF) + half
+        tir.store(out.values, tir.cast(rounded, "int8x16"), column + half * HALF)
+        tir.store_one(out.scale, scale, place)
+        tir.store_one(out.sum, total, place)
+        parts.append((scale, tir.cast(total, "float32")))
+    scaled_sum = writer.multiply_add(*parts[1], tir.bind(parts[0][0] * parts[0][1]))
+    tir.store_one(out.scaled_sum, scaled_sum, tirx.floordiv(column, GROUP))

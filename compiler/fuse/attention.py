@@ -37,11 +37,19 @@ def fuse_attention(graph: Graph) -> None:
         heads, head_dim = int(node.inputs[0].shape[1]), int(node.inputs[0].shape[3])
         kv_heads = int(node.inputs[1].shape[1])
         query, key, value = (_source(graph, node.inputs[i]) for i in range(3))
-        require(value.rotary is None and value.norm is None, graph, "values may be neither rotated nor normalized")
-        require(query.rotary is not None and key.rotary is not None, graph, "queries and keys must be rotated")
+        require(
+            value.rotary is None and value.norm is None, graph, "values may be neither rotated nor normalized"
+        )
+        require(
+            query.rotary is not None and key.rotary is not None, graph, "queries and keys must be rotated"
+        )
         assert query.rotary is not None and key.rotary is not None
         rope = _rope_store(graph, node, query, key)
-        require((query.norm is None) == (key.norm is None), graph, "either both queries and keys are normalized or none")
+        require(
+            (query.norm is None) == (key.norm is None),
+            graph,
+            "either both queries and keys are normalized or none",
+        )
         merged = _stack(graph, [query.linear, key.linear, value.linear])
         rotated = Value("queries", ("M", heads * head_dim), "float32")
         output = _merged_heads(graph, node, heads * head_dim)
@@ -59,7 +67,9 @@ def _check(graph: Graph, node: Node) -> None:
     require(int(attrs["is_causal"]) == 0, graph, "attention must be masked by tree_mask, not is_causal")
     require(float(attrs["softcap"]) == 0.0, graph, "attention with softcap is not supported")
     mask, _ = through_layout(graph, node.inputs[3])
-    require(mask.name == "tree_mask" and is_weight(graph, mask), graph, "the attention mask must be tree_mask")
+    require(
+        mask.name == "tree_mask" and is_weight(graph, mask), graph, "the attention mask must be tree_mask"
+    )
     for i, name in ((4, "past_key"), (5, "past_value")):
         past, _ = through_layout(graph, node.inputs[i])
         require(past.name == name and is_weight(graph, past), graph, f"attention input {i} must be {name}")
@@ -97,10 +107,16 @@ def _rope_store(graph: Graph, node: Node, query: _Source, key: _Source) -> RopeS
     assert query.rotary is not None and key.rotary is not None
     for rotary in (query.rotary, key.rotary):
         attrs = rotary.detail["attrs"]
-        require(int(attrs["interleaved"]) == 0 and int(attrs["dim"]) == 0, graph, "rotary halves over the whole head")
+        require(
+            int(attrs["interleaved"]) == 0 and int(attrs["dim"]) == 0,
+            graph,
+            "rotary halves over the whole head",
+        )
         positions, _ = through_layout(graph, rotary.inputs[3])
         require(positions.name == "positions", graph, "rotary positions must be the function's positions")
-        require(rotary.inputs[1:3] == query.rotary.inputs[1:3], graph, "queries and keys share one rotary table")
+        require(
+            rotary.inputs[1:3] == query.rotary.inputs[1:3], graph, "queries and keys share one rotary table"
+        )
     cos, sin = query.rotary.inputs[1:3]
     require(is_weight(graph, cos) and is_weight(graph, sin), graph, "rotary tables must be weights")
     norms = [source.norm for source in (query, key) if source.norm is not None]
@@ -119,7 +135,9 @@ def _rope_store(graph: Graph, node: Node, query: _Source, key: _Source) -> RopeS
 
 def _stack(graph: Graph, linears: list[Node]) -> list[Node]:
     """Put q, k and v side by side in one output, as few linears as their schemes allow."""
-    require(all(n.inputs == linears[0].inputs for n in linears), graph, "q, k and v must project the same rows")
+    require(
+        all(n.inputs == linears[0].inputs for n in linears), graph, "q, k and v must project the same rows"
+    )
     stride = sum(node.detail.columns for node in linears)
     output = Value("qkv", ("M", stride), "float32")
     stacked: list[Node] = []
@@ -127,11 +145,15 @@ def _stack(graph: Graph, linears: list[Node]) -> list[Node]:
     for node in linears:
         last = stacked[-1].detail if stacked else None
         if last is not None and last.scheme == node.detail.scheme:
-            joined = replace(last, weights=last.weights + node.detail.weights, biases=last.biases + node.detail.biases)
+            joined = replace(
+                last, weights=last.weights + node.detail.weights, biases=last.biases + node.detail.biases
+            )
             stacked[-1].detail = joined
         else:
             stacked.append(
-                Node("linear", node.inputs, [output], replace(node.detail, first_column=column, stride=stride))
+                Node(
+                    "linear", node.inputs, [output], replace(node.detail, first_column=column, stride=stride)
+                )
             )
         column += node.detail.columns
     return stacked

@@ -35,7 +35,9 @@ def fuse_swiglu(graph: Graph) -> None:
         same = gate.detail.scheme == up.detail.scheme and columns % GROUP == 0
         if same:
             detail = LinearSwiGlu(gate.detail.weights[0], up.detail.weights[0], quantized=False)
-            graph.replace([gate, up, *extra, node], [Node("linear_swiglu", gate.inputs, node.outputs, detail)])
+            graph.replace(
+                [gate, up, *extra, node], [Node("linear_swiglu", gate.inputs, node.outputs, detail)]
+            )
             continue
         both = Value("gate_up", (gate.output.shape[0], 2 * columns), "float32")
         sides = [

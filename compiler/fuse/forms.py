@@ -14,9 +14,11 @@ _PRODUCERS = ("norm", "cached_attention", "linear_swiglu", "swiglu")
 def wanted_scheme(node: Node) -> Scheme | None:
     """Return the weight scheme of a node that multiplies by weights."""
     if node.op == "linear":
-        return node.detail.scheme
+        scheme: Scheme = node.detail.scheme
+        return scheme
     if node.op == "linear_swiglu":
-        return node.detail.gate.scheme
+        scheme = node.detail.gate.scheme
+        return scheme
     return None
 
 
@@ -43,7 +45,11 @@ def choose_forms(graph: Graph) -> None:
         if (wanted_scheme(node) or _FLOAT).quantized:
             maker = graph.producer(node.inputs[0])
             known = maker is not None and maker.op in _PRODUCERS
-            require(known, graph, f"{node.op} with quantized weights reads {node.inputs[0].name}, which is not quantized")
+            require(
+                known,
+                graph,
+                f"{node.op} with quantized weights reads {node.inputs[0].name}, which is not quantized",
+            )
 
 
 _FLOAT = Scheme("float32", 0)

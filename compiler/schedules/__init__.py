@@ -9,10 +9,16 @@ from types import MappingProxyType
 from forerun.compiler.graph import Node
 from forerun.compiler.schedules.matmul_rules import MatmulFloat, MatmulGrouped, MatmulVnni
 from forerun.compiler.schedules.plan import Decline, Plan, Rule, Settings
-from forerun.compiler.schedules.row_rules import AttentionBlocked, EmbedRows, RmsNorm, RopeStoreRule, SwiGluRows
+from forerun.compiler.schedules.row_rules import (
+    AttentionBlocked,
+    EmbedRows,
+    RmsNorm,
+    RopeStoreRule,
+    SwiGluRows,
+)
 from forerun.errors import CompileError
 
-ALL_RULES: tuple[type, ...] = (
+ALL_RULES: tuple[type[Rule], ...] = (
     MatmulVnni,
     MatmulGrouped,
     MatmulFloat,
@@ -22,7 +28,7 @@ ALL_RULES: tuple[type, ...] = (
     RopeStoreRule,
     AttentionBlocked,
 )
-RULES: Mapping[str, type] = MappingProxyType({rule.name: rule for rule in ALL_RULES})
+RULES: Mapping[str, type[Rule]] = MappingProxyType({rule.name: rule for rule in ALL_RULES})
 
 # The operations of fused graphs and the key of the target's rule list that each looks up.
 RULE_KEYS: Mapping[str, str] = MappingProxyType(
@@ -54,7 +60,9 @@ def schedule(function: str, node: Node, settings: Settings) -> Choice:
         CompileError: the node is no fused operation, or every rule declines; the message lists the reasons.
     """
     if node.op not in RULE_KEYS:
-        raise CompileError(f"{function}: {node.op} was left over by the fusion passes and has no kernel for cached rows")
+        raise CompileError(
+            f"{function}: {node.op} was left over by the fusion passes and has no kernel for cached rows"
+        )
     declined: list[tuple[str, str]] = []
     for name in settings.target.rules[RULE_KEYS[node.op]]:
         rule: Rule = RULES[name]()

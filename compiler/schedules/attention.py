@@ -15,7 +15,14 @@ from tvm.tirx import op
 
 from forerun.compiler import tir
 from forerun.compiler.schedules.rope import AttentionShape, key_block_start
-from forerun.compiler.vector_math import FLOAT_OUTPUTS, GROUP, QUANTIZED_OUTPUTS, QuantizedRows, exp, quantize_group
+from forerun.compiler.vector_math import (
+    FLOAT_OUTPUTS,
+    GROUP,
+    QUANTIZED_OUTPUTS,
+    QuantizedRows,
+    exp,
+    quantize_group,
+)
 
 _MASKED = -3.0e38  # finite: the difference of two masked scores must not be NaN
 _PARTIAL_SUMS = 2  # independent chains per score, added in a fixed order: hides the latency of multiply-add
@@ -70,7 +77,11 @@ class _Work:
 
 
 def _open(
-    writer: tir.KernelWriter, shape: AttentionShape, buffers: dict[str, tirx.Buffer], row: tir.Expr, head: tir.Expr
+    writer: tir.KernelWriter,
+    shape: AttentionShape,
+    buffers: dict[str, tirx.Buffer],
+    row: tir.Expr,
+    head: tir.Expr,
 ) -> _Work:
     capacity, _ = writer.scalars
     base = tir.bind(key_block_start(shape, capacity, buffers["sequences"][row], head))
@@ -88,7 +99,9 @@ def _open(
 def _slot(work: _Work, position: tir.Expr) -> tir.Expr:
     """Return the cache slot of a position at or past gather_start."""
     _, stride = work.writer.scalars
-    return work.buffers["gather"][tir.cast(work.row, "int64") * stride + tir.cast(position - work.gather_start, "int64")]
+    return work.buffers["gather"][
+        tir.cast(work.row, "int64") * stride + tir.cast(position - work.gather_start, "int64")
+    ]
 
 
 def _gather_tail(work: _Work) -> None:
@@ -206,7 +219,7 @@ def _weigh_values(work: _Work, first: tir.Expr, totals: tirx.Buffer, outputs: li
             continue
         rows = QuantizedRows(*(work.buffers[name] for name in outputs))
         for v in range(0, vectors, 2):
-            quantize_group((parts[v], parts[v + 1]), rows, start + v // 2 * GROUP)
+            quantize_group(work.writer, (parts[v], parts[v + 1]), rows, start + v // 2 * GROUP)
 
 
 def _add_value(work: _Work, position: tir.Expr, slot: tir.Expr, sums: tirx.Buffer) -> None:

@@ -8,15 +8,16 @@ Weights are unsigned here: 4-bit values 0…15, 8-bit values with 128 added.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from tvm import tirx
 from tvm.tirx import op
 
 from forerun.compiler import tir
-from forerun.compiler.vector_math import GROUP
+from forerun.compiler.vector_math import GROUP, HALF
 
-Registers = tirx.Buffer
+Registers: TypeAlias = tirx.Buffer
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,13 @@ class VnniDot:
             return Place(quad * 64 + b, 4, 0)
         return Place(quad // 2 * 64 + b, 4, 4 * (quad % 2))
 
-    def accumulate(self, bits: int, weights: tirx.Buffer, block: tir.Expr, rows: RowInputs, sums: Registers) -> None:
-        """Add one block's products to `sums` ([rows, 16] int32)."""
-        chunks = GROUP * bits // 8 * tir.LANES // 64
+    def accumulate(
+        self, bits: int, weights: tirx.Buffer, block: tir.Expr, rows: HalfRows, sums: Registers
+    ) -> None:
+        """Add the products of half a block's inputs to `sums` ([rows, 16] int32)."""
+        chunks = HALF * bits // 8 * tir.LANES // 64
         for chunk in range(chunks):
-            packed = tir.bind(tir.load(weights, block + chunk * 64, 64))
+            packed = tir.bind(tir.load(weights, block + (rows.half * chunks + chunk) * 64, 64))
             for part, quads in enumerate(self._unpack(packed, bits)):
                 k = (chunk * (8 // bits) + part) * 4
                 for m, start in enumerate(rows.starts):
@@ -91,34 +94,36 @@ class WideningDot:
             return Place(k * tir.LANES, 1, 0)
         return Place(k % 16 * tir.LANES, 1, k // 16 * 4)
 
-    def accumulate(self, bits: int, weights: tirx.Buffer, block: tir.Expr, rows: RowInputs, sums: Registers) -> None:
-        """Add one block's products to `sums` ([rows, 16] int32)."""
-        parts = 8 // bits
-        inputs = GROUP // parts
-        with tir.loop(0, inputs) as k:
-            packed = tir.bind(tir.load(weights, block + k * tir.LANES))
-            for part in range(parts):
-                column = tir.bind(tir.cast(self._nibble(packed, bits, part), "int32x16"))
-                for m, start in enumerate(rows.starts):
-                    value = tir.cast(rows.values[start + k + part * inputs], "int32")
-                    total = tir.load(sums, m * tir.LANES) + column * tir.splat(value)
-                    tir.store(sums, total, m * tir.LANES)
+    def accumulate(
+        self, bits: int, weights: tirx.Buffer, block: tir.Expr, rows: HalfRows, sums: Registers
+    ) -> None:
+        """Add the products of half a block's inputs to `sums` ([rows, 16] int32)."""
+        first = rows.half * HALF if bits == 8 else 0
+        with tir.loop(0, HALF) as k:
+            packed = tir.bind(tir.load(weights, block + (first + k) * tir.LANES))
+            column = tir.bind(tir.cast(self._nibble(packed, bits, rows.half), "int32x16"))
+            for m, start in enumerate(rows.starts):
+                value = tir.cast(rows.values[start + k], "int32")
+                total = tir.load(sums, m * tir.LANES) + column * tir.splat(value)
+                tir.store(sums, total, m * tir.LANES)
 
     @staticmethod
-    def _nibble(packed: tir.Expr, bits: int, part: int) -> tir.Expr:
+    def _nibble(packed: tir.Expr, bits: int, half: int) -> tir.Expr:
         if bits == 8:
             return packed
-        if part == 0:
+        if half == 0:
             return op.bitwise_and(packed, tir.splat(tirx.const(15, "uint8")))
         return op.shift_right(packed, tir.splat(tirx.const(4, "uint8")))
 
 
 @dataclass(frozen=True)
-class RowInputs:
-    """The quantized activations of a tile: the int8 buffer and where each row's 32 values start."""
+class HalfRows:
+    """The quantized activations of a tile for half a block: the int8 buffer, where each row's 16 values start, and
+    which half of the block's inputs they are (0 or 1)."""
 
     values: tirx.Buffer
     starts: tuple[tir.Expr, ...]
+    half: int
 
 
 Dot = VnniDot | WideningDot

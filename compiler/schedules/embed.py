@@ -21,21 +21,22 @@ def embed_quantized(name: str, fma: bool, dot: Dot, scheme: Scheme, columns: int
     inputs = {"token_ids": "int32", "weights": "uint8", "weight_scale": "float16"} | minimum
     with tir.writing(name, fma, inputs, FLOAT_OUTPUTS) as writer:
         token_ids, weights, weight_scale, *rest, out = writer.buffers
-        begin, end = writer.share(writer.rows)
-        with tir.loop(begin, end) as row:
+        groups = columns // GROUP
+        begin, end = writer.share(writer.rows * groups)
+        with tir.loop(begin, end) as item:
+            row, g = tir.bind(tirx.floordiv(item, groups)), tir.bind(tirx.floormod(item, groups))
             token = tir.bind(token_ids[row])
             lane = tir.bind(tirx.floormod(token, tir.LANES))
             block = tir.cast(tirx.floordiv(token, tir.LANES), "int64")
-            with tir.loop(0, columns // GROUP) as g:
-                group = tir.bind(block * (columns // GROUP) + tir.cast(g, "int64"))
-                scale = tir.bind(_half(weight_scale, group, lane))
-                base = tir.bind(_half(rest[0], group, lane)) if scheme.affine else None
-                for k in range(GROUP):
-                    start = group * block_bytes(scheme.bits)
-                    value = _unpack(weights, start, lane, dot.place(k, scheme.bits), scheme.bits)
-                    value = tir.cast(value - scheme.offset, "float32")
-                    value = scale * value if base is None else writer.multiply_add(scale, value, base)
-                    tir.store_one(out, value, row * columns + g * GROUP + k)
+            group = tir.bind(block * groups + tir.cast(g, "int64"))
+            scale = tir.bind(_half(weight_scale, group, lane))
+            base = tir.bind(_half(rest[0], group, lane)) if scheme.affine else None
+            start = tir.bind(group * block_bytes(scheme.bits))
+            for k in range(GROUP):
+                value = _unpack(weights, start, lane, dot.place(k, scheme.bits), scheme.bits)
+                value = tir.cast(value - scheme.offset, "float32")
+                value = scale * value if base is None else writer.multiply_add(scale, value, base)
+                tir.store_one(out, value, row * columns + g * GROUP + k)
     return writer.kernel()
 
 

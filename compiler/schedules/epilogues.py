@@ -5,6 +5,7 @@ An epilogue sees 16 (store, add) or 64 (SwiGLU) finished output columns of a til
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import tvm
@@ -51,12 +52,12 @@ class StoreColumns:
     blocks_per_unit = 1
 
     @property
-    def inputs(self) -> dict[str, str]:
+    def inputs(self) -> Mapping[str, str]:
         """The pointers that this epilogue reads."""
         return {"bias": "float32"} if self.bias else {}
 
     @property
-    def outputs(self) -> dict[str, str]:
+    def outputs(self) -> Mapping[str, str]:
         """The pointers that it writes."""
         return FLOAT_OUTPUTS
 
@@ -103,12 +104,12 @@ class SwiGlu:
     blocks_per_unit = 4
 
     @property
-    def inputs(self) -> dict[str, str]:
+    def inputs(self) -> Mapping[str, str]:
         """The pointers that this epilogue reads."""
         return {}
 
     @property
-    def outputs(self) -> dict[str, str]:
+    def outputs(self) -> Mapping[str, str]:
         """The pointers that it writes."""
         return QUANTIZED_OUTPUTS if self.quantized else FLOAT_OUTPUTS
 
@@ -121,7 +122,7 @@ class SwiGlu:
                 start = row * self.columns + tile.unit * GROUP
                 if self.quantized:
                     out = QuantizedRows(*(buffers[name] for name in self.outputs))
-                    quantize_group(halves, out, start)
+                    quantize_group(writer, halves, out, start)
                 else:
                     for half, value in enumerate(halves):
                         tir.store(buffers["out"], value, start + half * tir.LANES)

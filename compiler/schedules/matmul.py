@@ -2,7 +2,7 @@
 
 A thread owns a contiguous share of the weights. For each unit of 16 (or, gated, 64) weight rows it walks the
 rows in tiles of up to 8, keeping 16 sums a row in registers while it goes through K in order: per group of 32
-inputs one exact integer dot product, then one multiply-add by the scales. The order never depends on the
+inputs two exact integer dot products, one a half, then multiply-adds by the scales. The order never depends on the
 tile, so a row's sums are the same bits in any tile, call or thread.
 """
 
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from tvm import tirx
 
 from forerun.compiler import tir
-from forerun.compiler.schedules.dots import Dot, RowInputs, block_bytes
+from forerun.compiler.schedules.dots import Dot, HalfRows, block_bytes
 from forerun.compiler.schedules.epilogues import Epilogue, Tile
 from forerun.compiler.schemes import Scheme
-from forerun.compiler.vector_math import GROUP
+from forerun.compiler.vector_math import GROUP, HALF
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def quantized_matmul(
     """
     correction = {"scaled_sum": "float32"} if scheme.affine else {"sum": "int32"}
     minimum = {"weight_minimum": "float16"} if scheme.affine else {}
-    inputs = {"values": "int8", "scale": "float32"} | correction
-    inputs |= {"weights": "uint8", "weight_scale": "float16"} | minimum | epilogue.inputs
+    inputs = {"values": "int8", "scale": "float32", **correction}
+    inputs |= {"weights": "uint8", "weight_scale": "float16", **minimum, **epilogue.inputs}
     with tir.writing(name, fma, inputs, epilogue.outputs) as writer:
         buffers = dict(zip([*inputs, *epilogue.outputs], writer.buffers, strict=True))
 
@@ -95,26 +95,54 @@ def _accumulate_quantized(
     for m in range(shape.tile):
         tir.store(totals, tir.floats(0.0), m * tir.LANES)
     with tir.loop(0, groups) as g:
-        row_group = [(first_row + m) * groups + g for m in range(shape.tile)]
-        sums = tir.registers(shape.tile * tir.LANES, "int32")
-        for m in range(shape.tile):
-            # u - offset is never formed: the dot starts at -offset · Σ activations instead.
-            start = 0 if scheme.affine else buffers["sum"][row_group[m]] * -scheme.offset
-            tir.store(sums, tir.splat(tirx.const(0, "int32") if scheme.affine else start), m * tir.LANES)
-        starts = tuple((first_row + m) * shape.inputs + g * GROUP for m in range(shape.tile))
         weight_group = tir.bind(first_group + tir.cast(g, "int64"))
-        rows = RowInputs(buffers["values"], starts)
-        dot.accumulate(scheme.bits, buffers["weights"], weight_group * block_bytes(scheme.bits), rows, sums)
+        products = _group_products(writer, dot, scheme, shape, buffers, (weight_group, first_row, g))
         scale = tir.bind(_widen(buffers["weight_scale"], weight_group))
         minimum = tir.bind(_widen(buffers["weight_minimum"], weight_group)) if scheme.affine else None
         for m in range(shape.tile):
-            total = tir.load(totals, m * tir.LANES)
-            row_scale = scale * tir.splat(buffers["scale"][row_group[m]])
-            dots = tir.cast(tir.load(sums, m * tir.LANES), "float32x16")
-            total = writer.multiply_add(dots, row_scale, total)
+            total = writer.multiply_add(
+                tir.load(products, m * tir.LANES), scale, tir.load(totals, m * tir.LANES)
+            )
             if minimum is not None:
-                total = writer.multiply_add(minimum, tir.splat(buffers["scaled_sum"][row_group[m]]), total)
+                part = buffers["scaled_sum"][(first_row + m) * groups + g]
+                total = writer.multiply_add(minimum, tir.splat(part), total)
             tir.store(totals, total, m * tir.LANES)
+
+
+def _group_products(
+    writer: tir.KernelWriter,
+    dot: Dot,
+    scheme: Scheme,
+    shape: MatmulShape,
+    buffers: dict[str, tirx.Buffer],
+    place: tuple[tir.Expr, tir.Expr, tir.Expr],
+) -> tirx.Buffer:
+    """Emit Σ x · u over one group for each row of the tile, as float32 registers [tile, 16].
+
+    Each half of the group is an exact integer dot product, scaled by that half's activation scale.
+    """
+    weight_group, first_row, g = place
+    products = tir.registers(shape.tile * tir.LANES)
+    for half in range(2):
+        sums = tir.registers(shape.tile * tir.LANES, "int32")
+        row_half = [(first_row + m) * (shape.inputs // HALF) + g * 2 + half for m in range(shape.tile)]
+        for m in range(shape.tile):
+            # u - offset is never formed: the dot starts at -offset · Σ activations instead.
+            start = tirx.const(0, "int32") if scheme.affine else buffers["sum"][row_half[m]] * -scheme.offset
+            tir.store(sums, tir.splat(start), m * tir.LANES)
+        starts = tuple((first_row + m) * shape.inputs + g * GROUP + half * HALF for m in range(shape.tile))
+        rows = HalfRows(buffers["values"], starts, half)
+        dot.accumulate(scheme.bits, buffers["weights"], weight_group * block_bytes(scheme.bits), rows, sums)
+        for m in range(shape.tile):
+            dots = tir.cast(tir.load(sums, m * tir.LANES), "float32x16")
+            scale = tir.splat(buffers["scale"][row_half[m]])
+            before = tir.load(products, m * tir.LANES)
+            tir.store(
+                products,
+                dots * scale if half == 0 else writer.multiply_add(dots, scale, before),
+                m * tir.LANES,
+            )
+    return products
 
 
 def _widen(halves: tirx.Buffer, group: tir.Expr) -> tir.Expr:
@@ -126,7 +154,7 @@ def float_matmul(name: str, fma: bool, shape: MatmulShape, epilogue: Epilogue) -
 
     Parameters of the kernel: values; weights; then the epilogue's.
     """
-    inputs = {"values": "float32", "weights": "float32"} | epilogue.inputs
+    inputs = {"values": "float32", "weights": "float32", **epilogue.inputs}
     with tir.writing(name, fma, inputs, epilogue.outputs) as writer:
         buffers = dict(zip([*inputs, *epilogue.outputs], writer.buffers, strict=True))
 

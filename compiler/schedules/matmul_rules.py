@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from forerun.compiler.operations import Linear, LinearSwiGlu, Operation, WeightRows
 from forerun.compiler.pack import Packing
 from forerun.compiler.schedules.dots import Dot, VnniDot, WideningDot
 from forerun.compiler.schedules.epilogues import Epilogue, StoreColumns, SwiGlu
 from forerun.compiler.schedules.matmul import MatmulShape, float_matmul, quantized_matmul
-from forerun.compiler.schedules.plan import QUANTIZED_PARTS, Argument, Decline, Input, Output, Packed, Plan, Settings
+from forerun.compiler.schedules.plan import (
+    QUANTIZED_PARTS,
+    Argument,
+    Decline,
+    Input,
+    Output,
+    Packed,
+    Plan,
+    Settings,
+)
 from forerun.compiler.tir import Kernel
 from forerun.compiler.vector_math import GROUP
 
@@ -30,7 +41,9 @@ class _GroupedRule:
         correction = "scaled_sum" if scheme.affine else "sum"
         activations: list[Argument] = [Input(0, part) for part in ("values", "scale", correction)]
         stack = _stacking(operation)
-        packings = [Packing("blocks", tuple(r.parts[0] for r in rows), dot=self.dot.name, scheme=scheme, **stack)]
+        packings = [
+            Packing("blocks", tuple(r.parts[0] for r in rows), dot=self.dot.name, scheme=scheme, **stack)
+        ]
         packings += [
             Packing("halves", tuple(r.parts[i] for r in rows), **stack) for i in range(1, len(rows[0].parts))
         ]
@@ -92,13 +105,20 @@ def _stacking(operation: Linear | LinearSwiGlu) -> dict:
     return {"columns": tuple(r.columns for r in rows), "interleave": isinstance(operation, LinearSwiGlu)}
 
 
-def plan_tiles(operation, settings: Settings, activations, packings, build, scheme: str) -> Plan:
+def plan_tiles(
+    operation: Linear | LinearSwiGlu,
+    settings: Settings,
+    activations: list[Argument],
+    packings: list[Packing],
+    build: Callable[[str, MatmulShape, Epilogue], Kernel],
+    scheme: str,
+) -> Plan:
     """Build one kernel a tile size and list the arguments: activations, weights, then the epilogue's."""
     rows = stacked_rows(operation)
     columns, inputs = sum(r.columns for r in rows), rows[0].inputs
     epilogue, suffix = _epilogue(operation, columns)
     arguments: list[Argument] = [*activations, *(Packed(i) for i in range(len(packings)))]
-    if isinstance(epilogue, StoreColumns) and epilogue.bias:
+    if isinstance(operation, Linear) and any(name is not None for name in operation.biases):
         packings = [*packings, Packing("vector", operation.biases, tuple(r.columns for r in rows))]
         arguments.append(Packed(len(packings) - 1))
     quantized = isinstance(epilogue, SwiGlu) and epilogue.quantized

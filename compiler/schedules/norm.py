@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tvm import tirx
 
 from forerun.compiler import tir
@@ -25,9 +27,10 @@ def sum_of_squares(writer: tir.KernelWriter, values: tirx.Buffer, start: tir.Exp
     return tir.bind(tir.ordered_sum(tir.load(sums, 0)))
 
 
-def reciprocal_rms(total: tir.Expr, columns: int, epsilon: float) -> tir.Expr:
+def reciprocal_rms(writer: tir.KernelWriter, total: tir.Expr, columns: int, epsilon: float) -> tir.Expr:
     """Return 1 / sqrt(total / columns + epsilon) from a sum of squares."""
-    mean = total * tirx.const(1.0 / columns, "float32") + tirx.const(epsilon, "float32")
+    share, epsilon = tirx.const(1.0 / columns, "float32"), tirx.const(epsilon, "float32")
+    mean = writer.multiply_add(total, share, epsilon)
     return tir.bind(tirx.const(1.0, "float32") / tir.square_root(mean))
 
 
@@ -44,12 +47,12 @@ def rms_norm(name: str, fma: bool, columns: int, epsilon: float, quantized: bool
         with tir.loop(begin, end) as row:
             start = tir.bind(row * columns)
             total = sum_of_squares(writer, x, start, columns)
-            factor = tir.splat(reciprocal_rms(total, columns, epsilon))
+            factor = tir.splat(reciprocal_rms(writer, total, columns, epsilon))
 
             def normalized(column: tir.Expr, start: tir.Expr = start, factor: tir.Expr = factor) -> tir.Expr:
                 return tir.bind(tir.load(x, start + column) * factor * tir.load(weight, column))
 
-            _write_row(normalized, start, columns, out, quantized)
+            _write_row(writer, normalized, start, columns, out)
     return writer.kernel()
 
 
@@ -68,17 +71,24 @@ def swiglu(name: str, fma: bool, columns: int, quantized: bool) -> tir.Kernel:
                 gate = tir.bind(tir.load(x, row * (2 * columns) + column))
                 return tir.bind(silu(writer, gate) * tir.load(x, row * (2 * columns) + columns + column))
 
-            _write_row(gated, row * columns, columns, out, quantized)
+            _write_row(writer, gated, row * columns, columns, out)
     return writer.kernel()
 
 
-def _write_row(value_at, start: tir.Expr, columns: int, out: list[tirx.Buffer], quantized: bool) -> None:
-    """Write one row of `columns` values, computed 16 at a time by `value_at(column)`."""
+def _write_row(
+    writer: tir.KernelWriter,
+    value_at: Callable[[tir.Expr], tir.Expr],
+    start: tir.Expr,
+    columns: int,
+    out: list[tirx.Buffer],
+) -> None:
+    """Write one row of `columns` values, computed 16 at a time by `value_at(column)`; quantized if `out` is."""
+    quantized = len(out) > 1
     step = GROUP if quantized else tir.LANES
     with tir.loop(0, columns // step) as i:
         column = tir.bind(i * step)
         if quantized:
             halves = (value_at(column), value_at(column + tir.LANES))
-            quantize_group(halves, QuantizedRows(*out), start + column)
+            quantize_group(writer, halves, QuantizedRows(*out), start + column)
         else:
             tir.store(out[0], value_at(column), start + column)

@@ -28,9 +28,13 @@ class AttentionShape:
         return self.heads // self.kv_heads
 
 
-def key_block_start(shape: AttentionShape, capacity: tir.Expr, sequence: tir.Expr, head: tir.Expr) -> tir.Expr:
+def key_block_start(
+    shape: AttentionShape, capacity: tir.Expr, sequence: tir.Expr, head: tir.Expr
+) -> tir.Expr:
     """Return the index of a sequence's first key element for one head: keys are [S, Kv, C/16, d, 16]."""
-    return (tir.cast(sequence, "int64") * shape.kv_heads + tir.cast(head, "int64")) * capacity * shape.head_dim
+    return (
+        (tir.cast(sequence, "int64") * shape.kv_heads + tir.cast(head, "int64")) * capacity * shape.head_dim
+    )
 
 
 def rope_store(name: str, fma: bool, shape: AttentionShape) -> tir.Kernel:
@@ -86,7 +90,9 @@ class _Head:
         factor = None
         if self.shape.norm_epsilon is not None:
             total = sum_of_squares(self.writer, qkv, start, self.shape.head_dim)
-            factor = tir.splat(reciprocal_rms(total, self.shape.head_dim, self.shape.norm_epsilon), width)
+            factor = tir.splat(
+                reciprocal_rms(self.writer, total, self.shape.head_dim, self.shape.norm_epsilon), width
+            )
         angle = tir.bind(self.buffers["positions"][self.row] * half)
         pieces = []
         for i in range(0, half, width):
@@ -117,7 +123,9 @@ class _Head:
         shape, kv_head = self.shape, self.head - self.shape.heads
         slot = tir.bind(self.buffers["slots"][self.row])
         base = key_block_start(shape, capacity, self.buffers["sequences"][self.row], kv_head)
-        within = tirx.floordiv(slot, tir.LANES) * (shape.head_dim * tir.LANES) + tirx.floormod(slot, tir.LANES)
+        within = tirx.floordiv(slot, tir.LANES) * (shape.head_dim * tir.LANES) + tirx.floormod(
+            slot, tir.LANES
+        )
         column = tir.bind(base + tir.cast(within, "int64"))
         staged = tir.registers(shape.head_dim)
         for vector, i in self._rotated("k_norm"):

@@ -54,8 +54,14 @@ class EmbedRows:
         dot = DOTS[settings.target.weight_layout]
         packings = [Packing("blocks", table.parts[:1], (table.columns,), dot=dot.name, scheme=table.scheme)]
         packings += [Packing("halves", (part,), (table.columns,)) for part in table.parts[1:]]
-        kernel = embed_quantized(f"embed_{table.scheme.name}_{table.inputs}", fma, dot, table.scheme, table.inputs)
-        arguments = (Field("token_ids"), *(Packed(i) for i in range(len(packings))), Output())
+        kernel = embed_quantized(
+            f"embed_{table.scheme.name}_{table.inputs}", fma, dot, table.scheme, table.inputs
+        )
+        arguments: tuple[Argument, ...] = (
+            Field("token_ids"),
+            *(Packed(i) for i in range(len(packings))),
+            Output(),
+        )
         return Plan({0: kernel}, tuple(packings), arguments)
 
 
@@ -71,7 +77,9 @@ class RmsNorm:
             return declined
         name = f"rms_norm_{_form(operation.quantized)}_{operation.columns}_eps{operation.epsilon:g}"
         name = name.replace("-", "m").replace(".", "p")
-        kernel = rms_norm(name, settings.target.fma, operation.columns, operation.epsilon, operation.quantized)
+        kernel = rms_norm(
+            name, settings.target.fma, operation.columns, operation.epsilon, operation.quantized
+        )
         weight = Packing("vector", (operation.weight,), (operation.columns,))
         arguments = (Input(0), Packed(0), *_outputs(operation.quantized))
         return Plan({0: kernel}, (weight,), arguments, by_row=True)
@@ -105,10 +113,12 @@ class RopeStoreRule:
         o = operation
         shape = AttentionShape(o.heads, o.kv_heads, o.head_dim, o.scale, settings.kv_dtype, o.norm_epsilon)
         suffix = "" if o.q_norm is None else "_norm"
-        kernel = rope_store(f"rope_store_{o.heads}_{o.kv_heads}x{o.head_dim}{suffix}", settings.target.fma, shape)
+        kernel = rope_store(
+            f"rope_store_{o.heads}_{o.kv_heads}x{o.head_dim}{suffix}", settings.target.fma, shape
+        )
         names = [o.cos, o.sin] + ([] if o.q_norm is None or o.k_norm is None else [o.q_norm, o.k_norm])
         packings = tuple(Packing("vector", (name,), (0,)) for name in names)
-        arguments = (
+        arguments: tuple[Argument, ...] = (
             Input(0),
             *(Field(name) for name in ("positions", "sequences", "slots")),
             *(Packed(i) for i in range(len(packings))),
@@ -133,7 +143,7 @@ class AttentionBlocked:
         name = f"attention_{_form(o.quantized)}_{o.heads}_{o.kv_heads}x{o.head_dim}"
         kernel = attention_blocked(name, settings.target.fma, shape, o.quantized)
         fields = ("positions", "sequences", "gather_start", "gather", "keys", "values")
-        arguments = (
+        arguments: tuple[Argument, ...] = (
             Input(0),
             *(Field(name) for name in fields),
             Private("tail"),

@@ -31,14 +31,18 @@ def staged_folder(target: Path, marker: str, made_by: str) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
     except OSError as error:
-        raise OutputError(f"cannot write to {target.parent}: {error.strerror}; choose another output folder") from error
+        raise OutputError(
+            f"cannot write to {target.parent}: {error.strerror}; choose another output folder"
+        ) from error
     try:
         yield folder
         folder.chmod(0o755)
         _put_in_place(folder, target)
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise OutputError(f"the disk is full: {target} was not written; free some space and run again") from error
+            raise OutputError(
+                f"the disk is full: {target} was not written; free some space and run again"
+            ) from error
         raise OutputError(f"cannot write {target}: {error}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -46,10 +46,11 @@ def activations(rows: int, inputs: int, quantized: bool, rng: np.random.Generato
         x = placed(rng.standard_normal((padded, inputs)).astype(np.float32))
         return {"values": x}, x[:rows].astype(np.float64)
     q = placed(rng.integers(-127, 128, (padded, inputs)).astype(np.int8))
-    scale = placed((rng.random((padded, inputs // 32)) * 0.02).astype(np.float32))
-    total = placed(q.reshape(padded, -1, 32).astype(np.int32).sum(axis=2, dtype=np.int32))
-    parts = {"values": q, "scale": scale, "sum": total, "scaled_sum": placed((scale * total).astype(np.float32))}
-    return parts, (q.astype(np.float64) * np.repeat(scale, 32, axis=1))[:rows]
+    scale = placed((rng.random((padded, inputs // 16)) * 0.02).astype(np.float32))
+    total = placed(q.reshape(padded, -1, 16).astype(np.int32).sum(axis=2, dtype=np.int32))
+    scaled = placed((scale * total).astype(np.float32).reshape(padded, -1, 2).sum(axis=2, dtype=np.float32))
+    parts = {"values": q, "scale": scale, "sum": total, "scaled_sum": scaled}
+    return parts, (q.astype(np.float64) * np.repeat(scale, 16, axis=1))[:rows]
 
 
 def plan_for(target: Target, operation: Linear | LinearSwiGlu, key: str = "matmul") -> Plan:
@@ -82,7 +83,9 @@ def linear(scheme: Scheme, columns: int, inputs: int, *, add: bool = False, bias
     return Linear((rows,), ("bias" if bias else None,), first_column=0, stride=columns, add=add)
 
 
-def run_all(operation: Linear, target: Target, weights, x, rows: int, start: np.ndarray, folder: Path) -> dict:
+def run_all(
+    operation: Linear, target: Target, weights, x, rows: int, start: np.ndarray, folder: Path
+) -> dict:
     """Return the output for every tile size, run as one and as three threads."""
     plan = plan_for(target, operation)
     kernels = Kernels(list(plan.kernels.values()), target, folder)
@@ -148,7 +151,9 @@ def test_swiglu_epilogue(target: Target, scheme: Scheme, tmp_path: Path, rng: np
     results = []
     for kernel in plan.kernels.values():
         out = aligned((rows, columns), np.int8 if scheme.quantized else np.float32)
-        extra = [aligned((rows, columns // 32), d) for d in (np.float32, np.int32, np.float32)]
+        extra = [
+            aligned((rows, columns // g), d) for g, d in ((16, np.float32), (16, np.int32), (32, np.float32))
+        ]
         outputs = [out, *extra] if scheme.quantized else [out]
         kernels.call(kernel.name, *arguments(plan, x, weights, outputs), rows=rows, threads=2)
         results.append(outputs)
@@ -159,11 +164,11 @@ def test_swiglu_epilogue(target: Target, scheme: Scheme, tmp_path: Path, rng: np
         np.testing.assert_allclose(results[0][0], expected, rtol=1e-4, atol=1e-4)
         return
     values, scale, total, scaled = results[0]
-    assert np.array_equal(total, values.reshape(rows, -1, 32).astype(np.int32).sum(axis=2))
-    assert np.array_equal(scaled, scale * total.astype(np.float32))
+    assert np.array_equal(total, values.reshape(rows, -1, 16).astype(np.int32).sum(axis=2))
+    np.testing.assert_allclose(scaled, (scale * total).reshape(rows, -1, 2).sum(axis=2), rtol=1e-5, atol=1e-6)
     # One quantization step is 1/127 of the group's largest value; rounding is off by at most half a step.
-    step = np.repeat(np.abs(expected).reshape(rows, -1, 32).max(axis=2) / 127, 32, axis=1)
-    assert (np.abs(values * np.repeat(scale, 32, axis=1) - expected) <= 0.51 * step + 1e-5).all()
+    step = np.repeat(np.abs(expected).reshape(rows, -1, 16).max(axis=2) / 127, 16, axis=1)
+    assert (np.abs(values * np.repeat(scale, 16, axis=1) - expected) <= 0.51 * step + 1e-5).all()
 
 
 @pytest.mark.parametrize("dot", DOTS.values(), ids=lambda dot: dot.name)

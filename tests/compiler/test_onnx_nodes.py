@@ -68,7 +68,11 @@ def _excluded(model: onnx.ModelProto) -> str | None:
 def _cases() -> Iterator[object]:
     for case in collect_testcases(None):
         nodes = case.model.graph.node
-        if len(nodes) == 1 and nodes[0].op_type in OPERATORS and _elements(case.model) <= ELEMENTS | {"UNDEFINED"}:
+        if (
+            len(nodes) == 1
+            and nodes[0].op_type in OPERATORS
+            and _elements(case.model) <= ELEMENTS | {"UNDEFINED"}
+        ):
             reason = _excluded(case.model)
             marks = [pytest.mark.skip(reason=EXCLUDED[reason])] if reason else []
             yield pytest.param(case, id=case.name, marks=marks)
@@ -80,7 +84,9 @@ def _array(value: object) -> np.ndarray:
     return array.astype(narrow[array.dtype.name]) if array.dtype.name in narrow else array
 
 
-def _with_constants(model: onnx.ModelProto, inputs: list[np.ndarray]) -> tuple[onnx.ModelProto, list[np.ndarray]]:
+def _with_constants(
+    model: onnx.ModelProto, inputs: list[np.ndarray]
+) -> tuple[onnx.ModelProto, list[np.ndarray]]:
     baked = onnx.ModelProto()
     baked.CopyFrom(model)
     node = baked.graph.node[0]
@@ -103,6 +109,6 @@ def test_node(case: object, tmp_path: Path) -> None:
         outputs = run_graph(compile_graph(model, TARGETS["x86-64"], folder), inputs)
         assert len(outputs) == len(expected)
         for got, want in zip(outputs, expected, strict=True):
-            want = _array(want)
-            assert got.shape == want.shape
-            np.testing.assert_allclose(got.astype(np.float64), want.astype(np.float64), rtol=case.rtol, atol=case.atol)
+            exact = _array(want).astype(np.float64)
+            assert got.shape == exact.shape
+            np.testing.assert_allclose(got.astype(np.float64), exact, rtol=case.rtol, atol=case.atol)

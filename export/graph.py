@@ -1,0 +1,104 @@
+"""The model's graph: one call per sublayer, one function per distinct module."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from onnx import FunctionProto, ModelProto, NodeProto, TensorProto, helper
+
+from forerun.export.functions import quantize_function
+from forerun.export.schemes import SCHEMES
+from forerun.export.signature import (
+    ATTENTION,
+    DOMAIN,
+    EMBED,
+    FEED_FORWARD,
+    HEAD,
+    IR_VERSION,
+    Sublayer,
+    graph_inputs,
+    graph_outputs,
+    initializer_name,
+    layer_prefix,
+    opset_imports,
+    past_names,
+    present_names,
+    tap_name,
+)
+from forerun.models.config import ModelConfig
+
+
+@dataclass
+class GraphBuilder:
+    """Collects calls and the functions they need.
+
+    `traced` holds a float function per kind of module, `schemes` the scheme of each initializer by weight
+    name.
+    """
+
+    config: ModelConfig
+    traced: Mapping[str, FunctionProto]
+    schemes: Mapping[str, str]
+    nodes: list[NodeProto] = field(default_factory=list)
+    functions: dict[tuple[str, tuple[str, ...]], FunctionProto] = field(default_factory=dict)
+
+    def call(self, sublayer: Sublayer, prefix: str, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+        """Add one call; a new combination of schemes brings a new function."""
+        traced = self.traced[sublayer.function]
+        local = traced.input[len(sublayer.activations) :]
+        weights = [self._shared_name(initializer_name(prefix, name)) for name in local]
+        schemes = tuple(self.schemes[weight] for weight in weights)
+        key = (sublayer.function, schemes)
+        if key not in self.functions:
+            same_kind = sum(kind == sublayer.function for kind, _ in self.functions)
+            name = f"{sublayer.function}_{same_kind}" if same_kind else sublayer.function
+            self.functions[key] = quantize_function(traced, name, dict(zip(local, schemes, strict=True)))
+        arguments = [name for weight in weights for name in self._parts(weight)]
+        self.nodes.append(
+            helper.make_node(
+                self.functions[key].name, [*inputs, *arguments], list(outputs), prefix, domain=DOMAIN
+            )
+        )
+
+    def _shared_name(self, weight: str) -> str:
+        return "embed.weight" if weight == "head.weight" and self.config.tied_embeddings else weight
+
+    def _parts(self, weight: str) -> list[str]:
+        scheme = SCHEMES[self.schemes[weight]]
+        return [part_name(weight, part.suffix) for part in scheme.parts]
+
+
+def part_name(weight: str, suffix: str) -> str:
+    """The initializer that holds one part of a weight."""
+    return f"{weight}.{suffix}" if suffix else weight
+
+
+def build_model(
+    config: ModelConfig,
+    name: str,
+    traced: Mapping[str, FunctionProto],
+    schemes: Mapping[str, str],
+    initializers: Sequence[TensorProto],
+) -> ModelProto:
+    """The whole model around its initializers."""
+    builder = GraphBuilder(config, traced, schemes)
+    builder.call(EMBED, "embed", ["token_ids"], ["hidden"])
+    hidden = "hidden"
+    for layer in range(config.layers):
+        middle = f"hidden.{layer}"
+        inputs = [hidden, "positions", "tree_mask", *past_names(layer)]
+        builder.call(ATTENTION, layer_prefix(layer, ATTENTION), inputs, [middle, *present_names(layer)])
+        hidden = tap_name(layer)
+        builder.call(FEED_FORWARD, layer_prefix(layer, FEED_FORWARD), [middle], [hidden])
+    builder.call(HEAD, "head", [hidden], ["logits"])
+    graph = helper.make_graph(
+        builder.nodes, name, graph_inputs(config), graph_outputs(config), list(initializers)
+    )
+    used = sorted({scheme for scheme in schemes.values() if SCHEMES[scheme].function_name})
+    dequantizers = {function.name: function for scheme in used if (function := SCHEMES[scheme]().function())}
+    return helper.make_model(
+        graph,
+        functions=[*dequantizers.values(), *builder.functions.values()],
+        opset_imports=opset_imports(),
+        ir_version=IR_VERSION,
+        producer_name="forerun",
+    )

@@ -1,0 +1,74 @@
+"""What every model file is turned into before anything else sees it: config, named tensors, tokenizer."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from forerun.errors import ModelFileError
+from forerun.models.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor as its file holds it; nothing is read before one of the readers is called.
+
+    `type_name` is the file's own name for the type (F32, BF16, Q4_1, …). `read_float32` returns float32 of
+    `shape`. `read_blocks` returns the raw quantization blocks, uint8 [N, bytes per row], and is None where
+    the file holds plain numbers.
+    """
+
+    type_name: str
+    shape: tuple[int, ...]
+    bits_per_weight: float
+    read_float32: Callable[[], np.ndarray]
+    read_blocks: Callable[[], np.ndarray] | None = None
+
+
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """The tokenizer as the runtime reads it. `add_bos`: a prompt starts with `bos_token_id`."""
+
+    tokenizer_json: str
+    chat_template: str | None
+    bos_token_id: int | None
+    eos_token_ids: tuple[int, ...]
+    add_bos: bool
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model file opened. `kind` is "gguf" or "huggingface"; tensors are named as `Decoder` names them."""
+
+    name: str
+    family: str
+    kind: str
+    source: Path
+    config: ModelConfig
+    tensors: Mapping[str, StoredTensor]
+    read_tokenizer: Callable[[], TokenizerFiles]
+
+
+def require_tensors(
+    source: Path,
+    found: Mapping[str, StoredTensor],
+    expected: Mapping[str, tuple[int, ...]],
+    file_names: Mapping[str, str],
+) -> None:
+    """Check that `found` holds every tensor of `expected` in its shape; raises `ModelFileError` naming them.
+
+    `file_names` maps our names to those in the file, which is what the message shows.
+    """
+    missing = [file_names[name] for name in expected if name not in found]
+    if missing:
+        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        raise ModelFileError(
+            f"{source}: tensors are missing: {shown}; the file is incomplete or not what it says"
+        )
+    for name, shape in expected.items():
+        if found[name].shape != shape:
+            raise ModelFileError(
+                f"{source}: tensor {file_names[name]} has shape {list(found[name].shape)}, "
+                f"its configuration says {list(shape)}"
+            )

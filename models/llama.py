@@ -1,0 +1,227 @@
+"""The Llama family as plain torch modules, cut where the runtime cuts: Embed, Attention, FeedForward, Head.
+
+Llama, Mistral, Qwen2 and Qwen3 differ only in what `ModelConfig` says (biases, q/k norm, tying). Each
+sublayer includes its pre-norm and its residual add, so leaving a sublayer out is not calling it.
+Legend: M rows, P past, T = P + M, D hidden, H heads, K kv heads, d head_dim, F feed-forward, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from forerun.models.config import ModelConfig
+from forerun.models.rope import rotary_tables
+
+KeyValue = tuple[torch.Tensor, torch.Tensor]
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square normalization of the last dimension (Zhang and Sennrich 2019)."""
+
+    def __init__(self, size: int, epsilon: float) -> None:
+        super().__init__()
+        self.epsilon = epsilon
+        self.weight = nn.Parameter(torch.empty(size), requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """float32 [..., size] → the same shape."""
+        return nn.functional.rms_norm(x, self.weight.shape, self.weight, self.epsilon)
+
+
+class Linear(nn.Module):
+    """`x · Wᵀ (+ bias)`, written with a transpose so that it exports as Transpose + MatMul, W being [N,
+    K].
+    """
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = False) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs), requires_grad=False)
+        self.bias = nn.Parameter(torch.empty(outputs), requires_grad=False) if bias else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """float32 [M, K] → [M, N]."""
+        product = torch.matmul(x, self.weight.t())
+        return product if self.bias is None else product + self.bias
+
+
+class Rope(nn.Module):
+    """The rotary tables, shared by all layers: `cos` and `sin`, float32 [context_length, d/2]."""
+
+    cos: torch.Tensor
+    sin: torch.Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        cos, sin = rotary_tables(config)
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+
+    def forward(self, x: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Rotate float32 [1, heads, M, d] by positions int64 [1, M], first half against second half."""
+        return torch.onnx.ops.rotary_embedding(x, self.cos, self.sin, positions)
+
+
+class Embed(nn.Module):
+    """Token ids to hidden rows."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(
+            torch.empty(config.vocabulary_size, config.hidden_size), requires_grad=False
+        )
+
+    def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """int64 [M] → float32 [M, D]."""
+        return nn.functional.embedding(token_ids, self.weight)
+
+
+class Attention(nn.Module):
+    """Pre-norm, grouped-query attention over past and present rows, output projection, residual add."""
+
+    def __init__(self, config: ModelConfig, rope: Rope) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
+        query_size, kv_size = config.heads * config.head_dim, config.kv_heads * config.head_dim
+        self.norm = RMSNorm(config.hidden_size, config.norm_epsilon)
+        self.q_proj = Linear(config.hidden_size, query_size, config.attention_bias)
+        self.k_proj = Linear(config.hidden_size, kv_size, config.attention_bias)
+        self.v_proj = Linear(config.hidden_size, kv_size, config.attention_bias)
+        self.o_proj = Linear(query_size, config.hidden_size, config.output_bias)
+        self.q_norm = RMSNorm(config.head_dim, config.norm_epsilon) if config.qk_norm else None
+        self.k_norm = RMSNorm(config.head_dim, config.norm_epsilon) if config.qk_norm else None
+        self.rope = rope
+
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        positions: torch.Tensor,
+        tree_mask: torch.Tensor,
+        past_key: torch.Tensor,
+        past_value: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """hidden [M, D], positions int64 [M], tree_mask bool [M, T] (True = may see), past [K, P, d] each.
+
+        Returns hidden [M, D] and the keys and values of past and present rows, [K, T, d] each, all float32.
+        """
+        x = self.norm(hidden)
+        position_ids = positions.unsqueeze(0)
+        query = self._split_heads(self.q_proj(x), self.heads, self.q_norm)
+        key = self._split_heads(self.k_proj(x), self.kv_heads, self.k_norm)
+        value = self._split_heads(self.v_proj(x), self.kv_heads, None)
+        attended, present_key, present_value, _ = torch.onnx.ops.attention(
+            self.rope(query, position_ids),
+            self.rope(key, position_ids),
+            value,
+            tree_mask,
+            past_key.unsqueeze(0),
+            past_value.unsqueeze(0),
+            scale=self.head_dim**-0.5,
+        )
+        joined = attended.transpose(1, 2).reshape(-1, self.heads * self.head_dim)
+        return hidden + self.o_proj(joined), present_key.squeeze(0), present_value.squeeze(0)
+
+    def _split_heads(self, x: torch.Tensor, heads: int, norm: RMSNorm | None) -> torch.Tensor:
+        """[M, heads · d] → [1, heads, M, d], normalized per head where the model does so."""
+        split = x.reshape(1, -1, heads, self.head_dim)
+        return (split if norm is None else norm(split)).transpose(1, 2)
+
+
+class FeedForward(nn.Module):
+    """Pre-norm, SwiGLU (Shazeer 2020), residual add."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.norm = RMSNorm(config.hidden_size, config.norm_epsilon)
+        self.gate_proj = Linear(config.hidden_size, config.feed_forward_size)
+        self.up_proj = Linear(config.hidden_size, config.feed_forward_size)
+        self.down_proj = Linear(config.feed_forward_size, config.hidden_size)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """float32 [M, D] → [M, D]."""
+        x = self.norm(hidden)
+        return hidden + self.down_proj(nn.functional.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Head(nn.Module):
+    """Final norm and projection to the vocabulary."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.norm = RMSNorm(config.hidden_size, config.norm_epsilon)
+        self.weight = nn.Parameter(
+            torch.empty(config.vocabulary_size, config.hidden_size), requires_grad=False
+        )
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """float32 [M, D] → logits [M, V]."""
+        return torch.matmul(self.norm(hidden), self.weight.t())
+
+
+class Layer(nn.Module):
+    """One attention and one feed-forward sublayer."""
+
+    def __init__(self, config: ModelConfig, rope: Rope) -> None:
+        super().__init__()
+        self.attention = Attention(config, rope)
+        self.feed_forward = FeedForward(config)
+
+
+@dataclass(frozen=True)
+class DecoderOutput:
+    """logits [M, V]; taps: hidden [M, D] after each layer; present: (key, value) [K, T, d] of each layer."""
+
+    logits: torch.Tensor
+    taps: tuple[torch.Tensor, ...]
+    present: tuple[KeyValue, ...]
+
+
+class Decoder(nn.Module):
+    """embed → (attention, feed_forward) × L → head: the eager definition of a model of this family."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = Embed(config)
+        rope = Rope(config)
+        self.layers = nn.ModuleList(Layer(config, rope) for _ in range(config.layers))
+        self.head = Head(config)
+        if config.tied_embeddings:
+            self.head.weight = self.embed.weight
+
+    def forward(
+        self,
+        token_ids: torch.Tensor,
+        positions: torch.Tensor | None = None,
+        tree_mask: torch.Tensor | None = None,
+        past: Sequence[KeyValue] | None = None,
+    ) -> DecoderOutput:
+        """token_ids int64 [M], positions int64 [M], tree_mask bool [M, P + M] (True = may see).
+
+        `past` is the `present` of an earlier call, None for an empty cache. Without positions and tree_mask
+        the rows are a chain that continues the past.
+        """
+        past = self.empty_past() if past is None else past
+        past_rows = past[0][0].shape[1]
+        rows = token_ids.shape[0]
+        positions = torch.arange(past_rows, past_rows + rows) if positions is None else positions
+        tree_mask = chain_mask(rows, past_rows) if tree_mask is None else tree_mask
+        hidden = self.embed(token_ids)
+        taps, present = [], []
+        for layer, (past_key, past_value) in zip(self.layers, past, strict=True):
+            hidden, key, value = layer.attention(hidden, positions, tree_mask, past_key, past_value)
+            hidden = layer.feed_forward(hidden)
+            taps.append(hidden)
+            present.append((key, value))
+        return DecoderOutput(self.head(hidden), tuple(taps), tuple(present))
+
+    def empty_past(self) -> tuple[KeyValue, ...]:
+        """A cache without rows: [K, 0, d] for key and value of each layer, in the weights' dtype."""
+        empty = self.embed.weight.new_empty((self.config.kv_heads, 0, self.config.head_dim))
+        return ((empty, empty),) * self.config.layers
+
+
+def chain_mask(rows: int, past_rows: int) -> torch.Tensor:
+    """bool [M, P + M]: every row sees the whole past, itself and the rows before it."""
+    return torch.ones(rows, past_rows + rows, dtype=torch.bool).tril(diagonal=past_rows)

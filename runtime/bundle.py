@@ -1,0 +1,116 @@
+"""What a bundle's manifest says: names, tokenizer files, targets. The native core does the verifying."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from forerun.errors import BundleError
+
+MANIFEST_NAME = "manifest.json"
+FORMAT = "forerun-bundle"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class TargetInfo:
+    """One target that a bundle was compiled for; `features` are processor features its code needs."""
+
+    name: str
+    library: str
+    arch: str
+    features: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle's manifest. `config` holds the sizes as export.json names them, `files` bytes by file name."""
+
+    path: Path
+    name: str
+    family: str
+    quant: str
+    config: Mapping[str, Any]
+    bos_token_id: int | None
+    eos_token_ids: tuple[int, ...]
+    add_bos: bool
+    targets: tuple[TargetInfo, ...]
+    files: Mapping[str, int]
+    drafters: tuple[Any, ...]
+    exits: tuple[Any, ...]
+    costs: Mapping[str, Any]
+    source: str
+    forerun: str
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """The file for the `tokenizers` library."""
+        return self.path / "tokenizer.json"
+
+    @property
+    def chat_template_path(self) -> Path | None:
+        """The jinja2 template of a chat, None if the model has none."""
+        path = self.path / "chat_template.jinja"
+        return path if path.is_file() else None
+
+
+def read_bundle(path: Path) -> Bundle:
+    """Read the manifest of the bundle in folder `path`.
+
+    Raises `BundleError` if there is none, if it is of another version, or if it lacks what the format has.
+    Hashes are checked when the bundle is opened (`session.LoadedProgram`).
+    """
+    path = Path(path)
+    manifest = _read_manifest(path)
+    try:
+        return _make_bundle(path, manifest)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BundleError(f"{path / MANIFEST_NAME} lacks or garbles {error}; compile it again") from error
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads((path / MANIFEST_NAME).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BundleError(f"{path} has no {MANIFEST_NAME}; make a bundle with `forerun compile`") from error
+    except OSError as error:
+        raise BundleError(f"cannot read {path / MANIFEST_NAME}: {error.strerror}") from error
+    except ValueError as error:
+        raise BundleError(f"{path / MANIFEST_NAME} is damaged ({error}); compile the bundle again") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise BundleError(f"{path / MANIFEST_NAME} is not a bundle's; make one with `forerun compile`")
+    if document.get("version") != VERSION:
+        raise BundleError(
+            f"{path} has format version {document.get('version')}, this forerun reads version {VERSION};"
+            " compile the model again with this version"
+        )
+    manifest = document.get("manifest")
+    if not isinstance(manifest, dict):
+        raise BundleError(f"{path / MANIFEST_NAME} is damaged (no manifest object); compile the bundle again")
+    return manifest
+
+
+def _make_bundle(path: Path, manifest: dict[str, Any]) -> Bundle:
+    tokenizer = manifest["tokenizer"]
+    bos_token_id = tokenizer.get("bos_token_id")
+    return Bundle(
+        path=path,
+        name=str(manifest["name"]),
+        family=str(manifest["family"]),
+        quant=str(manifest["quant"]),
+        config=dict(manifest["config"]),
+        bos_token_id=None if bos_token_id is None else int(bos_token_id),
+        eos_token_ids=tuple(int(token_id) for token_id in tokenizer["eos_token_ids"]),
+        add_bos=bool(tokenizer["add_bos"]),
+        targets=tuple(
+            TargetInfo(name, str(entry["library"]), str(entry["arch"]), tuple(map(str, entry["features"])))
+            for name, entry in manifest["targets"].items()
+        ),
+        files={name: int(entry["bytes"]) for name, entry in manifest["files"].items()},
+        drafters=tuple(manifest.get("drafters", ())),
+        exits=tuple(manifest.get("exits", ())),
+        costs=dict(manifest.get("costs", {})),
+        source=str(manifest.get("source", "")),
+        forerun=str(manifest.get("forerun", "")),
+    )

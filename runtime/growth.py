@@ -1,0 +1,48 @@
+"""Growing a draft tree level by level: the drafter offers candidates, the shape selects."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from forerun.runtime.protocol import Candidate, Shape
+from forerun.runtime.tree import Tree
+
+
+@dataclass
+class GrowingTree:
+    """A tree under construction; lists as in `Tree`, and the depth of every row."""
+
+    token_ids: list[int]
+    parents: list[int] = field(default_factory=lambda: [-1])
+    depths: list[int] = field(default_factory=lambda: [0])
+
+    def add(self, candidate: Candidate) -> int:
+        """Append a candidate as a row and return its index."""
+        self.token_ids.append(candidate.token_id)
+        self.parents.append(candidate.parent)
+        self.depths.append(self.depths[candidate.parent] + 1)
+        return len(self.token_ids) - 1
+
+    def freeze(self) -> Tree:
+        """The finished tree."""
+        return Tree(tuple(self.token_ids), tuple(self.parents))
+
+
+Offer = Callable[[GrowingTree, Sequence[int], int], list[Candidate]]
+
+
+def grow(root: int, shape: Shape, row_limit: int, depth_limit: int, offer: Offer) -> Tree:
+    """Grow a tree below `root`. `offer(tree, rows, width)` gives up to `width` children for each of `rows`.
+
+    Stops at the shape's depth, at the limits, or when nothing is offered or selected.
+    """
+    tree = GrowingTree([root])
+    level_rows: Sequence[int] = (0,)
+    for level in range(1, min(shape.depth, depth_limit) + 1):
+        room = row_limit - len(tree.token_ids)
+        if room <= 0:
+            break
+        chosen = shape.select(level, offer(tree, level_rows, shape.width(level)))[:room]
+        if not chosen:
+            break
+        level_rows = [tree.add(candidate) for candidate in chosen]
+    return tree.freeze()

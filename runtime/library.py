@@ -1,0 +1,204 @@
+"""The native core through ctypes: finding the library, declaring its functions, a status becoming an error.
+
+Mirrors `native/include/forerun/forerun.h`; what a function does is written there.
+"""
+
+import ctypes
+import enum
+import functools
+from ctypes import POINTER, c_char_p, c_double, c_float, c_int, c_int32, c_int64, c_size_t, c_uint64, c_void_p
+from pathlib import Path
+from typing import Any
+
+from forerun.errors import BundleError, ContextFullError, ForerunError, RuntimeFailure, TargetError
+
+LIBRARY_NAME = "libforerun.so"
+ALL = -1
+
+
+class Status(enum.IntEnum):
+    """`forerun_status`: what a call came to."""
+
+    OK = 0
+    INVALID_ARGUMENT = 1
+    OUT_OF_MEMORY = 2
+    BUSY = 3
+    CONTEXT_FULL = 4
+    NO_SEQUENCE = 5
+    INEXACT_ROW = 6
+    NOT_COMPUTED = 7
+    NOT_A_NUMBER = 8
+    FILE = 20
+    MANIFEST = 21
+    VERSION = 22
+    SIZE = 23
+    HASH = 24
+    PATH = 25
+    UNKNOWN_TARGET = 26
+    ARCHITECTURE = 27
+    CPU_FEATURE = 28
+    LIBRARY = 29
+    PROGRAM_ABI_MISMATCH = 30
+    PROGRAM = 31
+
+
+_ERRORS: dict[int, type[ForerunError]] = {
+    Status.CONTEXT_FULL: ContextFullError,
+    Status.UNKNOWN_TARGET: TargetError,
+    Status.ARCHITECTURE: TargetError,
+    Status.CPU_FEATURE: TargetError,
+    **{
+        status: BundleError
+        for status in Status
+        if status >= Status.FILE
+        and status not in (Status.UNKNOWN_TARGET, Status.ARCHITECTURE, Status.CPU_FEATURE)
+    },
+}
+
+
+class NativeModel(ctypes.Structure):
+    """`forerun_model`."""
+
+    _fields_ = (
+        ("layers", c_int32),
+        ("hidden_size", c_int32),
+        ("vocabulary_size", c_int32),
+        ("context_length", c_int32),
+        ("max_rows", c_int32),
+        ("max_gather", c_int32),
+        ("kv_element_bytes", c_int32),
+    )
+
+
+class NativeOptions(ctypes.Structure):
+    """`forerun_session_options`."""
+
+    _fields_ = (("sequences", c_int32), ("capacity", c_int32), ("threads", c_int32))
+
+
+class NativeState(ctypes.Structure):
+    """`forerun_sequence_state`."""
+
+    _fields_ = (("length", c_int32), ("staged", c_int32), ("pending", c_int32))
+
+
+class NativeRequest(ctypes.Structure):
+    """`forerun_request`; rows are pairs of int32."""
+
+    _fields_ = (
+        ("rows", c_void_p),
+        ("row_count", c_int32),
+        ("steps", c_void_p),
+        ("step_count", c_int32),
+        ("logits_rows", c_void_p),
+        ("logits_count", c_int32),
+        ("taps", c_void_p),
+        ("tap_count", c_int32),
+    )
+
+
+class NativeResult(ctypes.Structure):
+    """`forerun_result`."""
+
+    _fields_ = (
+        ("logits", c_void_p),
+        ("taps", c_void_p),
+        ("elapsed_ms", c_double),
+        ("carried_rows", c_int32),
+        ("passes", c_int32),
+    )
+
+
+class NativeSampling(ctypes.Structure):
+    """`forerun_sampling`."""
+
+    _fields_ = (("temperature", c_double), ("top_k", c_int32), ("top_p", c_double), ("seed", c_uint64))
+
+
+# Function → types of its arguments; all of these return a status.
+_FUNCTIONS: dict[str, tuple[Any, ...]] = {
+    "forerun_bundle_open": (c_char_p, c_char_p, POINTER(c_void_p)),
+    "forerun_bundle_model": (c_void_p, POINTER(NativeModel)),
+    "forerun_bundle_layer": (c_void_p, c_int32, POINTER(c_int32), POINTER(c_int32)),
+    "forerun_session_create": (c_void_p, POINTER(NativeOptions), POINTER(c_void_p)),
+    "forerun_session_describe": (c_void_p, POINTER(NativeOptions)),
+    "forerun_sequence_create": (c_void_p, POINTER(c_int32)),
+    "forerun_sequence_release": (c_void_p, c_int32),
+    "forerun_sequence_fork": (c_void_p, c_int32, POINTER(c_int32)),
+    "forerun_sequence_describe": (c_void_p, c_int32, POINTER(NativeState)),
+    "forerun_stage": (c_void_p, c_int32, c_int32, c_void_p, c_void_p),
+    "forerun_stage_hidden": (c_void_p, c_int32, c_int32, c_void_p, c_void_p, c_int32),
+    "forerun_commit": (c_void_p, c_int32, c_int32, c_void_p),
+    "forerun_rewind": (c_void_p, c_int32, c_int32),
+    "forerun_row_done": (c_void_p, c_int32, c_int32, POINTER(c_int32)),
+    "forerun_forward": (c_void_p, POINTER(NativeRequest), POINTER(NativeResult)),
+    "forerun_read_kv": (c_void_p, c_int32, c_int32, c_int32, c_int32, POINTER(c_float), POINTER(c_float)),
+    "forerun_sample": (c_void_p, c_void_p, POINTER(NativeSampling), c_int64, POINTER(c_int32)),
+}
+
+
+@functools.lru_cache(maxsize=1)
+def load_library() -> ctypes.CDLL:
+    """The native core with every function declared, loaded on first use.
+
+    Raises `RuntimeFailure` if it was never built or cannot be loaded.
+    """
+    path = find_library()
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise RuntimeFailure(
+            f"cannot load the native library {path}: {error}; install forerun again"
+        ) from error
+    for name, arguments in _FUNCTIONS.items():
+        function = getattr(library, name)
+        function.argtypes = arguments
+        function.restype = c_int
+    library.forerun_bundle_release.argtypes = [c_void_p]
+    library.forerun_bundle_release.restype = None
+    library.forerun_session_release.argtypes = [c_void_p]
+    library.forerun_session_release.restype = None
+    library.forerun_bundle_target.argtypes = [c_void_p]
+    for name in ("forerun_last_error", "forerun_version", "forerun_bundle_target"):
+        getattr(library, name).restype = c_char_p
+    library.forerun_hash64.argtypes = [c_char_p, c_size_t, c_uint64]
+    library.forerun_hash64.restype = c_uint64
+    return library
+
+
+def find_library() -> Path:
+    """Where the native library lies: in one of the folders that make up this package.
+
+    An editable installation spreads the package over two folders, the sources and the built files.
+    """
+    import forerun.runtime
+
+    for folder in forerun.runtime.__path__:
+        path = Path(folder) / LIBRARY_NAME
+        if path.is_file():
+            return path
+    raise RuntimeFailure(f"the native library {LIBRARY_NAME} is missing; install forerun again")
+
+
+def check(status: int, error: type[ForerunError] = RuntimeFailure) -> None:
+    """Raise the error for a status other than OK, with the core's own text.
+
+    `error` is the class for a status that has no class of its own. The number is in the error's `status`.
+    """
+    if status == Status.OK:
+        return
+    text = load_library().forerun_last_error().decode("utf-8", "replace")
+    raised = _ERRORS.get(status, error)(text)
+    raised.status = status
+    raise raised
+
+
+class Handle:
+    """A pointer that the core gave out; given back when the last Python object that needs it goes."""
+
+    def __init__(self, pointer: int, release: Any) -> None:
+        self.pointer = pointer
+        self._release = release
+
+    def __del__(self) -> None:
+        self._release(self.pointer)

@@ -1,0 +1,306 @@
+"""A loaded model: text or messages in, streamed text out."""
+
+import inspect
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from forerun.errors import OptionError, RuntimeFailure
+from forerun.runtime.acceptance import ACCEPTANCE
+from forerun.runtime.bundle import read_bundle
+from forerun.runtime.chat import Message
+from forerun.runtime.drafters import DRAFTERS
+from forerun.runtime.exits import EXITS
+from forerun.runtime.generate import Run
+from forerun.runtime.generation import Generation
+from forerun.runtime.language import Language, read_language
+from forerun.runtime.output import Output
+from forerun.runtime.protocol import Config, Drafter, ExitPolicy, SessionLike
+from forerun.runtime.session import LoadedProgram, Session
+from forerun.runtime.settings import Sampling, Settings
+from forerun.runtime.shapes import SHAPES
+
+# A text, token ids, or chat messages.
+Prompt = str | Sequence[int] | Sequence[Message]
+
+
+@dataclass
+class Slot:
+    """One sequence of the session and the tokens whose rows its cache holds."""
+
+    sequence: int
+    token_ids: list[int] = field(default_factory=list)
+    is_busy: bool = False
+
+
+class Model:
+    """A model ready to generate, in as many sequences at once as it was loaded for; see `load`.
+
+    It may be shared between threads: steps of different answers take turns.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        language: Language,
+        open_session: Callable[[int | None], SessionLike],
+        *,
+        sequences: int = 1,
+        threads: int | None = None,
+        on_close: Callable[[], None] | None = None,
+    ) -> None:
+        """`open_session(threads)` opens a session with room for `sequences` sequences."""
+        self.name = name
+        self.language = language
+        self._open_session = open_session
+        self._on_close = on_close
+        self._sequences = sequences
+        self._lock = threading.Lock()
+        self._slots: list[Slot] = []
+        self._session: SessionLike | None = None
+        self._is_closed = False
+        self._open(threads)
+
+    @property
+    def session(self) -> SessionLike:
+        """The session that generations share; raises `RuntimeFailure` after `close`."""
+        if self._session is None:
+            raise RuntimeFailure(f"model {self.name!r} is closed; load it again")
+        return self._session
+
+    @property
+    def config(self) -> Config:
+        """The model's sizes."""
+        return self.session.config
+
+    @property
+    def threads(self) -> int:
+        """Threads of the session."""
+        return self.session.threads
+
+    @property
+    def context_length(self) -> int:
+        """Positions one sequence holds."""
+        return self.session.capacity
+
+    def encode_prompt(self, prompt: Prompt, raw: bool = False) -> list[int]:
+        """Token ids of a prompt: messages, or a text that becomes one user message unless `raw`.
+
+        Without a chat template a text is always taken raw. Token ids are taken as they are. Raises
+        `OptionError` for an empty prompt, ids outside the vocabulary, or messages without a template.
+        """
+        if isinstance(prompt, str):
+            token_ids = self._encode_text(prompt, raw)
+        elif all(isinstance(part, int) for part in prompt):
+            token_ids = [int(part) for part in prompt]  # type: ignore[arg-type]
+            check_token_ids(token_ids, self.config.vocabulary_size)
+        else:
+            token_ids = self._encode_messages(prompt)  # type: ignore[arg-type]
+        if not token_ids:
+            raise OptionError("the prompt is empty; give a text of at least one token")
+        return token_ids
+
+    def _encode_text(self, text: str, raw: bool) -> list[int]:
+        if not raw and self.language.chat_template is not None:
+            return self._encode_messages([{"role": "user", "content": text}])
+        token_ids = self.language.tokenizer.encode(text)
+        if token_ids and self.language.bos_token_id is not None:
+            token_ids.insert(0, self.language.bos_token_id)
+        return token_ids
+
+    def _encode_messages(self, messages: Sequence[Message]) -> list[int]:
+        if self.language.chat_template is None:
+            raise OptionError(f"model {self.name!r} has no chat template; give the prompt as one text")
+        return self.language.tokenizer.encode(self.language.chat_template.render(messages))
+
+    def generate(
+        self,
+        prompt: Prompt,
+        *,
+        max_tokens: int = 256,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        drafter: str | Drafter = "none",
+        shape: str | None = None,
+        exit: str | ExitPolicy = "never",
+        acceptance: str = "exact",
+        stop: Sequence[str] = (),
+        threads: int | None = None,
+        raw: bool = False,
+        ignore_end: bool = False,
+        reuse_cache: bool = True,
+        on_prefill: Callable[[int, int], None] | None = None,
+    ) -> Generation:
+        """Start an answer; iterate over the result to run it.
+
+        `drafter`, `shape`, `exit` and `acceptance` are specs such as `lookup:tokens=4` (`forerun list` shows
+        all); a drafter or exit policy may also be given as an object. `stop` are texts that end the answer.
+        `ignore_end` goes on after end tokens. `reuse_cache` keeps the rows of an earlier answer that begin
+        this prompt. `on_prefill(done, total)` is called as the prompt is read. Raises `OptionError` for a
+        value outside its range, `ContextFullError` for a prompt that does not fit.
+        """
+        settings = Settings(
+            max_tokens=max_tokens,
+            stop=(stop,) if isinstance(stop, str) else tuple(stop),
+            end_token_ids=frozenset() if ignore_end else self.language.end_token_ids,
+            sampling=Sampling(temperature, top_k, top_p, seed),
+        )
+        chosen_drafter = make_drafter(drafter, shape)
+        chosen_exits = EXITS.create(exit) if isinstance(exit, str) else exit
+        chosen_acceptance = ACCEPTANCE.create(acceptance)
+        token_ids = self.encode_prompt(prompt, raw)
+        self._use_threads(threads)
+        slot = self._lease(token_ids, reuse_cache)
+        run = Run(
+            session=self.session,
+            sequence=slot.sequence,
+            token_ids=token_ids,
+            drafter=chosen_drafter,
+            acceptance=chosen_acceptance,
+            exits=chosen_exits,
+            sampling=settings.sampling,
+            on_prefill=on_prefill,
+        )
+        output = Output(settings, self.language.tokenizer)
+        try:
+            return Generation(run, output, self._lock, lambda sound: self._give_back(slot, run, sound))
+        except BaseException:
+            self._give_back(slot, run, sound=True)
+            raise
+
+    def close(self) -> None:
+        """Free the session and the program. Answers under way cannot go on."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+        if self._on_close is not None and not self._is_closed:
+            self._on_close()
+        self._is_closed = True
+
+    def __enter__(self) -> "Model":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self, threads: int | None) -> None:
+        self._session = self._open_session(threads)
+        self._slots = [Slot(self._session.create_sequence()) for _ in range(self._sequences)]
+
+    def _use_threads(self, threads: int | None) -> None:
+        """Change the number of threads: that takes a new session, so nothing may be under way in this one."""
+        if threads is None or threads == self.threads:
+            return
+        check_count("threads", threads)
+        if any(slot.is_busy for slot in self._slots):
+            raise OptionError(
+                f"threads cannot change from {self.threads} to {threads} while an answer is under way"
+            )
+        self.session.close()
+        self._session = None
+        self._open(threads)
+
+    def _lease(self, token_ids: Sequence[int], reuse_cache: bool) -> Slot:
+        """Take the free sequence whose cache shares the most with a prompt, rewound to what they share."""
+        with self._lock:
+            free = [slot for slot in self._slots if not slot.is_busy]
+            if not free:
+                raise OptionError(
+                    f"all {self._sequences} sequences have an answer under way; finish or close one,"
+                    " or load the model with more sequences"
+                )
+            slot = max(free, key=lambda candidate: common_prefix(candidate.token_ids, token_ids))
+            # The last row of the prompt is run in any case: its logits draw the first token.
+            shared = min(common_prefix(slot.token_ids, token_ids), len(token_ids) - 1)
+            kept = shared if reuse_cache else 0
+            self.session.rewind(slot.sequence, kept)
+            slot.token_ids = slot.token_ids[:kept]
+            slot.is_busy = True
+            return slot
+
+    def _give_back(self, slot: Slot, run: Run, sound: bool) -> None:
+        """Remember what the cache holds; after a failed step it is emptied, as rows may be half done."""
+        slot.is_busy = False
+        if self._session is not run.session:
+            return
+        if sound:
+            slot.token_ids = run.token_ids[: run.session.length(slot.sequence)]
+            return
+        run.session.rewind(slot.sequence, 0)
+        slot.token_ids = []
+
+
+def load(
+    bundle: str | Path,
+    *,
+    target: str | None = None,
+    threads: int | None = None,
+    sequences: int = 1,
+    context: int | None = None,
+) -> Model:
+    """Open a bundle folder for generation.
+
+    `target` picks one of the bundle's targets (default: the best this machine runs), `threads` defaults to
+    the physical cores, `sequences` is how many answers may be under way at once, `context` the positions each
+    holds (default: the model's context length). Raises `BundleError`, `TargetError` or `OptionError`.
+    """
+    check_count("sequences", sequences)
+    for name, value in (("threads", threads), ("context", context)):
+        if value is not None:
+            check_count(name, value)
+    opened = read_bundle(Path(bundle))
+    language = read_language(opened)
+    program = LoadedProgram(Path(bundle), target)
+    try:
+        return Model(
+            opened.name,
+            language,
+            lambda count: Session(program, sequences=sequences, capacity=context, threads=count),
+            sequences=sequences,
+            threads=threads,
+            on_close=program.close,
+        )
+    except BaseException:
+        program.close()
+        raise
+
+
+def make_drafter(drafter: str | Drafter, shape: str | None) -> Drafter:
+    """Build a drafter from its spec, with the draft shape if one is given; raises `OptionError`."""
+    if not isinstance(drafter, str):
+        if shape is not None:
+            raise OptionError("a shape is given for a drafter object; give it to the object instead")
+        return drafter
+    if shape is None:
+        return DRAFTERS.create(drafter)
+    name = drafter.partition(":")[0].strip()
+    if "shape" not in inspect.signature(DRAFTERS.find(name)).parameters:
+        raise OptionError(f"drafter {name!r} drafts in no shape; leave the shape out")
+    return DRAFTERS.create(drafter, shape=SHAPES.create(shape))
+
+
+def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many leading ids two lists share."""
+    for index, (left, right) in enumerate(zip(first, second, strict=False)):
+        if left != right:
+            return index
+    return min(len(first), len(second))
+
+
+def check_count(name: str, value: int) -> None:
+    """Raise `OptionError` unless `value` is 1 or more."""
+    if value < 1:
+        raise OptionError(f"{name} is {value}; it must be 1 or more")
+
+
+def check_token_ids(token_ids: Sequence[int], vocabulary_size: int) -> None:
+    """Raise `OptionError` unless every id is in the vocabulary."""
+    outside = [token_id for token_id in token_ids if not 0 <= token_id < vocabulary_size]
+    if outside:
+        raise OptionError(f"token id {outside[0]} is not in the vocabulary (0 … {vocabulary_size - 1})")

@@ -1,0 +1,99 @@
+#include "bundle.h"
+
+#include <cinttypes>
+
+#include "cpu.h"
+#include "hash.h"
+
+namespace forerun {
+namespace {
+
+constexpr char kManifestName[] = "manifest.json";
+constexpr char kWeightsName[] = "weights.bin";
+
+// Whether this machine runs code compiled for the target.
+Status check_machine(const ListedTarget& target) {
+  if (target.architecture != cpu_architecture()) {
+    return fail(
+        FORERUN_ARCHITECTURE,
+        "the bundle's target %s is for %s, this machine is %s; compile it for this machine with --target",
+        target.name.c_str(), target.architecture.c_str(), cpu_architecture());
+  }
+  for (const std::string& feature : target.features) {
+    if (cpu_has(feature.c_str())) continue;
+    return fail(
+        FORERUN_CPU_FEATURE,
+        "the bundle's target %s needs the processor feature %s, which this machine lacks; compile it for "
+        "this machine with --target",
+        target.name.c_str(), feature.c_str());
+  }
+  return FORERUN_OK;
+}
+
+Status check_file(const ListedFile& listed, const MappedFile& file) {
+  if (file.bytes() != listed.bytes) {
+    return fail(FORERUN_SIZE,
+                "%s has %zu bytes, the manifest says %" PRIu64 "; copy or compile the bundle again",
+                listed.name.c_str(), file.bytes(), listed.bytes);
+  }
+  if (hash64(file.data(), file.bytes(), 0) != listed.hash) {
+    return fail(FORERUN_HASH, "%s was changed after it was written; copy or compile the bundle again",
+                listed.name.c_str());
+  }
+  return FORERUN_OK;
+}
+
+std::string list_targets(const Manifest& manifest) {
+  std::string names;
+  for (const ListedTarget& target : manifest.targets) names += (names.empty() ? "" : ", ") + target.name;
+  return names;
+}
+
+}  // namespace
+
+void Bundle::release() {
+  if (holds_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete static_cast<forerun_bundle*>(this);
+}
+
+Status Bundle::choose_target(const char* name) {
+  Status status = FORERUN_OK;
+  for (const ListedTarget& target : manifest_.targets) {
+    if (name != nullptr && target.name != name) continue;
+    status = check_machine(target);
+    target_ = target;
+    if (status == FORERUN_OK) return FORERUN_OK;
+  }
+  if (status != FORERUN_OK) return status;
+  return fail(FORERUN_UNKNOWN_TARGET, "the bundle was not compiled for target %s; it has %s", name,
+              list_targets(manifest_).c_str());
+}
+
+Status Bundle::check_files(const std::string& folder) {
+  bool has_weights = false, has_library = false;
+  for (const ListedFile& listed : manifest_.files) {
+    const bool is_weights = listed.name == kWeightsName;
+    MappedFile other;
+    MappedFile* file = is_weights ? &weights_ : &other;
+    FORERUN_TRY(file->open(folder, listed.name));
+    FORERUN_TRY(check_file(listed, *file));
+    has_weights = has_weights || is_weights;
+    has_library = has_library || listed.name == target_.library;
+  }
+  if (has_weights && has_library) return FORERUN_OK;
+  return fail(FORERUN_MANIFEST, "manifest.json lists no file %s; compile the bundle again",
+              has_weights ? target_.library.c_str() : kWeightsName);
+}
+
+Status Bundle::open(const std::string& folder, const char* target) {
+  {
+    MappedFile text;
+    FORERUN_TRY(text.open(folder, kManifestName));
+    FORERUN_TRY(read_manifest(reinterpret_cast<const char*>(text.data()), text.bytes(), &manifest_));
+  }
+  FORERUN_TRY(choose_target(target));
+  FORERUN_TRY(check_files(folder));
+  FORERUN_TRY(library_.load(folder + "/" + target_.library, target_.library, target_.symbol));
+  return check_program(program(), manifest_, weights_.bytes());
+}
+
+}  // namespace forerun

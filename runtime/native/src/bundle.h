@@ -1,0 +1,45 @@
+// An opened bundle: verified, its weights mapped, its library for one target loaded.
+#ifndef FORERUN_BUNDLE_H
+#define FORERUN_BUNDLE_H
+
+#include <atomic>
+#include <string>
+
+#include "compiled.h"
+#include "file.h"
+#include "forerun/program.h"
+#include "manifest.h"
+#include "status.h"
+
+namespace forerun {
+
+class Bundle {
+ public:
+  // Opens the bundle in `folder` for `target` (nullptr: the first that this machine runs).
+  Status open(const std::string& folder, const char* target);
+
+  const forerun_program& program() const { return *library_.program(); }
+  const uint8_t* weights() const { return weights_.data(); }
+  const std::string& target() const { return target_.name; }
+
+  // Sessions and callers share a bundle; the last hold to go deletes it.
+  void hold() { holds_.fetch_add(1, std::memory_order_relaxed); }
+  void release();
+
+ private:
+  Status choose_target(const char* name);
+  Status check_files(const std::string& folder);
+
+  Manifest manifest_;
+  ListedTarget target_;
+  MappedFile weights_;
+  Library library_;
+  std::atomic<int32_t> holds_{1};
+};
+
+}  // namespace forerun
+
+// The opaque type of the C interface.
+struct forerun_bundle : forerun::Bundle {};
+
+#endif

@@ -1,0 +1,96 @@
+#include "compiled.h"
+
+#include <dlfcn.h>
+
+#include <cinttypes>
+
+namespace forerun {
+namespace {
+
+// Far above any real model, far below where products of them would wrap.
+constexpr int32_t kMaxLayers = 4096;
+constexpr int32_t kMaxSize = 1 << 26;
+constexpr int32_t kMaxRows = 1 << 16;
+
+bool within(int32_t value, int32_t least, int32_t most) {
+  return value >= least && value <= most;
+}
+
+Status refuse(const char* what, int64_t value) {
+  return fail(FORERUN_PROGRAM,
+              "the compiled program says %s is %" PRId64 ", which cannot be; compile the bundle again", what,
+              value);
+}
+
+Status check_sizes(const forerun_program& program) {
+  if (!within(program.layers, 1, kMaxLayers)) return refuse("layers", program.layers);
+  if (!within(program.hidden_size, 1, kMaxSize)) return refuse("hidden_size", program.hidden_size);
+  if (!within(program.vocabulary_size, 1, kMaxSize))
+    return refuse("vocabulary_size", program.vocabulary_size);
+  if (!within(program.context_length, 1, kMaxSize)) return refuse("context_length", program.context_length);
+  if (!within(program.max_rows, 1, kMaxRows)) return refuse("max_rows", program.max_rows);
+  if (!within(program.max_gather, 0, kMaxRows)) return refuse("max_gather", program.max_gather);
+  if (program.kv_element_bytes != 2 && program.kv_element_bytes != 4) {
+    return refuse("kv_element_bytes", program.kv_element_bytes);
+  }
+  if (program.layer == nullptr) return refuse("layer", 0);
+  for (int32_t l = 0; l < program.layers; ++l) {
+    if (!within(program.layer[l].kv_heads, 1, kMaxRows)) return refuse("kv_heads", program.layer[l].kv_heads);
+    if (!within(program.layer[l].head_dim, 1, kMaxRows)) return refuse("head_dim", program.layer[l].head_dim);
+  }
+  if (!program.embed || !program.attention || !program.feed_forward || !program.head) {
+    return refuse("a step function", 0);
+  }
+  return FORERUN_OK;
+}
+
+Status compare(const char* what, int64_t program, int64_t manifest) {
+  if (program == manifest) return FORERUN_OK;
+  return fail(FORERUN_PROGRAM,
+              "the compiled program has %s %" PRId64 ", the manifest says %" PRId64
+              "; files of different bundles are mixed: compile the bundle again",
+              what, program, manifest);
+}
+
+}  // namespace
+
+Library::~Library() {
+  if (handle_ != nullptr) dlclose(handle_);
+}
+
+Status Library::load(const std::string& path, const std::string& name, const std::string& symbol) {
+  handle_ = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (handle_ == nullptr) {
+    return fail(FORERUN_LIBRARY, "cannot load %s: %s; compile the bundle on or for this system", name.c_str(),
+                dlerror());
+  }
+  using Entry = const forerun_program* (*)(void);
+  const Entry entry = reinterpret_cast<Entry>(dlsym(handle_, symbol.c_str()));
+  if (entry == nullptr) {
+    return fail(FORERUN_LIBRARY, "%s has no function %s; compile the bundle again", name.c_str(),
+                symbol.c_str());
+  }
+  program_ = entry();
+  if (program_ == nullptr) {
+    return fail(FORERUN_LIBRARY, "%s of %s returns nothing; compile the bundle again", symbol.c_str(),
+                name.c_str());
+  }
+  if (program_->abi != FORERUN_PROGRAM_ABI) {
+    return fail(FORERUN_PROGRAM_ABI_MISMATCH,
+                "%s was built for program interface %u, this forerun has %d; compile the bundle again",
+                name.c_str(), program_->abi, FORERUN_PROGRAM_ABI);
+  }
+  return FORERUN_OK;
+}
+
+Status check_program(const forerun_program& program, const Manifest& manifest, uint64_t weights_bytes) {
+  FORERUN_TRY(check_sizes(program));
+  FORERUN_TRY(compare("layers", program.layers, manifest.layers));
+  FORERUN_TRY(compare("hidden_size", program.hidden_size, manifest.hidden_size));
+  FORERUN_TRY(compare("vocabulary_size", program.vocabulary_size, manifest.vocabulary_size));
+  FORERUN_TRY(compare("context_length", program.context_length, manifest.context_length));
+  return compare("weights of bytes", static_cast<int64_t>(program.weights_bytes),
+                 static_cast<int64_t>(weights_bytes));
+}
+
+}  // namespace forerun

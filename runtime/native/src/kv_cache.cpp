@@ -1,0 +1,136 @@
+#include "kv_cache.h"
+
+#include <cstring>
+#include <new>
+
+namespace forerun {
+namespace {
+
+// Where one head of one sequence lies in a layer, in elements. Keys and values of a head are equally large.
+struct Head {
+  int64_t capacity;
+  int64_t head_dim;
+  int64_t base;
+
+  int64_t key(int64_t slot, int64_t dimension) const {
+    return base + slot / FORERUN_KEY_BLOCK * head_dim * FORERUN_KEY_BLOCK + dimension * FORERUN_KEY_BLOCK +
+           slot % FORERUN_KEY_BLOCK;
+  }
+  int64_t value(int64_t slot) const { return base + slot * head_dim; }
+};
+
+Head head_of(const forerun_layer& layer, int64_t capacity, int32_t sequence, int32_t head) {
+  const int64_t number = static_cast<int64_t>(sequence) * layer.kv_heads + head;
+  return {capacity, layer.head_dim, number * capacity * layer.head_dim};
+}
+
+template <typename Element>
+void move_in_head(const Head& head, Element* keys, Element* values, int32_t from, int32_t to) {
+  for (int64_t i = 0; i < head.head_dim; ++i) keys[head.key(to, i)] = keys[head.key(from, i)];
+  std::memcpy(values + head.value(to), values + head.value(from), head.head_dim * sizeof(Element));
+}
+
+// IEEE 754 binary16 to binary32, exact.
+float to_float(uint16_t half) {
+  const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16;
+  uint32_t exponent = (half >> 10) & 0x1F;
+  uint32_t fraction = half & 0x3FF;
+  uint32_t bits;
+  if (exponent == 0x1F) {
+    bits = sign | 0x7F800000 | (fraction << 13);
+  } else if (exponent != 0) {
+    bits = sign | ((exponent + 112) << 23) | (fraction << 13);
+  } else {
+    const float small = static_cast<float>(fraction) * 0x1p-24f;  // a denormal half is a normal float
+    std::memcpy(&bits, &small, sizeof bits);
+    bits |= sign;
+  }
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+float to_float(float value) {
+  return value;
+}
+
+template <typename Element>
+void read_head(const Head& head, const Element* keys, const Element* values, int32_t start, int32_t stop,
+               float* key_out, float* value_out) {
+  for (int32_t slot = start; slot < stop; ++slot) {
+    for (int64_t i = 0; i < head.head_dim; ++i) {
+      *key_out++ = to_float(keys[head.key(slot, i)]);
+      *value_out++ = to_float(values[head.value(slot) + i]);
+    }
+  }
+}
+
+}  // namespace
+
+Status KvCache::reserve(const forerun_program& program, int32_t sequences, int32_t capacity) {
+  program_ = &program;
+  capacity_ = static_cast<int64_t>(round_up(static_cast<uint64_t>(capacity), FORERUN_KEY_BLOCK));
+  FORERUN_TRY(keys_.reserve(program.layers, sizeof(void*), "the cache"));
+  FORERUN_TRY(values_.reserve(program.layers, sizeof(void*), "the cache"));
+  layers_.reset(new (std::nothrow) Region[2 * program.layers]);
+  if (!layers_) return fail(FORERUN_OUT_OF_MEMORY, "no memory for the cache");
+  for (int32_t l = 0; l < program.layers; ++l) {
+    const forerun_layer& layer = program.layer[l];
+    const uint64_t heads = static_cast<uint64_t>(sequences) * static_cast<uint64_t>(layer.kv_heads);
+    const uint64_t bytes = static_cast<uint64_t>(capacity_) * static_cast<uint64_t>(layer.head_dim) *
+                           static_cast<uint64_t>(program.kv_element_bytes);
+    FORERUN_TRY(layers_[2 * l].reserve(heads, bytes, "the keys and values of all positions"));
+    FORERUN_TRY(layers_[2 * l + 1].reserve(heads, bytes, "the keys and values of all positions"));
+    keys_.as<void*>()[l] = layers_[2 * l].as<void>();
+    values_.as<void*>()[l] = layers_[2 * l + 1].as<void>();
+  }
+  return FORERUN_OK;
+}
+
+void KvCache::move_row(int32_t sequence, int32_t from, int32_t to, int32_t first, int32_t last) {
+  for (int32_t l = first; l < last; ++l) {
+    for (int32_t h = 0; h < program_->layer[l].kv_heads; ++h) {
+      const Head head = head_of(program_->layer[l], capacity_, sequence, h);
+      if (program_->kv_element_bytes == 2) {
+        move_in_head(head, static_cast<uint16_t*>(keys()[l]), static_cast<uint16_t*>(values()[l]), from, to);
+      } else {
+        move_in_head(head, static_cast<float*>(keys()[l]), static_cast<float*>(values()[l]), from, to);
+      }
+    }
+  }
+}
+
+void KvCache::copy_rows(int32_t from, int32_t to, int32_t rows) {
+  const int64_t size = program_->kv_element_bytes;
+  const int64_t blocks = static_cast<int64_t>(round_up(static_cast<uint64_t>(rows), FORERUN_KEY_BLOCK));
+  for (int32_t l = 0; l < program_->layers; ++l) {
+    uint8_t* keys = static_cast<uint8_t*>(keys_.as<void*>()[l]);
+    uint8_t* values = static_cast<uint8_t*>(values_.as<void*>()[l]);
+    for (int32_t h = 0; h < program_->layer[l].kv_heads; ++h) {
+      const Head source = head_of(program_->layer[l], capacity_, from, h);
+      const Head sink = head_of(program_->layer[l], capacity_, to, h);
+      std::memcpy(keys + sink.base * size, keys + source.base * size, blocks * source.head_dim * size);
+      std::memcpy(values + sink.base * size, values + source.base * size, rows * source.head_dim * size);
+    }
+  }
+}
+
+void KvCache::read(int32_t sequence, int32_t layer, int32_t start, int32_t stop, float* keys_out,
+                   float* values_out) const {
+  const void* keys = this->keys()[layer];
+  const void* values = this->values()[layer];
+  for (int32_t h = 0; h < program_->layer[layer].kv_heads; ++h) {
+    const Head head = head_of(program_->layer[layer], capacity_, sequence, h);
+    if (program_->kv_element_bytes == 2) {
+      read_head(head, static_cast<const uint16_t*>(keys), static_cast<const uint16_t*>(values), start, stop,
+                keys_out, values_out);
+    } else {
+      read_head(head, static_cast<const float*>(keys), static_cast<const float*>(values), start, stop,
+                keys_out, values_out);
+    }
+    keys_out += static_cast<int64_t>(stop - start) * head.head_dim;
+    values_out += static_cast<int64_t>(stop - start) * head.head_dim;
+  }
+}
+
+}  // namespace forerun

@@ -1,0 +1,41 @@
+// Keys and values of all sequences and layers, in the layout that program.h describes.
+#ifndef FORERUN_KV_CACHE_H
+#define FORERUN_KV_CACHE_H
+
+#include <memory>
+
+#include "forerun/program.h"
+#include "memory.h"
+#include "status.h"
+
+namespace forerun {
+
+class KvCache {
+ public:
+  // Room for `sequences` × `capacity` positions (rounded up to whole key blocks) in every layer.
+  Status reserve(const forerun_program& program, int32_t sequences, int32_t capacity);
+
+  void* const* keys() const { return keys_.as<void*>(); }
+  void* const* values() const { return values_.as<void*>(); }
+  int64_t capacity() const { return capacity_; }
+
+  // Copies the row in slot `from` to slot `to` in layers first … last - 1.
+  void move_row(int32_t sequence, int32_t from, int32_t to, int32_t first, int32_t last);
+
+  // Copies slots 0 … rows - 1 of one sequence to another.
+  void copy_rows(int32_t from, int32_t to, int32_t rows);
+
+  // Copies slots start … stop - 1 of a layer as floats, [Kv, stop - start, d].
+  void read(int32_t sequence, int32_t layer, int32_t start, int32_t stop, float* keys, float* values) const;
+
+ private:
+  const forerun_program* program_ = nullptr;
+  int64_t capacity_ = 0;
+  Region keys_;    // [L] pointers
+  Region values_;  // [L] pointers
+  std::unique_ptr<Region[]> layers_;
+};
+
+}  // namespace forerun
+
+#endif

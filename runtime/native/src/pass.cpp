@@ -1,0 +1,254 @@
+#include "pass.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace forerun {
+namespace {
+
+// What the threads of the team share during a pass.
+struct Job {
+  const forerun_program* program;
+  const Pass* pass;
+  forerun_call call;      // copied by every thread: `rows` and `hidden` change from step to step
+  const int32_t* starts;  // depth of each row, ascending
+  const int32_t* where;   // request index → row of the pass
+  int32_t embed_rows;
+  float* taps;
+  float* head_hidden;  // where rows for the head are brought together
+  int32_t head_first;  // or the row from which they lie together already, -1 if they do not
+};
+
+Row& row_of(Session& session, const PassRow& row) {
+  return session.sequences()[row.sequence].rows[row.slot];
+}
+
+// Deeper rows come later, so that the rows active at a step are always the first ones; rows that start from
+// token ids come before all others, so that embedding is a prefix too.
+void sort_rows(Session& session, const Pass& pass) {
+  const auto key = [&session](const PassRow& row) {
+    const bool by_token = row.done == 0 && row_of(session, row).token >= 0;
+    return 2 * static_cast<int64_t>(row.done) + (by_token ? 0 : 1);
+  };
+  std::sort(pass.rows, pass.rows + pass.row_count, [&key](const PassRow& left, const PassRow& right) {
+    const int64_t a = key(left), b = key(right);
+    if (a != b) return a < b;
+    if (left.sequence != right.sequence) return left.sequence < right.sequence;
+    return left.slot < right.slot;
+  });
+}
+
+// Slots of the branch from gather_start to the row itself.
+void fill_gather(const Sequence& sequence, int32_t slot, int32_t* gather) {
+  const Row& leaf = sequence.rows[slot];
+  int32_t at = slot;
+  for (int32_t position = leaf.position; position >= leaf.gather_start; --position) {
+    gather[position - leaf.gather_start] = at;
+    at = sequence.rows[at].parent;
+  }
+}
+
+// Fills the arrays of the call; returns how many rows start from token ids.
+int32_t fill_rows(Session& session, const Pass& pass) {
+  const int64_t hidden_size = session.program().hidden_size;
+  Workspace& work = session.work;
+  int32_t embed_rows = 0;
+  for (int32_t i = 0; i < pass.row_count; ++i) {
+    const PassRow& listed = pass.rows[i];
+    const Sequence& sequence = session.sequences()[listed.sequence];
+    const Row& row = sequence.rows[listed.slot];
+    work.starts.as<int32_t>()[i] = row.done;
+    work.token_ids.as<int32_t>()[i] = row.token;
+    work.positions.as<int32_t>()[i] = row.position;
+    work.sequences.as<int32_t>()[i] = listed.sequence;
+    work.slots.as<int32_t>()[i] = listed.slot;
+    work.gather_start.as<int32_t>()[i] = row.gather_start;
+    fill_gather(sequence, listed.slot, work.gather.as<int32_t>() + i * work.gather_stride);
+    if (listed.request >= 0) work.where.as<int32_t>()[listed.request] = i;
+    if (row.done == 0 && row.token >= 0) {
+      ++embed_rows;
+    } else {
+      std::memcpy(work.hidden.as<float>() + i * hidden_size, sequence.hidden + listed.slot * hidden_size,
+                  hidden_size * sizeof(float));
+    }
+  }
+  return embed_rows;
+}
+
+forerun_call make_call(Session& session) {
+  const Workspace& work = session.work;
+  forerun_call call{};
+  call.threads = session.team.threads();
+  call.token_ids = work.token_ids.as<int32_t>();
+  call.positions = work.positions.as<int32_t>();
+  call.hidden = work.hidden.as<float>();
+  call.logits = work.logits.as<float>();
+  call.keys = session.cache.keys();
+  call.values = session.cache.values();
+  call.capacity = session.cache.capacity();
+  call.sequences = work.sequences.as<int32_t>();
+  call.slots = work.slots.as<int32_t>();
+  call.gather_start = work.gather_start.as<int32_t>();
+  call.gather = work.gather.as<int32_t>();
+  call.gather_stride = work.gather_stride;
+  call.weights = session.bundle->weights();
+  call.arena = work.arena.as<uint8_t>();
+  call.scratch = work.scratch.as<uint8_t>();
+  call.scratch_stride = work.scratch_stride;
+  call.barrier = Team::barrier;
+  call.team = &session.team;
+  return call;
+}
+
+int32_t logits_row(const Outputs& outputs, int32_t k) {
+  return outputs.logits_rows != nullptr ? outputs.logits_rows[k] : k;
+}
+
+// The row of the pass at which the rows for the head begin, if they are in order and aligned; -1 otherwise.
+int32_t find_head_rows(const Session& session, const Outputs& outputs, const int32_t* where) {
+  if (outputs.logits_count == 0) return -1;
+  const int32_t first = where[logits_row(outputs, 0)];
+  const int64_t offset = static_cast<int64_t>(first) * session.program().hidden_size * sizeof(float);
+  if (offset % kAlignment != 0) return -1;
+  for (int32_t k = 1; k < outputs.logits_count; ++k) {
+    if (where[logits_row(outputs, k)] != first + k) return -1;
+  }
+  return first;
+}
+
+// Copies this thread's share of the rows to `to`; `source(k)` is the row of the pass that becomes row k.
+template <typename Source>
+void copy_rows(const Job& job, int32_t tid, int32_t count, float* to, Source source) {
+  const int64_t hidden_size = job.program->hidden_size;
+  for (int32_t k = tid; k < count; k += job.call.threads) {
+    std::memcpy(to + k * hidden_size, job.call.hidden + source(k) * hidden_size, hidden_size * sizeof(float));
+  }
+}
+
+// Taps of the layer that has just run; the next step overwrites what is read here, hence the barrier.
+void read_taps(const Job& job, int32_t layer, int32_t tid) {
+  const Outputs& outputs = job.pass->outputs;
+  const int64_t tap_size = static_cast<int64_t>(outputs.row_count) * job.program->hidden_size;
+  for (int32_t tap = 0; tap < outputs.tap_count; ++tap) {
+    if (outputs.taps[tap] != layer) continue;
+    copy_rows(job, tid, outputs.row_count, job.taps + tap * tap_size,
+              [&job](int32_t k) -> int64_t { return job.where[k]; });
+    job.call.barrier(job.call.team, tid);
+  }
+}
+
+void run_head(const Job& job, forerun_call* call, int32_t tid) {
+  const Outputs& outputs = job.pass->outputs;
+  call->rows = outputs.logits_count;
+  if (job.head_first >= 0) {
+    call->hidden = job.call.hidden + static_cast<int64_t>(job.head_first) * job.program->hidden_size;
+  } else {
+    call->hidden = job.head_hidden;
+    copy_rows(job, tid, outputs.logits_count, job.head_hidden,
+              [&](int32_t k) -> int64_t { return job.where[logits_row(outputs, k)]; });
+    call->barrier(call->team, tid);
+  }
+  job.program->head(call, tid);
+}
+
+// One thread's way through the pass. Every thread takes the same turns.
+void run_steps(void* argument, int32_t tid) {
+  const Job& job = *static_cast<const Job*>(argument);
+  const Pass& pass = *job.pass;
+  forerun_call call = job.call;
+  if (job.embed_rows > 0) {
+    call.rows = job.embed_rows;
+    job.program->embed(&call, tid);
+  }
+  for (int32_t i = 0; i < pass.step_count; ++i) {
+    const int32_t step = pass.steps[i];
+    const int32_t* end = std::upper_bound(job.starts, job.starts + pass.row_count, step);
+    call.rows = static_cast<int32_t>(end - job.starts);
+    if (call.rows == 0) continue;
+    if (step % 2 == 0) {
+      job.program->attention(&call, step / 2, tid);
+    } else {
+      job.program->feed_forward(&call, step / 2, tid);
+      read_taps(job, step / 2, tid);
+    }
+  }
+  if (pass.outputs.logits_count > 0) run_head(job, &call, tid);
+}
+
+// Records which layers hold keys and values of a row that ran steps out of order.
+void mark_inexact(Session& session, const Pass& pass, const PassRow& listed) {
+  Sequence& sequence = session.sequences()[listed.sequence];
+  uint64_t* words = sequence.filled + static_cast<int64_t>(listed.slot) * session.filled_words();
+  std::memset(words, 0, session.filled_words() * sizeof(uint64_t));
+  for (int32_t l = 0; l < session.program().layers; ++l) {
+    if (is_filled(session, sequence, listed.slot, l)) words[l / 64] |= uint64_t{1} << (l % 64);
+  }
+  for (int32_t i = 0; i < pass.step_count; ++i) {
+    const int32_t step = pass.steps[i], l = step / 2;
+    if (step % 2 == 0 && step >= listed.done) words[l / 64] |= uint64_t{1} << (l % 64);
+  }
+  sequence.rows[listed.slot].inexact = true;
+}
+
+// Keeps the depth and, below full depth, the hidden state of a row that ran; true if it became inexact.
+bool record_row(Session& session, const Pass& pass, int32_t index) {
+  const PassRow& listed = pass.rows[index];
+  Sequence& sequence = session.sequences()[listed.sequence];
+  Row& row = sequence.rows[listed.slot];
+  const int32_t end = end_of_run(pass.steps, pass.step_count, row.done);
+  if (end == row.done) return false;
+  if (end < 0 || row.tainted) {
+    mark_inexact(session, pass, listed);
+    return true;
+  }
+  row.done = end;
+  const int64_t hidden_size = session.program().hidden_size;
+  if (end < session.full_depth()) {
+    std::memcpy(sequence.hidden + listed.slot * hidden_size,
+                session.work.hidden.as<float>() + index * hidden_size, hidden_size * sizeof(float));
+  }
+  return false;
+}
+
+void record(Session& session, const Pass& pass) {
+  bool inexact = false;
+  for (int32_t i = 0; i < pass.row_count; ++i) inexact = record_row(session, pass, i) || inexact;
+  if (!inexact) return;
+  // A row that ran in order beside an ancestor that did not has read what the ancestor computed.
+  for (int32_t i = 0; i < pass.row_count; ++i) spread_taint(session.sequences()[pass.rows[i].sequence]);
+  for (int32_t i = 0; i < pass.row_count; ++i) {
+    const Row& row = row_of(session, pass.rows[i]);
+    const bool ran = row.done != pass.rows[i].done;
+    if (ran && row.tainted && !row.inexact) mark_inexact(session, pass, pass.rows[i]);
+  }
+}
+
+}  // namespace
+
+int32_t end_of_run(const int32_t* steps, int32_t step_count, int32_t done) {
+  int32_t next = done;
+  for (int32_t i = 0; i < step_count; ++i) {
+    if (steps[i] < done) continue;
+    if (steps[i] != next) return -1;
+    ++next;
+  }
+  return next;
+}
+
+void run_pass(Session& session, const Pass& pass) {
+  sort_rows(session, pass);
+  Job job{};
+  job.program = &session.program();
+  job.pass = &pass;
+  job.embed_rows = fill_rows(session, pass);
+  job.call = make_call(session);
+  job.starts = session.work.starts.as<int32_t>();
+  job.where = session.work.where.as<int32_t>();
+  job.taps = session.work.taps.as<float>();
+  job.head_hidden = session.work.head_hidden.as<float>();
+  job.head_first = find_head_rows(session, pass.outputs, job.where);
+  session.team.run(run_steps, &job);
+  record(session, pass);
+}
+
+}  // namespace forerun

@@ -1,0 +1,99 @@
+#include "session.h"
+
+namespace forerun {
+namespace {
+
+constexpr int32_t kMaxSequences = 1 << 16;
+constexpr int32_t kMaxCapacity = 1 << 26;
+
+Status check_option(const char* name, int32_t value, int32_t most) {
+  if (value >= 1 && value <= most) return FORERUN_OK;
+  return fail(FORERUN_INVALID_ARGUMENT, "%s is %d; it must be between 1 and %d (0 = default)", name, value,
+              most);
+}
+
+Status reserve_rows(Session& session) {
+  const uint64_t sequences = session.options.sequences;
+  const uint64_t slots = sequences * static_cast<uint64_t>(session.options.capacity);
+  const uint64_t hidden_size = session.program().hidden_size;
+  const uint64_t words = session.filled_words();
+  FORERUN_TRY(session.sequence_records.reserve(sequences, sizeof(Sequence), "the sequences"));
+  FORERUN_TRY(session.row_records.reserve(slots, sizeof(Row), "the rows of all sequences"));
+  FORERUN_TRY(session.hidden_store.reserve(slots, hidden_size * sizeof(float), "pending hidden states"));
+  FORERUN_TRY(session.filled_bits.reserve(slots, words * sizeof(uint64_t), "the rows of all sequences"));
+  FORERUN_TRY(session.pending_slots.reserve(slots, sizeof(int32_t), "the rows of all sequences"));
+  for (uint64_t s = 0; s < sequences; ++s) {
+    const uint64_t first = s * static_cast<uint64_t>(session.options.capacity);
+    Sequence& sequence = session.sequences()[s];
+    sequence.rows = session.row_records.as<Row>() + first;
+    sequence.hidden = session.hidden_store.as<float>() + first * hidden_size;
+    sequence.filled = session.filled_bits.as<uint64_t>() + first * words;
+    sequence.pending = session.pending_slots.as<int32_t>() + first;
+  }
+  return FORERUN_OK;
+}
+
+Status reserve_call(Session& session) {
+  const forerun_program& program = session.program();
+  Workspace& work = session.work;
+  const uint64_t rows = program.max_rows;
+  const uint64_t slots =
+      static_cast<uint64_t>(session.options.sequences) * static_cast<uint64_t>(session.options.capacity);
+  work.gather_stride = static_cast<int64_t>(round_up(program.max_gather + 1, 16));
+  FORERUN_TRY(work.rows.reserve(rows, sizeof(PassRow), "the rows of a call"));
+  FORERUN_TRY(work.carried.reserve(slots, sizeof(PassRow), "the rows of a call"));
+  for (Region* region : {&work.where, &work.starts, &work.token_ids, &work.positions, &work.sequences,
+                         &work.slots, &work.gather_start}) {
+    FORERUN_TRY(region->reserve(rows, sizeof(int32_t), "the rows of a call"));
+  }
+  FORERUN_TRY(work.canonical.reserve(session.full_depth(), sizeof(int32_t), "the steps of a call"));
+  for (int32_t i = 0; i < session.full_depth(); ++i) work.canonical.as<int32_t>()[i] = i;
+  return work.gather.reserve(rows, work.gather_stride * sizeof(int32_t), "the rows of a call");
+}
+
+Status reserve_numbers(Session& session) {
+  const forerun_program& program = session.program();
+  Workspace& work = session.work;
+  const uint64_t rows = program.max_rows;
+  const uint64_t row_bytes = static_cast<uint64_t>(program.hidden_size) * sizeof(float);
+  FORERUN_TRY(work.hidden.reserve(rows, row_bytes, "hidden states"));
+  FORERUN_TRY(work.head_hidden.reserve(rows, row_bytes, "hidden states"));
+  FORERUN_TRY(work.taps.reserve(rows * static_cast<uint64_t>(program.layers), row_bytes, "hidden states"));
+  FORERUN_TRY(work.logits.reserve(rows, program.vocabulary_size * sizeof(float), "logits"));
+  FORERUN_TRY(work.ranks.reserve(2, program.vocabulary_size * sizeof(uint64_t), "sampling"));
+  FORERUN_TRY(work.arena.reserve(1, program.arena_bytes, "activations"));
+  uint64_t per_thread = 0;
+  const bool wraps = __builtin_mul_overflow(program.scratch_bytes_per_position,
+                                            static_cast<uint64_t>(session.cache.capacity()), &per_thread) ||
+                     __builtin_add_overflow(per_thread, program.scratch_bytes + kAlignment, &per_thread) ||
+                     per_thread > (uint64_t{1} << 40);
+  if (wraps)
+    return fail(FORERUN_PROGRAM, "the compiled program asks for more scratch memory than there can be");
+  work.scratch_stride = static_cast<int64_t>(round_up(per_thread - kAlignment, kAlignment));
+  return work.scratch.reserve(session.options.threads, work.scratch_stride, "scratch of the threads");
+}
+
+}  // namespace
+
+Session::~Session() {
+  if (bundle != nullptr) bundle->release();
+}
+
+Status Session::create(Bundle* opened, const forerun_session_options& wanted) {
+  opened->hold();
+  bundle = opened;
+  options = wanted;
+  if (options.sequences == 0) options.sequences = 1;
+  if (options.capacity == 0) options.capacity = program().context_length;
+  if (options.threads == 0) options.threads = default_threads();
+  FORERUN_TRY(check_option("sequences", options.sequences, kMaxSequences));
+  FORERUN_TRY(check_option("capacity", options.capacity, kMaxCapacity));
+  FORERUN_TRY(check_option("threads", options.threads, kMaxThreads));
+  FORERUN_TRY(cache.reserve(program(), options.sequences, options.capacity));
+  FORERUN_TRY(reserve_rows(*this));
+  FORERUN_TRY(reserve_call(*this));
+  FORERUN_TRY(reserve_numbers(*this));
+  return team.start(options.threads);
+}
+
+}  // namespace forerun

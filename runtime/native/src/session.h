@@ -1,0 +1,88 @@
+// A session: sequences over one bundle, and all the memory that a call needs.
+#ifndef FORERUN_SESSION_H
+#define FORERUN_SESSION_H
+
+#include <atomic>
+
+#include "bundle.h"
+#include "kv_cache.h"
+#include "memory.h"
+#include "sequence.h"
+#include "team.h"
+
+namespace forerun {
+
+// A row of a pass through the program.
+struct PassRow {
+  int32_t sequence;
+  int32_t slot;
+  int32_t request;  // its index in the request, -1 for a pending ancestor taken along
+  int32_t done;     // before the pass
+};
+
+// Memory of one call, reserved once. M = max_rows.
+struct Workspace {
+  Region rows;          // PassRow [M]
+  Region carried;       // PassRow [S, capacity]
+  Region where;         // int32 [M], request index → row of the pass
+  Region starts;        // int32 [M], depth of each row of the pass, ascending
+  Region canonical;     // int32 [2L], 0, 1, 2 …
+  Region token_ids;     // int32 [M]
+  Region positions;     // int32 [M]
+  Region sequences;     // int32 [M]
+  Region slots;         // int32 [M]
+  Region gather_start;  // int32 [M]
+  Region gather;        // int32 [M, gather_stride]
+  Region hidden;        // float [M, D]
+  Region head_hidden;   // float [M, D]
+  Region logits;        // float [M, V]
+  Region taps;          // float [L, M, D]
+  Region arena;
+  Region scratch;  // [threads, scratch_stride]
+  Region ranks;    // uint64 [2, V], for sampling
+  int64_t gather_stride = 0;
+  int64_t scratch_stride = 0;
+};
+
+struct Session {
+  Session() = default;
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+  ~Session();
+
+  Status create(Bundle* opened, const forerun_session_options& wanted);
+
+  const forerun_program& program() const { return bundle->program(); }
+  int32_t full_depth() const { return 2 * program().layers; }
+  int32_t filled_words() const { return (program().layers + 63) / 64; }
+
+  Bundle* bundle = nullptr;
+  forerun_session_options options{};
+  Team team;
+  KvCache cache;
+  Workspace work;
+  uint32_t call = 0;  // number of the current forward; marks rows without clearing the marks
+  std::atomic<bool> busy{false};
+
+  Region sequence_records;
+  Region row_records;
+  Region hidden_store;
+  Region filled_bits;
+  Region pending_slots;
+
+  Sequence* sequences() const { return sequence_records.as<Sequence>(); }
+};
+
+// The call of the C interface: plans passes and runs them.
+Status forward(Session& session, const forerun_request& request, forerun_result* result);
+
+// Draws a token; see sample.cpp.
+Status sample(Session& session, const float* logits, const forerun_sampling& sampling, int64_t position,
+              int32_t* token_id);
+
+}  // namespace forerun
+
+// The opaque type of the C interface.
+struct forerun_session : forerun::Session {};
+
+#endif

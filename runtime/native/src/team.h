@@ -1,0 +1,90 @@
+// A persistent team of threads that run one function together.
+#ifndef FORERUN_TEAM_H
+#define FORERUN_TEAM_H
+
+#include <pthread.h>
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+
+#include "status.h"
+
+namespace forerun {
+
+// Threads to use when the user does not say: one per physical core that this process may run on, within its
+// share of processor time where a container limits that.
+int32_t default_threads();
+
+constexpr int32_t kMaxThreads = 256;
+
+// A number that threads wait on: they spin for a while, then sleep. Spinning makes the short waits between
+// kernels cheap; sleeping keeps a team that has fewer processors than threads moving.
+class Signal {
+ public:
+  Signal() = default;
+  Signal(const Signal&) = delete;
+  Signal& operator=(const Signal&) = delete;
+  ~Signal();
+
+  uint32_t value() const { return value_.load(std::memory_order_acquire); }
+
+  // Sets the next value and wakes whoever sleeps.
+  void advance();
+
+  // Returns once the value differs from `old`; true if spinning up to `spins` times was enough.
+  bool wait(uint32_t old, int32_t spins);
+
+ private:
+  alignas(64) std::atomic<uint32_t> value_{0};
+  alignas(64) std::atomic<int32_t> sleepers_{0};
+  pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
+  pthread_cond_t changed_ = PTHREAD_COND_INITIALIZER;
+};
+
+class Team {
+ public:
+  using Function = void (*)(void* argument, int32_t tid);
+
+  Team() = default;
+  Team(const Team&) = delete;
+  Team& operator=(const Team&) = delete;
+  ~Team();
+
+  // Starts threads - 1 workers; the caller of `run` is the team's thread 0.
+  Status start(int32_t threads);
+
+  int32_t threads() const { return threads_; }
+
+  // Runs function(argument, tid) on every thread and returns when all have finished.
+  void run(Function function, void* argument);
+
+  // Returns when every thread of the team has called it. Signature of forerun_call::barrier.
+  static void barrier(void* team, int32_t tid);
+
+ private:
+  struct alignas(64) Member {
+    Team* team = nullptr;
+    int32_t tid = 0;
+    int32_t spins = 0;   // how long this thread spins at a barrier; shrinks while it does not help
+    uint32_t waits = 0;  // barriers so far
+    pthread_t thread{};
+  };
+
+  static void* work(void* member);
+  void wait_at_barrier(Member* member);
+
+  int32_t threads_ = 1;
+  int32_t started_ = 0;
+  std::unique_ptr<Member[]> members_;
+  Function function_ = nullptr;
+  void* argument_ = nullptr;
+  bool stopping_ = false;
+  Signal job_;
+  Signal phase_;
+  alignas(64) std::atomic<int32_t> arrived_{0};
+};
+
+}  // namespace forerun
+
+#endif

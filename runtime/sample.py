@@ -1,0 +1,90 @@
+"""Drawing a token from logits: the definition. Production calls the native twin, which agrees exactly.
+
+The noise is a pure function of (seed, position, token id), so that a run with speculation sees the noise that
+a plain run sees, whatever was drafted. Adding Gumbel noise to logit / temperature and taking the largest
+draws from the softmax exactly (the Gumbel-max trick: Gumbel 1954; Maddison et al., "A* Sampling", 2014).
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from forerun.runtime.settings import Sampling
+
+_MASK = 2**64 - 1
+
+
+def draw_token(logits: np.ndarray, sampling: Sampling, position: int) -> int:
+    """The token at `position` (absolute) given `logits` ([V] float32). Ties go to the lower id."""
+    if sampling.temperature == 0:
+        return int(np.argmax(logits))
+    candidates = filter_candidates(logits, sampling)
+    return _best(logits, candidates, sampling, position)
+
+
+def filter_candidates(logits: np.ndarray, sampling: Sampling) -> list[int]:
+    """Ids that may be drawn at a temperature above 0, sorted by logit descending, then id ascending.
+
+    top_k keeps the first k. Of those, top_p keeps the smallest prefix whose softmax mass at the temperature,
+    taken among the ids that top_k kept, is at least top_p (never fewer than one id).
+    """
+    order = np.argsort(-logits.astype(np.float64), kind="stable").tolist()
+    kept: list[int] = order[: sampling.top_k] if sampling.top_k else order
+    if sampling.top_p == 1:
+        return kept
+    largest = float(logits[kept[0]])
+    masses = [math.exp((float(logits[token_id]) - largest) / sampling.temperature) for token_id in kept]
+    total = 0.0
+    for mass in masses:
+        total += mass
+    wanted, reached = sampling.top_p * total, 0.0
+    for count, mass in enumerate(masses, start=1):
+        reached += mass
+        if reached >= wanted:
+            return kept[:count]
+    return kept
+
+
+def rank_tokens(logits: np.ndarray, count: int, sampling: Sampling, position: int) -> list[int]:
+    """The `count` ids most likely to be drawn at `position`, best first: what a drafter should propose.
+
+    Uses the noise of the draw itself, so the first is the token that these logits would draw. Looks at the 64
+    largest logits only: a guess need not be exact.
+    """
+    pool = np.argpartition(-logits, min(64, len(logits) - 1))[:64]
+    pool = pool[np.lexsort((pool, -logits[pool]))]
+    if sampling.temperature == 0:
+        return [int(token_id) for token_id in pool[:count]]
+    scores = [
+        float(logits[token_id]) / sampling.temperature + gumbel(sampling.seed, position, int(token_id))
+        for token_id in pool
+    ]
+    best = sorted(range(len(pool)), key=lambda index: (-scores[index], int(pool[index])))
+    return [int(pool[index]) for index in best[:count]]
+
+
+def gumbel(seed: int, position: int, token_id: int) -> float:
+    """Standard Gumbel noise for one token at one position, in double precision."""
+    key = mix((seed + 0x9E3779B97F4A7C15) & _MASK)
+    key = mix(key ^ (position * 0xD1B54A32D192ED03 & _MASK))
+    key = mix(key ^ (token_id * 0x8CB92BA72F3D8DD7 & _MASK))
+    uniform = ((key >> 11) + 0.5) * 2.0**-53
+    # A uniform that rounds to 1 would give infinite noise; (2^53 - 1 + 0.5)·2^-53 is the only such case.
+    return -math.log(-math.log(uniform)) if uniform < 1.0 else math.inf
+
+
+def mix(value: int) -> int:
+    """The finaliser of splitmix64 (Steele, Lea and Flood, 2014)."""
+    value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
+    value = (value ^ (value >> 27)) * 0x94D049BB133111EB & _MASK
+    return value ^ (value >> 31)
+
+
+def _best(logits: np.ndarray, candidates: Sequence[int], sampling: Sampling, position: int) -> int:
+    best_id, best_score = -1, -math.inf
+    for token_id in candidates:
+        score = float(logits[token_id]) / sampling.temperature + gumbel(sampling.seed, position, token_id)
+        if score > best_score or (score == best_score and token_id < best_id) or best_id < 0:
+            best_id, best_score = token_id, score
+    return best_id

@@ -1,0 +1,336 @@
+"""The Python face of the native core: sessions of sequences over an opened program.
+
+Legend of shapes: M rows, V vocabulary, D hidden size, K key/value heads, d head size, L layers.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from ctypes import byref
+from dataclasses import dataclass
+from types import TracebackType
+
+import numpy as np
+
+from forerun.errors import OptionError, RuntimeFailure
+from forerun.runtime.library import (
+    ALL,
+    Handle,
+    NativeOptions,
+    NativeRequest,
+    NativeResult,
+    NativeSampling,
+    NativeState,
+    Status,
+    check,
+    load_library,
+)
+from forerun.runtime.program import LoadedProgram, ModelConfig, Step, full_steps
+
+__all__ = ["ForwardResult", "LoadedProgram", "ModelConfig", "Session", "Step", "full_steps"]
+
+_MAX_INT32 = 2**31 - 1
+# Step tuples whose sublayer numbers a session remembers: a loop uses a handful, again and again.
+_REMEMBERED_STEPS = 64
+
+
+@dataclass(frozen=True)
+class ForwardResult:
+    """What one forward gave. The arrays are views that the next forward overwrites: copy to keep."""
+
+    logits: np.ndarray  # [rows asked for, V] float32
+    taps: dict[int, np.ndarray]  # layer → [rows, D] float32, hidden states after that layer
+    elapsed_ms: float
+    carried_rows: int = 0  # pending ancestors that were taken along
+    passes: int = 1  # runs through the program that it took
+
+
+class Session:
+    """Sequences over one program, with their key/value cache and a team of threads.
+
+    A sequence holds committed positions 0 … length-1, then staged rows, numbered from 0 since the last commit
+    or rewind. `forward` computes staged rows, `commit` keeps a path of them. A session serves one thread at a
+    time.
+    """
+
+    def __init__(
+        self,
+        program: LoadedProgram,
+        *,
+        sequences: int = 1,
+        capacity: int | None = None,
+        threads: int | None = None,
+    ) -> None:
+        """Reserve all memory: `sequences` at a time, `capacity` positions each, staged rows included (default:
+        the model's context length), `threads` (default: one per physical core this process may use).
+
+        Raises `OptionError` for a number out of range, `RuntimeFailure` if the system refuses memory or
+        threads.
+        """
+        for name, value in (("sequences", sequences), ("capacity", capacity), ("threads", threads)):
+            if value is not None and not 1 <= value <= _MAX_INT32:
+                raise OptionError(f"{name} is {value}; it must be 1 or more")
+        self._library = load_library()
+        self._program = program.handle
+        self.config = program.config
+        options = NativeOptions(sequences, capacity or 0, threads or 0)
+        pointer = ctypes.c_void_p()
+        status = self._library.forerun_session_create(program.handle.pointer, byref(options), byref(pointer))
+        check(status, OptionError)
+        assert pointer.value is not None
+        self._handle: Handle | None = Handle(pointer.value, self._library.forerun_session_release)
+        check(self._library.forerun_session_describe(pointer, byref(options)))
+        self.sequences: int = options.sequences
+        self.capacity: int = options.capacity
+        self.threads: int = options.threads
+        self._make_buffers()
+
+    def _make_buffers(self) -> None:
+        """Everything a call needs again and again, made once."""
+        self._state = NativeState()
+        self._token_id = ctypes.c_int32()
+        self._sampling = NativeSampling()
+        self._result = NativeResult()
+        self._rows = np.zeros((self.config.max_rows, 2), np.int32)
+        self._request = NativeRequest(rows=self._rows.ctypes.data)
+        self._steps: dict[int, tuple[Sequence[Step], np.ndarray]] = {}
+        self._logits_buffer: np.ndarray | None = None  # [max_rows, V]
+        self._taps_buffer: np.ndarray | None = None  # flat
+
+    # ---- sequences ----
+
+    def create_sequence(self) -> int:
+        """A new, empty sequence. Raises `RuntimeFailure` if all are in use."""
+        number = ctypes.c_int32()
+        check(self._library.forerun_sequence_create(self._pointer, byref(number)))
+        return number.value
+
+    def release_sequence(self, seq: int) -> None:
+        """Give the sequence's number back."""
+        check(self._library.forerun_sequence_release(self._pointer, seq))
+
+    def fork(self, seq: int) -> int:
+        """A new sequence with the committed rows of `seq` (staged ones are not copied)."""
+        number = ctypes.c_int32()
+        check(self._library.forerun_sequence_fork(self._pointer, seq, byref(number)))
+        return number.value
+
+    def length(self, seq: int) -> int:
+        """Committed positions."""
+        return int(self._describe(seq).length)
+
+    def staged(self, seq: int) -> int:
+        """Staged rows."""
+        return int(self._describe(seq).staged)
+
+    def pending(self, seq: int) -> int:
+        """Committed rows that are not at full depth yet."""
+        return int(self._describe(seq).pending)
+
+    # ---- rows ----
+
+    def stage(self, seq: int, token_ids: Sequence[int], parents: Sequence[int] | None = None) -> range:
+        """Stage a row for each token; returns their indices. Nothing is computed yet.
+
+        `parents[i]` is the index of an earlier staged row, -1 for a child of the last committed position;
+        None makes a chain that continues from the last staged row. Raises `ContextFullError` if they do not
+        fit.
+        """
+        first, count = self.staged(seq), len(token_ids)
+        if parents is not None and len(parents) != count:
+            raise RuntimeFailure(f"{count} token ids but {len(parents)} parents")
+        tokens = _int32(token_ids, "token ids")
+        above = None if parents is None else _int32(parents, "parents")
+        check(self._library.forerun_stage(self._pointer, seq, count, _address(tokens), _address(above)))
+        return range(first, first + count)
+
+    def stage_hidden(
+        self, seq: int, hidden: np.ndarray, *, start: int = 0, parents: Sequence[int] | None = None
+    ) -> range:
+        """Stage rows given by hidden states ([n, D] float32) that enter at sublayer `start`; see `stage`.
+
+        They have no keys and values in layers below, so no descendant can run those.
+        """
+        first = self.staged(seq)
+        states = np.ascontiguousarray(hidden, dtype=np.float32)
+        if states.ndim != 2 or states.shape[1] != self.config.hidden_size:
+            raise RuntimeFailure(
+                f"hidden states have shape {states.shape}, not [n, {self.config.hidden_size}]"
+            )
+        above = None if parents is None else _int32(parents, "parents")
+        if above is not None and len(above) != len(states):
+            raise RuntimeFailure(f"{len(states)} hidden states but {len(above)} parents")
+        check(
+            self._library.forerun_stage_hidden(
+                self._pointer, seq, len(states), _address(states), _address(above), start
+            )
+        )
+        return range(first, first + len(states))
+
+    def commit(self, seq: int, path: Sequence[int]) -> None:
+        """Keep the staged rows `path` (root first, each the parent of the next), drop the others.
+
+        Rows below full depth stay pending. Raises `RuntimeFailure` for a path that is no chain or holds an
+        inexact row.
+        """
+        rows = _int32(path, "rows of a path")
+        check(self._library.forerun_commit(self._pointer, seq, len(rows), _address(rows)))
+
+    def rewind(self, seq: int, length: int) -> None:
+        """Go back to `length` committed positions, as if later ones had never been; drops staged rows."""
+        check(self._library.forerun_rewind(self._pointer, seq, length))
+
+    def row_depth(self, seq: int, slot: int) -> int:
+        """Sublayers passed by the row in `slot` (committed positions, then staged rows)."""
+        done = ctypes.c_int32()
+        check(self._library.forerun_row_done(self._pointer, seq, slot, byref(done)))
+        return done.value
+
+    # ---- computing ----
+
+    def forward(
+        self,
+        rows: Sequence[tuple[int, int]],
+        *,
+        steps: Sequence[Step] | None = None,
+        logits: Sequence[int] | None = None,
+        taps: Sequence[int] = (),
+    ) -> ForwardResult:
+        """Run staged rows, given as (sequence, index), through `steps` (None: the whole model).
+
+        A row skips the steps it has passed before. If what remains is not the next sublayers in order it
+        becomes inexact: readable, but it can be neither committed nor continued. Pending ancestors are taken
+        along through exactly what they miss. `logits` are indices into `rows` (None: all), `taps` layers.
+        Raises `RuntimeFailure`.
+        """
+        request, result, count = self._request, self._result, len(rows)
+        if count > self.config.max_rows:
+            raise RuntimeFailure(f"{count} rows; one forward takes at most {self.config.max_rows}")
+        if count:
+            self._set_rows(rows)
+        request.row_count = count
+        sublayers = self._sublayers(steps)
+        request.steps, request.step_count = _address(sublayers), ALL if sublayers is None else len(sublayers)
+        wanted = None if logits is None else _int32(logits, "logits rows")
+        request.logits_rows, request.logits_count = _address(wanted), ALL if wanted is None else len(wanted)
+        layers = _int32(taps, "taps") if taps else None
+        request.taps, request.tap_count = _address(layers), 0 if layers is None else len(layers)
+        check(self._library.forerun_forward(self._pointer, byref(request), byref(result)))
+        return ForwardResult(
+            logits=self._logits(result, count if wanted is None else len(wanted)),
+            taps=self._taps(result, taps, count),
+            elapsed_ms=result.elapsed_ms,
+            carried_rows=result.carried_rows,
+            passes=result.passes,
+        )
+
+    def sample(
+        self, logits: np.ndarray, *, temperature: float, top_k: int, top_p: float, seed: int, position: int
+    ) -> int:
+        """Draw the token at absolute `position` from `logits` ([V] float32); `sample.py` defines which.
+
+        Raises `OptionError` for a setting out of range, `RuntimeFailure` for logits that hold NaN.
+        """
+        if logits.shape != (self.config.vocabulary_size,):
+            raise RuntimeFailure(f"logits have shape {logits.shape}, not [{self.config.vocabulary_size}]")
+        numbers = np.ascontiguousarray(logits, dtype=np.float32)
+        sampling, token_id = self._sampling, self._token_id
+        sampling.temperature, sampling.top_k, sampling.top_p = temperature, min(top_k, _MAX_INT32), top_p
+        sampling.seed = seed
+        status = self._library.forerun_sample(
+            self._pointer, _address(numbers), byref(sampling), position, byref(token_id)
+        )
+        check(status, OptionError if status == Status.INVALID_ARGUMENT else RuntimeFailure)
+        return token_id.value
+
+    def read_kv(self, seq: int, layer: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Keys and values of slots start … stop-1 (committed positions, then staged rows) of one layer.
+
+        Returns two arrays [K, stop - start, d] float32. Raises `RuntimeFailure` for rows that have not passed
+        there.
+        """
+        kv_heads, head_dim = ctypes.c_int32(), ctypes.c_int32()
+        library, float_pointer = self._library, ctypes.POINTER(ctypes.c_float)
+        check(library.forerun_bundle_layer(self._program.pointer, layer, byref(kv_heads), byref(head_dim)))
+        shape = (kv_heads.value, max(stop - start, 0), head_dim.value)
+        keys, values = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        pointers = (keys.ctypes.data_as(float_pointer), values.ctypes.data_as(float_pointer))
+        check(library.forerun_read_kv(self._pointer, seq, layer, start, stop, *pointers))
+        return keys, values
+
+    def close(self) -> None:
+        """Free the session; its memory goes when the last array that `forward` gave out does."""
+        self._handle = None
+        self._logits_buffer = None
+        self._taps_buffer = None
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ---- the rest is between this class and ctypes ----
+
+    @property
+    def _pointer(self) -> int:
+        if self._handle is None:
+            raise RuntimeFailure("the session is closed")
+        return self._handle.pointer
+
+    def _set_rows(self, rows: Sequence[tuple[int, int]]) -> None:
+        try:
+            self._rows[: len(rows)] = rows
+        except (OverflowError, TypeError, ValueError) as error:
+            raise RuntimeFailure(f"rows must be pairs (sequence, index): {error}") from error
+
+    def _describe(self, seq: int) -> NativeState:
+        check(self._library.forerun_sequence_describe(self._pointer, seq, byref(self._state)))
+        return self._state
+
+    def _sublayers(self, steps: Sequence[Step] | None) -> np.ndarray | None:
+        """Sublayer numbers of the steps; remembered for tuples, which cannot change."""
+        if steps is None:
+            return None
+        known = self._steps.get(id(steps))
+        if known is not None and known[0] is steps:
+            return known[1]
+        numbers = _int32([step.sublayer for step in steps], "steps")
+        if isinstance(steps, tuple):
+            if len(self._steps) >= _REMEMBERED_STEPS:
+                self._steps.clear()
+            self._steps[id(steps)] = (steps, numbers)
+        return numbers
+
+    def _logits(self, result: NativeResult, count: int) -> np.ndarray:
+        if self._logits_buffer is None:
+            size = self.config.max_rows * self.config.vocabulary_size
+            self._logits_buffer = self._view(result.logits, size).reshape(self.config.max_rows, -1)
+        return self._logits_buffer[:count]
+
+    def _taps(self, result: NativeResult, layers: Sequence[int], count: int) -> dict[int, np.ndarray]:
+        if not layers:
+            return {}
+        size = self.config.hidden_size
+        if self._taps_buffer is None:
+            self._taps_buffer = self._view(result.taps, self.config.layers * self.config.max_rows * size)
+        taken = self._taps_buffer[: len(layers) * count * size].reshape(len(layers), count, size)
+        return {layer: taken[index] for index, layer in enumerate(layers)}
+
+    def _view(self, address: int, size: int) -> np.ndarray:
+        """The core's floats as an array that keeps the session's memory alive."""
+        memory = (ctypes.c_float * size).from_address(address)
+        memory.owner = self._handle  # type: ignore[attr-defined]
+        return np.ctypeslib.as_array(memory)
+
+
+def _int32(values: Sequence[int], what: str) -> np.ndarray:
+    try:
+        return np.array(values, np.int32)
+    except (OverflowError, TypeError, ValueError) as error:
+        raise RuntimeFailure(f"{what} must be whole numbers of 32 bits: {error}") from error
+
+
+def _address(array: np.ndarray | None) -> int | None:
+    return None if array is None else array.ctypes.data

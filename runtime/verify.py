@@ -1,0 +1,155 @@
+"""The verify call: the whole model over the rows of a draft, with early exits on the way."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from forerun.runtime.protocol import Draft, Evidence, ExitPolicy, Result, SessionLike
+from forerun.runtime.session import full_steps
+from forerun.runtime.tree import Tree
+
+
+@dataclass
+class Verified:
+    """Per row of the tree: its final logits ([V] float32, valid until the next `forward`) and the layer it
+    left after (None = it passed all); `taps` maps a layer to [rows, D] float32, NaN where a row left
+    before."""
+
+    logits: list[np.ndarray]
+    exit_layers: list[int | None]
+    taps: dict[int, np.ndarray] = field(default_factory=dict)
+
+
+def stage_draft(session: SessionLike, sequence: int, draft: Draft) -> None:
+    """Stage the rows of a draft that its drafter has not staged already."""
+    staged = len(draft.done)
+    assert session.staged(sequence) == staged, "a drafter leaves staged exactly the rows it says it does"
+    if staged < len(draft.tree):
+        session.stage(sequence, draft.tree.token_ids[staged:], draft.tree.parents[staged:])
+
+
+def verify(
+    session: SessionLike,
+    sequence: int,
+    draft: Draft,
+    exits: ExitPolicy,
+    taps: Sequence[int] = (),
+    committed: int = 0,
+) -> Verified:
+    """Run the staged rows of `draft` to the end, or to where the exit policy lets each of them leave.
+
+    `committed` is the length of the sequence: the position of the root.
+    """
+    rows = len(draft.tree)
+    # Rows that have passed fewer sublayers come first, so that those active at a step are always a prefix.
+    done = draft.done + (0,) * (rows - len(draft.done))
+    order = sorted(range(rows), key=done.__getitem__) if draft.done else list(range(rows))
+    layers = session.config.layers
+    points = exits.points(layers)
+    if not points:
+        return _verify_full(session, sequence, order, taps)
+    verified = Verified([np.empty(0)] * rows, [None] * rows)
+    passed = 0
+    for layer in points:
+        wanted = tuple(tap for tap in taps if passed <= tap <= layer)
+        result = _run(
+            session, sequence, draft.tree, order, 2 * (layer + 1), wanted + _extra(exits, layer, wanted)
+        )
+        _keep_taps(verified, result, order, wanted)
+        order = _let_rows_leave(verified, result, order, exits, layer, committed, draft)
+        passed = layer + 1
+        if not order:
+            return verified
+    wanted = tuple(tap for tap in taps if tap >= passed)
+    result = _run(session, sequence, draft.tree, order, 2 * layers, wanted)
+    _keep_taps(verified, result, order, wanted)
+    for index, row in enumerate(order):
+        verified.logits[row] = result.logits[index]
+    return verified
+
+
+def _verify_full(session: SessionLike, sequence: int, order: list[int], taps: Sequence[int]) -> Verified:
+    """All rows through all layers in one call: the path of every run without exits, kept short."""
+    result = session.forward([(sequence, row) for row in order], taps=taps)
+    verified = Verified(list(result.logits), [None] * len(order))
+    for index, row in enumerate(order):
+        verified.logits[row] = result.logits[index]
+    _keep_taps(verified, result, order, taps)
+    return verified
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Logits and taps of some rows of a call, in the order of the rows asked for."""
+
+    logits: np.ndarray
+    taps: dict[int, np.ndarray]
+
+
+def _run(
+    session: SessionLike, sequence: int, tree: Tree, order: list[int], sublayers: int, taps: Sequence[int]
+) -> _Part:
+    """Bring the rows of `order` to `sublayers`; their logits and taps there."""
+    listed = _close_gaps(tree, order)
+    indices = [index for index, row in enumerate(listed) if row in order]
+    steps = full_steps(session.config.layers)[:sublayers]
+    result = session.forward([(sequence, row) for row in listed], steps=steps, logits=indices, taps=taps)
+    return _Part(result.logits, {layer: result.taps[layer][indices] for layer in taps})
+
+
+def _close_gaps(tree: Tree, order: list[int]) -> list[int]:
+    """`order` followed by the rows that left but lie between two of its rows.
+
+    The lower one reads their keys in the layers to come, and they read the upper one's, so they have to come
+    along in the same call. Rows that left above all others are pending ancestors, which the core carries by
+    itself.
+    """
+    staying = set(order)
+    between: set[int] = set()
+    for row in order:
+        gap = []
+        parent = tree.parents[row]
+        while parent >= 0 and parent not in staying:
+            gap.append(parent)
+            parent = tree.parents[parent]
+        between.update(gap if parent >= 0 else ())
+    return order + sorted(between)
+
+
+def _let_rows_leave(
+    verified: Verified,
+    result: _Part,
+    order: list[int],
+    exits: ExitPolicy,
+    layer: int,
+    committed: int,
+    draft: Draft,
+) -> list[int]:
+    """Record the rows that leave after `layer` with their logits; return those that go on."""
+    positions = tuple(committed + draft.tree.depths[row] for row in order)
+    hidden = result.taps[layer] if exits.wants_hidden else None
+    leaving = exits.leaving(Evidence(layer, result.logits, positions, hidden))
+    staying = []
+    for index, row in enumerate(order):
+        if leaving[index]:
+            # A copy: the rows that go on overwrite the session's logits.
+            verified.logits[row] = result.logits[index].copy()
+            verified.exit_layers[row] = layer
+        else:
+            staying.append(row)
+    return staying
+
+
+def _extra(exits: ExitPolicy, layer: int, wanted: tuple[int, ...]) -> tuple[int, ...]:
+    """The tap that the policy itself looks at, unless it is asked for already."""
+    return (layer,) if exits.wants_hidden and layer not in wanted else ()
+
+
+def _keep_taps(verified: Verified, result: Result, order: Sequence[int], taps: Sequence[int]) -> None:
+    """Copy taps of the rows that ran, in tree order."""
+    for layer in taps:
+        states = result.taps[layer]
+        kept = np.full((len(verified.logits), states.shape[1]), np.nan, dtype=np.float32)
+        kept[list(order)] = states
+        verified.taps[layer] = kept

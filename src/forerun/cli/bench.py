@@ -1,0 +1,158 @@
+"""`forerun bench`: how fast a bundle is, and what each drafter gives."""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forerun.cli.options import add_bundle, open_model
+from forerun.cli.progress import progress_bar
+from forerun.cli.prompts import load_prompts
+from forerun.cli.tables import make_table, number, print_table
+from forerun.errors import OptionError
+
+if TYPE_CHECKING:
+    from forerun.cli.measure import Row
+
+NAME = "bench"
+HELP = (
+    "measure a bundle: prompt processing, decoding, calls of n rows, and every drafter against plain decoding"
+)
+EXAMPLES = (
+    "forerun bench BUNDLE",
+    "forerun bench BUNDLE --pp 0 --tg 0 --rows 0 --drafter lookup --drafter self:layers=20,tokens=3",
+    "forerun bench BUNDLE --prompts prompts.jsonl --drafter lookup:branches=2 --repetitions 5 --json",
+)
+DEFAULT_ANSWER_TOKENS = 64
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the verb."""
+    add_bundle(parser)
+    parser.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="FILE",
+        help='JSONL, one {"turns": ["…"], "id": …, "category": …} a line (default: six built-in prompts)',
+    )
+    parser.add_argument(
+        "--drafter", action="append", default=[], metavar="SPEC", help="NAME[:key=value,…]; may be repeated"
+    )
+    parser.add_argument(
+        "--pp", type=int, default=128, metavar="N", help="prompt tokens; 0 = leave out (default 128)"
+    )
+    parser.add_argument(
+        "--tg", type=int, default=64, metavar="N", help="tokens to decode; 0 = leave out (default 64)"
+    )
+    parser.add_argument(
+        "--rows",
+        default="1,2,4,8,16",
+        metavar="N,…",
+        help="rows per call; 0 = leave out (default 1,2,4,8,16)",
+    )
+    parser.add_argument(
+        "--repetitions", type=int, default=3, metavar="N", help="times each test is run (default 3)"
+    )
+    parser.add_argument("--json", action="store_true", help="print a list of rows as JSON instead of a table")
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Measure and print."""
+    rows = parse_rows(arguments.rows)
+    check_numbers(arguments)
+    prompts = load_prompts(arguments.prompts)
+    from forerun.cli.measure import Plan, measure
+    from forerun.runtime.model import make_drafter
+
+    for spec in arguments.drafter:
+        make_drafter(spec, None)
+    plan = Plan(
+        prompt_tokens=arguments.pp,
+        generated_tokens=arguments.tg,
+        rows=rows,
+        drafters=tuple(dict.fromkeys(arguments.drafter)),
+        prompts=prompts,
+        answer_tokens=arguments.tg or DEFAULT_ANSWER_TOKENS,
+        repetitions=arguments.repetitions,
+    )
+    with open_model(arguments) as model, progress_bar("measuring") as report:
+        check_rows(rows, model.config.max_rows)
+        result = measure(model, plan, report)
+        title = f"{model.name}, {model.threads} threads"
+    if arguments.json:
+        print(json.dumps([asdict(row) for row in result], ensure_ascii=False, indent=1))
+    else:
+        print(title)
+        print_rows(result)
+    return 0
+
+
+def parse_rows(text: str) -> tuple[int, ...]:
+    """`1,2,4` → (1, 2, 4); `0` → (); raises `OptionError`."""
+    try:
+        counts = tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise OptionError(
+            f"--rows is {text!r}; it must be whole numbers joined by commas, such as 1,2,4"
+        ) from error
+    if counts == (0,):
+        return ()
+    if min(counts) < 1:
+        raise OptionError(f"--rows is {text!r}; every number must be 1 or more (0 alone leaves the test out)")
+    return tuple(dict.fromkeys(counts))
+
+
+def check_numbers(arguments: argparse.Namespace) -> None:
+    """Raise `OptionError` for numbers out of range."""
+    for name, least in (("pp", 0), ("tg", 0), ("repetitions", 1)):
+        value = getattr(arguments, name)
+        if value < least:
+            raise OptionError(f"--{name} is {value}; it must be {least} or more")
+
+
+def check_rows(counts: tuple[int, ...], max_rows: int) -> None:
+    """Raise `OptionError` for more rows than a verify call can carry."""
+    from forerun.runtime.generate import MAX_TREE_ROWS
+
+    limit = min(max_rows, MAX_TREE_ROWS)
+    if counts and max(counts) > limit:
+        raise OptionError(f"--rows asks for {max(counts)} rows; a call carries at most {limit}")
+
+
+def print_rows(rows: "list[Row]") -> None:
+    """The table: totals, then one for each category."""
+    columns = (
+        "test",
+        "tokens/s",
+        "ms",
+        "accepted",
+        "accept %",
+        "draft ms",
+        "verify ms",
+        "speed-up",
+        "peak MiB",
+    )
+    for category in dict.fromkeys(row.category for row in rows):
+        if category is not None:
+            print(f"category: {category}")
+        print_table(make_table(columns, [cells(row) for row in rows if row.category == category]))
+    if any(row.same_ids is False for row in rows):
+        print("warning: a drafter gave other ids than plain decoding")
+
+
+def cells(row: "Row") -> list[str]:
+    """One row of the table as text."""
+    percent: Any = None if row.acceptance_rate is None else 100 * row.acceptance_rate
+    speed = "–" if row.tokens_per_s is None else f"{row.tokens_per_s:.1f} ± {number(row.tokens_per_s_std)}"
+    return [
+        row.test,
+        speed,
+        number(row.ms, 2),
+        number(row.mean_accepted_length, 2),
+        number(percent),
+        number(row.draft_ms, 2),
+        number(row.verify_ms, 2),
+        number(row.speedup, 2) + ("" if row.speedup is None else "x"),
+        number(row.peak_rss_bytes / 2**20, 0),
+    ]

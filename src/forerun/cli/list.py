@@ -1,0 +1,117 @@
+"""`forerun list`: everything that can be named on a command line."""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+
+from forerun.cli.tables import make_table, print_table
+from forerun.registry import options_of
+
+NAME = "list"
+HELP = "list drafters, shapes, acceptance rules, exit policies, schemes, targets and model families"
+EXAMPLES = ("forerun list", "forerun list drafters")
+
+# Rows of one kind: name, options, one line of description.
+Rows = list[tuple[str, str, str]]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the verb."""
+    parser.add_argument("kind", nargs="?", choices=tuple(KINDS), metavar="KIND", help=", ".join(KINDS))
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Print one table for each kind; kinds that need the compile side are named when it is missing."""
+    for kind in (arguments.kind,) if arguments.kind else KINDS:
+        try:
+            rows = KINDS[kind]()
+        except ModuleNotFoundError as error:
+            print(
+                f"{kind}: needs the package {error.name!r}; run: pip install forerun[compile]",
+                file=sys.stderr,
+            )
+            continue
+        print_table(make_table((kind, "here" if kind == "targets" else "options", ""), rows, text_columns=3))
+        print()
+    return 0
+
+
+def registry_rows(registry: Mapping[str, type]) -> Rows:
+    """The entries of a registry of classes."""
+    return [
+        (name, ", ".join(option.describe() for option in options_of(entry)) or "–", summary_of(entry))
+        for name, entry in registry.items()
+    ]
+
+
+def summary_of(entry: object) -> str:
+    """An entry's `summary`, or else the first line of its docstring."""
+    return str(getattr(entry, "summary", None) or (entry.__doc__ or "").strip().partition("\n")[0])
+
+
+def drafters() -> Rows:
+    """What proposes tokens."""
+    from forerun.runtime.drafters import DRAFTERS
+
+    return registry_rows(DRAFTERS)
+
+
+def shapes() -> Rows:
+    """How drafts branch."""
+    from forerun.runtime.shapes import SHAPES
+
+    return registry_rows(SHAPES)
+
+
+def acceptance() -> Rows:
+    """Which drafted tokens are kept."""
+    from forerun.runtime.acceptance import ACCEPTANCE
+
+    return registry_rows(ACCEPTANCE)
+
+
+def exits() -> Rows:
+    """Which rows leave the layers early."""
+    from forerun.runtime.exits import EXITS
+
+    return registry_rows(EXITS)
+
+
+def schemes() -> Rows:
+    """How weights are stored."""
+    from forerun.export.schemes import SCHEMES
+
+    return [(name, "–", summary_of(entry)) for name, entry in SCHEMES.items()]
+
+
+def targets() -> Rows:
+    """Hardware to compile for, and whether this machine runs it."""
+    import platform
+
+    from forerun.targets import TARGETS
+    from forerun.targets.detect import cpu_features, why_not
+
+    features, machine = cpu_features(), platform.machine()
+    reasons = {name: why_not(target, features, machine) for name, target in TARGETS.items()}
+    return [
+        (name, "runs here" if reasons[name] is None else str(reasons[name]), target.summary)
+        for name, target in TARGETS.items()
+    ]
+
+
+def families() -> Rows:
+    """Model families that can be exported."""
+    from forerun.models.families import FAMILIES
+
+    return [(family.name, "–", summary_of(family)) for family in FAMILIES]
+
+
+KINDS: dict[str, Callable[[], Rows]] = {
+    "drafters": drafters,
+    "shapes": shapes,
+    "acceptance": acceptance,
+    "exits": exits,
+    "schemes": schemes,
+    "targets": targets,
+    "families": families,
+}

@@ -1,0 +1,286 @@
+"""Measuring a model: prompt processing, plain decoding, calls of n rows, and speculation against plain.
+
+All tests of one repetition run before the next repetition starts, and a drafter answers each prompt right
+after plain decoding did, so that a slow spell of the machine falls on all alike. Speed-ups are ratios within
+a repetition.
+"""
+
+import resource
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from statistics import mean, stdev
+from typing import Any, ClassVar
+
+from forerun.cli.prompts import Prompt
+from forerun.runtime.model import Model
+from forerun.runtime.protocol import Config, Draft, DraftContext, Observation
+from forerun.runtime.stats import Stats
+from forerun.runtime.tree import Tree
+
+Progress = Callable[[str, float], None]
+PLAIN = "none"
+# Tokens in the cache when calls of n rows are timed, and calls per repetition.
+ROWS_CONTEXT, ROWS_CALLS = 128, 8
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the result; None where a column means nothing for the test. Milliseconds are per call."""
+
+    test: str
+    category: str | None = None
+    tokens_per_s: float | None = None
+    tokens_per_s_std: float | None = None
+    ms: float | None = None
+    mean_accepted_length: float | None = None
+    acceptance_rate: float | None = None
+    draft_ms: float | None = None
+    verify_ms: float | None = None
+    speedup: float | None = None
+    same_ids: bool | None = None
+    peak_rss_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure. `prompt_tokens`, `generated_tokens` and `rows` leave a test out when 0 or empty."""
+
+    prompt_tokens: int
+    generated_tokens: int
+    rows: tuple[int, ...]
+    drafters: tuple[str, ...]
+    prompts: tuple[Prompt, ...]
+    answer_tokens: int
+    repetitions: int
+
+
+@dataclass
+class Sums:
+    """Counters of one drafter over the prompts of one repetition (and category)."""
+
+    decode_ms: float = 0.0
+    draft_ms: float = 0.0
+    verify_ms: float = 0.0
+    decoded: int = 0
+    calls: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    same_ids: bool = True
+
+    def add(self, stats: Stats, same_ids: bool) -> None:
+        """Count one answer."""
+        self.decode_ms += stats.decode_ms
+        self.draft_ms += stats.draft_ms
+        self.verify_ms += stats.verify_ms
+        self.decoded += max(stats.generated_tokens - 1, 0)
+        self.calls += stats.verify_calls
+        self.drafted += stats.drafted
+        self.accepted += stats.accepted
+        self.same_ids &= same_ids
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Decoded tokens per second; 0 when nothing was decoded."""
+        return 1000 * self.decoded / self.decode_ms if self.decode_ms else 0.0
+
+
+# (drafter, category) → the sums of each repetition; category None is over all prompts.
+SpeculationSums = dict[tuple[str, str | None], list[Sums]]
+
+
+@dataclass
+class Samples:
+    """What the repetitions gave so far: tokens/s by test, milliseconds per call by row count."""
+
+    prefill: list[float] = field(default_factory=list)
+    decode: list[float] = field(default_factory=list)
+    rows_ms: dict[int, list[float]] = field(default_factory=dict)
+    speculation: SpeculationSums = field(default_factory=dict)
+
+
+class FixedRows:
+    """Proposes a chain of filler tokens so that every verify call carries `rows` rows, for `calls` calls."""
+
+    name: ClassVar[str] = "fixed-rows"
+    summary: ClassVar[str] = "filler, for timing"
+    taps: tuple[int, ...] = ()
+
+    def __init__(self, rows: int, calls: int) -> None:
+        self.calls_left = calls
+        self.on_last_call: Callable[[], None] | None = None
+        self._rows = rows
+
+    def begin(self, config: Config) -> None:
+        """Nothing to prepare."""
+
+    def propose(self, context: DraftContext) -> Draft:
+        """The last tokens of the text again: any tokens will do."""
+        filler = [context.token_ids[-1 - index % len(context.token_ids)] for index in range(self._rows - 1)]
+        self.calls_left -= 1
+        if self.calls_left == 0 and self.on_last_call is not None:
+            self.on_last_call()
+        return Draft(Tree((context.root, *filler), tuple(range(-1, self._rows - 1))))
+
+    def observe(self, observation: Observation) -> None:
+        """Nothing to learn."""
+
+
+def measure(model: Model, plan: Plan, progress: Progress) -> list[Row]:
+    """Warm up, run all repetitions, and sum up."""
+    time_prefill(model, min(plan.prompt_tokens or 16, 16))
+    samples = Samples()
+    for repetition in range(plan.repetitions):
+
+        def report(what: str, fraction: float, done: int = repetition) -> None:
+            progress(what, (done + fraction) / plan.repetitions)
+
+        measure_once(model, plan, samples, report)
+    return summarize(plan, samples)
+
+
+def measure_once(model: Model, plan: Plan, samples: Samples, progress: Progress) -> None:
+    """One repetition of every test."""
+    if plan.prompt_tokens:
+        progress(f"pp{plan.prompt_tokens}", 0.0)
+        samples.prefill.append(time_prefill(model, plan.prompt_tokens))
+    if plan.generated_tokens:
+        progress(f"tg{plan.generated_tokens}", 0.1)
+        samples.decode.append(time_decode(model, plan.generated_tokens))
+    for count in plan.rows:
+        progress(f"rows{count}", 0.2)
+        samples.rows_ms.setdefault(count, []).append(time_rows(model, count))
+    if plan.drafters:
+        run_prompts(model, plan, samples.speculation, lambda what, part: progress(what, 0.3 + 0.7 * part))
+
+
+def time_prefill(model: Model, count: int) -> float:
+    """Tokens per second of reading a prompt of `count` tokens into an empty cache."""
+    generation = model.generate(filler_ids(model, count), max_tokens=1, reuse_cache=False).complete()
+    return generation.stats.prefill_tokens_per_s or 0.0
+
+
+def time_decode(model: Model, count: int) -> float:
+    """Tokens per second of plain decoding of `count` tokens, from a prompt of one token."""
+    generation = model.generate(
+        filler_ids(model, 1), max_tokens=count + 1, ignore_end=True, reuse_cache=False
+    ).complete()
+    return generation.stats.tokens_per_s or 0.0
+
+
+def time_rows(model: Model, count: int) -> float:
+    """Milliseconds of a call with a chain of `count` rows, at a context of `ROWS_CONTEXT` tokens."""
+    drafter = FixedRows(count, ROWS_CALLS)
+    generation = model.generate(
+        filler_ids(model, ROWS_CONTEXT),
+        max_tokens=(ROWS_CALLS + 1) * count + 1,
+        drafter=drafter,
+        ignore_end=True,
+    )
+    drafter.on_last_call = generation.cancel
+    stats = generation.complete().stats
+    return stats.verify_ms / max(stats.verify_calls, 1)
+
+
+def filler_ids(model: Model, count: int) -> list[int]:
+    """`count` ids spread over the vocabulary, the same in every run."""
+    return [(7919 * (index + 1)) % model.config.vocabulary_size for index in range(count)]
+
+
+def run_prompts(model: Model, plan: Plan, sums: SpeculationSums, progress: Progress) -> None:
+    """Answer every prompt with plain decoding and with every drafter, turn by turn."""
+    drafters = (PLAIN, *(drafter for drafter in plan.drafters if drafter != PLAIN))
+    found: dict[tuple[str, str | None], Sums] = {}
+    for index, prompt in enumerate(plan.prompts):
+        progress(f"prompt {prompt.id}", index / len(plan.prompts))
+        messages: list[dict[str, Any]] = []
+        for turn in prompt.turns:
+            messages.append({"role": "user", "content": turn})
+            text = answer_turn(model, plan, drafters, messages, prompt, found)
+            messages.append({"role": "assistant", "content": text})
+    for key, value in found.items():
+        sums.setdefault(key, []).append(value)
+
+
+def answer_turn(
+    model: Model,
+    plan: Plan,
+    drafters: Sequence[str],
+    messages: list[dict[str, Any]],
+    prompt: Prompt,
+    found: dict[tuple[str, str | None], Sums],
+) -> str:
+    """One turn with every drafter, the prompt read anew each time; returns plain decoding's answer."""
+    plain_ids: list[int] = []
+    text = ""
+    has_template = model.language.chat_template is not None
+    source = messages if has_template else "\n".join(message["content"] for message in messages)
+    for drafter in drafters:
+        generation = model.generate(source, max_tokens=plan.answer_tokens, drafter=drafter, reuse_cache=False)
+        generation.complete()
+        if drafter == PLAIN:
+            plain_ids, text = generation.ids, generation.text
+        for category in dict.fromkeys((None, prompt.category)):
+            sums = found.setdefault((drafter, category), Sums())
+            sums.add(generation.stats, generation.ids == plain_ids)
+    return text
+
+
+def summarize(plan: Plan, samples: Samples) -> list[Row]:
+    """Means and standard deviations over the repetitions."""
+    rows = []
+    if samples.prefill:
+        rows.append(speed_row(f"pp{plan.prompt_tokens}", samples.prefill))
+    if samples.decode:
+        rows.append(speed_row(f"tg{plan.generated_tokens}", samples.decode))
+    for count, times_ms in samples.rows_ms.items():
+        speeds = [1000 * count / time_ms for time_ms in times_ms if time_ms > 0]
+        rows.append(speed_row(f"rows{count}", speeds, ms=mean(times_ms)))
+    # Totals first, then the categories in the order of the prompts file.
+    for key in sorted(samples.speculation, key=lambda pair: pair[1] is not None):
+        rows.append(speculation_row(*key, samples.speculation))
+    return rows
+
+
+def speed_row(test: str, speeds: Sequence[float], ms: float | None = None) -> Row:
+    """A row of one speed."""
+    return Row(test, None, average(speeds), deviation(speeds), ms, peak_rss_bytes=peak_rss_bytes())
+
+
+def speculation_row(drafter: str, category: str | None, sums: SpeculationSums) -> Row:
+    """A row of one drafter: speed-up is over plain decoding of the same prompts, repetition by repetition."""
+    own, plain = sums[drafter, category], sums[PLAIN, category]
+    pairs = zip(own, plain, strict=True)
+    ratios = [mine.tokens_per_s / base.tokens_per_s for mine, base in pairs if base.tokens_per_s]
+    calls, drafted = sum(part.calls for part in own), sum(part.drafted for part in own)
+    accepted = sum(part.accepted for part in own)
+    speeds = [part.tokens_per_s for part in own]
+    return Row(
+        test=f"spec:{drafter}",
+        category=category,
+        tokens_per_s=average(speeds),
+        tokens_per_s_std=deviation(speeds),
+        mean_accepted_length=1 + accepted / calls if calls else None,
+        acceptance_rate=accepted / drafted if drafted else None,
+        draft_ms=sum(part.draft_ms for part in own) / calls if calls else None,
+        verify_ms=sum(part.verify_ms for part in own) / calls if calls else None,
+        speedup=mean(ratios) if ratios else None,
+        same_ids=all(part.same_ids for part in own),
+        peak_rss_bytes=peak_rss_bytes(),
+    )
+
+
+def average(values: Sequence[float]) -> float | None:
+    """The mean, None of nothing."""
+    return mean(values) if values else None
+
+
+def deviation(values: Sequence[float]) -> float | None:
+    """The sample standard deviation, 0 of a single value."""
+    return stdev(values) if len(values) > 1 else (0.0 if values else None)
+
+
+def peak_rss_bytes() -> int:
+    """The most memory this process has had resident so far; Linux counts in KiB, macOS in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

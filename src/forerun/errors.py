@@ -1,0 +1,55 @@
+"""Every error that forerun raises for a reason its user can do something about.
+
+The message of each says what went wrong, what was given, what is allowed and how to put it right. The command
+line prints it as one line and never a traceback; a broken invariant inside forerun is an `AssertionError`
+instead.
+"""
+
+
+class ForerunError(Exception):
+    """Base of all errors of this package; `str(error)` is the full message.
+
+    `status` is the native core's number for the reason (`runtime.library.Status`), 0 if it came from Python.
+    """
+
+    status: int = 0
+
+
+class ModelFileError(ForerunError):
+    """A model file is missing, truncated or not what its format says."""
+
+
+class UnsupportedModelError(ForerunError):
+    """The file is sound but holds a model that forerun does not know; the message lists those it knows."""
+
+
+class ExportError(ForerunError):
+    """A model could not be written as ONNX, or an export directory is not a valid one."""
+
+
+class CompileError(ForerunError):
+    """An exported model could not be compiled."""
+
+
+class TargetError(ForerunError):
+    """The target is unknown, or this machine cannot run code compiled for it."""
+
+
+class BundleError(ForerunError):
+    """A bundle is malformed, truncated, corrupted or of another version."""
+
+
+class ContextFullError(ForerunError):
+    """The sequence has no room for the rows asked for."""
+
+
+class OptionError(ForerunError):
+    """An unknown name, an unknown option or a value outside its range; the message lists what is allowed."""
+
+
+class OutputError(ForerunError):
+    """The output cannot be written: folder not writable, disk full."""
+
+
+class RuntimeFailure(ForerunError):
+    """The native core refused a call or failed in a way that no other class describes."""

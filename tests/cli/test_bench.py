@@ -1,0 +1,109 @@
+"""`forerun bench`: rows, tables, prompt files."""
+
+import json
+from pathlib import Path
+
+import pytest
+from cli_command import Forerun, check_error
+
+from forerun.cli import prompts
+
+
+def bench_rows(forerun: Forerun, bundle: str, *options: str) -> list[dict[str, object]]:
+    done = forerun("bench", bundle, "--json", "--repetitions", "2", *options)
+    assert done.code == 0, done.err
+    rows: list[dict[str, object]] = json.loads(done.out)
+    return rows
+
+
+def write_prompts(path: Path) -> Path:
+    lines = [
+        {"turns": ["Hi", "More"], "category": "chat", "id": "one"},
+        {"turns": ["abc abc abc"], "category": "copy"},
+        {"turns": ["No category"]},
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + "\n")
+    return path
+
+
+def test_bench_gives_a_row_for_every_test(forerun: Forerun, bundle: str, tmp_path: Path) -> None:
+    prompts_file = write_prompts(tmp_path / "prompts.jsonl")
+    rows = bench_rows(
+        forerun, bundle, "--prompts", str(prompts_file), "--pp", "32", "--tg", "8", "--rows", "1,4",
+        "--drafter", "lookup", "--drafter", "self:layers=3",
+    )  # fmt: skip
+    overall = [row["test"] for row in rows if row["category"] is None]
+    assert overall == ["pp32", "tg8", "rows1", "rows4", "spec:none", "spec:lookup", "spec:self:layers=3"]
+    assert [row["category"] for row in rows if row["test"] == "spec:lookup"] == [None, "chat", "copy"]
+    for row in rows:
+        assert float(str(row["tokens_per_s"])) > 0
+        assert float(str(row["tokens_per_s_std"])) >= 0
+        assert int(str(row["peak_rss_bytes"])) > 2**20
+    by_name = {str(row["test"]): row for row in rows if row["category"] is None}
+    assert float(str(by_name["rows4"]["ms"])) > 0
+    assert by_name["pp32"]["ms"] is None
+    assert by_name["spec:none"]["speedup"] == 1.0
+    drafted = by_name["spec:self:layers=3"]
+    assert drafted["same_ids"] is True
+    assert float(str(drafted["mean_accepted_length"])) > 1
+    assert 0 < float(str(drafted["acceptance_rate"])) <= 1
+    assert float(str(drafted["draft_ms"])) > 0
+    assert float(str(drafted["verify_ms"])) > 0
+
+
+def test_bench_leaves_tests_out(forerun: Forerun, bundle: str) -> None:
+    only_rows = bench_rows(forerun, bundle, "--pp", "0", "--tg", "0", "--rows", "2")
+    assert [row["test"] for row in only_rows] == ["rows2"]
+    assert [row["test"] for row in bench_rows(forerun, bundle, "--pp", "9", "--tg", "0", "--rows", "0")] == [
+        "pp9"
+    ]
+    assert bench_rows(forerun, bundle, "--pp", "0", "--tg", "0", "--rows", "0") == []
+
+
+def test_bench_prints_a_table(forerun: Forerun, bundle: str) -> None:
+    done = forerun(
+        "bench", bundle, "--pp", "8", "--tg", "4", "--rows", "2", "--repetitions", "1", "--drafter", "lookup"
+    )
+    for word in ("pp8", "tg4", "rows2", "spec:none", "spec:lookup", "speed-up", "category: code", "1.00x"):
+        assert word in done.out
+    check_error(forerun("bench", bundle, "--rows", "65"), "at most 64")
+
+
+def test_rows_tests_carry_the_rows_they_say(bundle: str) -> None:
+    from forerun.cli.measure import ROWS_CALLS, time_rows
+    from forerun.runtime import model as runtime_model
+
+    with runtime_model.load(Path(bundle), target=None, threads=None, context=None) as model:
+        assert time_rows(model, 16) > 0
+        calls = [call.rows for call in model.session.calls]  # type: ignore[attr-defined]
+    assert calls == [64, 64, *[16] * ROWS_CALLS]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b'{"turns": ["caf\xe9"]}', "not UTF-8"),
+        (b"{", "not JSON"),
+        (b'["x"]', "turns"),
+        (b'{"turns": []}', "turns"),
+        (b'{"turns": "Hi"}', "turns"),
+        (b'{"turns": [""]}', "turns"),
+        (b'{"turns": ["Hi"], "category": 3}', "category"),
+    ],
+)
+def test_malformed_prompt_files_name_the_line(
+    forerun: Forerun, tmp_path: Path, line: bytes, words: str
+) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_bytes(b'{"turns": ["fine"]}\n\n' + line + b"\n")
+    check_error(forerun("bench", "x", "--prompts", str(path)), "line 3", words)
+
+
+def test_an_empty_prompts_file_is_refused(forerun: Forerun, tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("\n")
+    check_error(forerun("bench", "x", "--prompts", str(path)), "no prompts")
+
+
+def test_the_built_in_prompts_cover_three_kinds() -> None:
+    assert {prompt.category for prompt in prompts.BUILT_IN} == {"chat", "copy", "code"}

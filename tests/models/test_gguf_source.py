@@ -1,0 +1,195 @@
+"""GGUF files: weights come out in our order, and every way in which a file can be bad."""
+
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from gguf.constants import GGMLQuantizationType
+from tiny_models import tiny_values, write_gguf
+
+from forerun.errors import ModelFileError, UnsupportedModelError
+from forerun.models import load_model, open_checkpoint
+from forerun.models.gguf_source import parse_gguf
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    write_gguf(tmp_path / "tiny.gguf", seed=5)
+    return tmp_path / "tiny.gguf"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changes"),
+    [
+        ("llama", {}),
+        ("llama", {"attention_bias": True, "tie_word_embeddings": True}),
+        ("qwen2", {}),
+        ("qwen3", {"head_dim": 32}),
+    ],
+)
+def test_weights_are_read_in_our_order(tmp_path: Path, architecture: str, changes: dict[str, Any]) -> None:
+    expected = write_gguf(tmp_path / "tiny.gguf", seed=9, architecture=architecture, **changes)
+    model = load_model(tmp_path / "tiny.gguf")
+    state = dict(model.named_parameters())
+    assert state.keys() == expected.keys()
+    for name, array in expected.items():
+        assert np.array_equal(state[name].numpy(), array), name
+    assert model.config.qk_norm == (architecture == "qwen3")
+    assert model.config.output_bias == ("attention_bias" in changes)
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "F16", "BF16"])
+def test_quantized_weights_are_dequantized_after_reordering(tmp_path: Path, kind: str) -> None:
+    type_ = GGMLQuantizationType[kind]
+    weights = write_gguf(tmp_path / "tiny.gguf", seed=2, kind=type_)
+    found = load_model(tmp_path / "tiny.gguf").state_dict()
+    for name in (
+        "layers.1.attention.q_proj.weight",
+        "layers.0.feed_forward.down_proj.weight",
+        "embed.weight",
+    ):
+        expected = gguf.dequantize(gguf.quantize(weights[name], type_), type_)
+        assert np.array_equal(found[name].numpy(), expected), name
+
+
+def test_blocks_are_reordered_with_their_rows(tmp_path: Path) -> None:
+    type_ = GGMLQuantizationType.Q4_1
+    weights = write_gguf(tmp_path / "tiny.gguf", seed=2, kind=type_)
+    tensor = open_checkpoint(tmp_path / "tiny.gguf").tensors["layers.0.attention.k_proj.weight"]
+    assert tensor.read_blocks is not None
+    assert np.array_equal(
+        tensor.read_blocks(), gguf.quantize(weights["layers.0.attention.k_proj.weight"], type_)
+    )
+
+
+def test_rope_divisors_come_from_the_file(tmp_path: Path) -> None:
+    scaling = {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0}
+    write_gguf(tmp_path / "scaled.gguf", seed=1, metadata=scaling)
+    assert open_checkpoint(tmp_path / "scaled.gguf").config.rope_divisors == (4.0,) * 8
+    write_gguf(tmp_path / "plain.gguf", seed=1)
+    positions = slice(4, 128, 4)
+    scaled, plain = load_model(tmp_path / "scaled.gguf"), load_model(tmp_path / "plain.gguf")
+    tables = [model.layers[0].attention.rope.cos for model in (scaled, plain)]
+    assert torch.allclose(tables[0][positions], tables[1][1:32], atol=1e-6)
+
+
+def test_tokenizer_of_the_file(path: Path) -> None:
+    tokenizer = open_checkpoint(path).read_tokenizer()
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_ids, tokenizer.add_bos) == (1, (0, 2), False)
+    assert tokenizer.chat_template is not None
+
+
+@pytest.mark.parametrize("add_bos", [True, False])
+def test_add_bos_is_what_the_file_says(tmp_path: Path, add_bos: bool) -> None:
+    metadata = {"tokenizer.ggml.add_bos_token": add_bos, "tokenizer.ggml.pre": "llama-bpe"}
+    write_gguf(tmp_path / "tiny.gguf", seed=1, metadata=metadata)
+    assert open_checkpoint(tmp_path / "tiny.gguf").read_tokenizer().add_bos == add_bos
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"absent\.gguf does not exist"):
+        open_checkpoint(tmp_path / "absent.gguf")
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(b"PK\x03\x04 not a model")
+    with pytest.raises(ModelFileError, match="not a GGUF file"):
+        open_checkpoint(path)
+
+
+@pytest.mark.parametrize("part", [0.0, 0.00002, 0.0001, 0.001, 0.01, 0.02, 0.05, 0.3, 0.9, 0.9999])
+def test_truncated_file_is_refused(path: Path, part: float) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(part * len(data))])
+    with pytest.raises(ModelFileError, match=r"tiny\.gguf"):
+        open_checkpoint(path)
+
+
+def test_every_truncation_of_the_metadata_is_refused(path: Path) -> None:
+    data = path.read_bytes()
+    end = data.index(b"tokenizer.ggml.tokens")
+    for kept in range(5, end, 7):
+        path.write_bytes(data[:kept])
+        with pytest.raises(ModelFileError):
+            parse_gguf(path)
+
+
+def test_unsupported_architecture_is_named_with_the_list(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "other.gguf", "gemma3")
+    writer.add_tensor("token_embd.weight", np.zeros((4, 4), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(UnsupportedModelError, match=r"'gemma3'.*llama, qwen2, qwen3"):
+        open_checkpoint(tmp_path / "other.gguf")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"llama.rope.scaling.type": "yarn"}, "'yarn'"),
+        ({"llama.rope.dimension_count": 8}, "part of each head"),
+        ({"llama.expert_count": 4}, "experts"),
+        ({"split.count": 3}, "split"),
+    ],
+)
+def test_unsupported_settings_are_named(tmp_path: Path, metadata: dict[str, Any], message: str) -> None:
+    write_gguf(tmp_path / "tiny.gguf", seed=1, metadata=metadata)
+    with pytest.raises(UnsupportedModelError, match=message):
+        open_checkpoint(tmp_path / "tiny.gguf")
+
+
+def test_missing_key_is_named(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "tiny.gguf", seed=1, metadata={"llama.feed_forward_length": None})
+    with pytest.raises(ModelFileError, match=r"llama\.feed_forward_length"):
+        open_checkpoint(tmp_path / "tiny.gguf")
+
+
+def test_value_of_the_wrong_kind_is_refused(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "tiny.gguf", seed=1, metadata={"llama.block_count": "many"})
+    with pytest.raises(ModelFileError, match="many"):
+        open_checkpoint(tmp_path / "tiny.gguf")
+
+
+def test_missing_tensors_are_named(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "tiny.gguf", seed=1, metadata={"llama.block_count": 3})
+    with pytest.raises(ModelFileError, match=r"blk\.2\.attn_norm\.weight"):
+        open_checkpoint(tmp_path / "tiny.gguf")
+
+
+def test_wrong_shape_is_named(tmp_path: Path) -> None:
+    size = tiny_values()["intermediate_size"] * 2
+    write_gguf(tmp_path / "tiny.gguf", seed=1, metadata={"llama.feed_forward_length": size})
+    with pytest.raises(ModelFileError, match=r"blk\.0\.ffn_gate\.weight has shape \[96, 64\]"):
+        open_checkpoint(tmp_path / "tiny.gguf")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "error", "message"),
+    [
+        ({"tokenizer.ggml.model": "t5"}, UnsupportedModelError, "'t5'.*gpt2"),
+        ({"tokenizer.ggml.pre": "tekken"}, UnsupportedModelError, "'tekken'.*smollm"),
+        ({"tokenizer.ggml.merges": ["h q q"]}, ModelFileError, "do not fit"),
+        ({"tokenizer.ggml.token_type": [1, 2]}, ModelFileError, "288 tokens but 2"),
+        (
+            {
+                "tokenizer.ggml.tokens": ["a", "a", "b", "ab"],
+                "tokenizer.ggml.token_type": [1] * 4,
+                "tokenizer.ggml.merges": ["a b"],
+            },
+            ModelFileError,
+            "only 3 differ",
+        ),
+    ],
+)
+def test_bad_tokenizers_are_named(
+    tmp_path: Path, metadata: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    write_gguf(tmp_path / "tiny.gguf", seed=1, metadata=metadata)
+    with pytest.raises(error, match=message):
+        open_checkpoint(tmp_path / "tiny.gguf").read_tokenizer()

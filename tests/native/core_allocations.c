@@ -1,0 +1,38 @@
+/* Counts how often the core asks for memory: the linker sends its calls here (--wrap). */
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "core_test.h"
+
+static atomic_long count;
+
+long allocation_count(void) {
+  return atomic_load(&count);
+}
+
+#define COUNTED(result, name, parameters, arguments) \
+  result __real_##name parameters;                   \
+  result __wrap_##name parameters;                   \
+  result __wrap_##name parameters {                  \
+    atomic_fetch_add(&count, 1);                     \
+    return __real_##name arguments;                  \
+  }
+
+COUNTED(void*, malloc, (size_t bytes), (bytes))
+COUNTED(void*, calloc, (size_t items, size_t bytes), (items, bytes))
+COUNTED(void*, realloc, (void* data, size_t bytes), (data, bytes))
+COUNTED(int, posix_memalign, (void** data, size_t alignment, size_t bytes), (data, alignment, bytes))
+COUNTED(void*, mmap, (void* at, size_t bytes, int protection, int flags, int file, off_t offset),
+        (at, bytes, protection, flags, file, offset))
+
+/* operator new and new[], plain, nothrow, and aligned nothrow. */
+COUNTED(void*, _Znwm, (size_t bytes), (bytes))
+COUNTED(void*, _Znam, (size_t bytes), (bytes))
+COUNTED(void*, _ZnwmRKSt9nothrow_t, (size_t bytes, const void* tag), (bytes, tag))
+COUNTED(void*, _ZnamRKSt9nothrow_t, (size_t bytes, const void* tag), (bytes, tag))
+COUNTED(void*, _ZnwmSt11align_val_tRKSt9nothrow_t, (size_t bytes, size_t alignment, const void* tag),
+        (bytes, alignment, tag))
+COUNTED(void*, _ZnamSt11align_val_tRKSt9nothrow_t, (size_t bytes, size_t alignment, const void* tag),
+        (bytes, alignment, tag))

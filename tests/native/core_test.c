@@ -1,0 +1,120 @@
+/* The core's tests without Python, for sanitizers: core_test LIBRARY FOLDER. */
+#include "core_test.h"
+
+#include <pthread.h>
+#include <string.h>
+
+uint64_t next_random(uint64_t* state) {
+  uint64_t value = (*state += 0x9E3779B97F4A7C15u);
+  value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9u;
+  value = (value ^ (value >> 27)) * 0x94D049BB133111EBu;
+  return value ^ (value >> 31);
+}
+
+int32_t pick(uint64_t* state, int32_t limit) {
+  return (int32_t)(next_random(state) % (uint64_t)limit);
+}
+
+/* XXH64's own test vectors. */
+static void test_hash(void) {
+  CHECK(forerun_hash64("", 0, 0) == 0xEF46DB3751D8E999u);
+  CHECK(forerun_hash64("a", 1, 0) == 0xD24EC4F1A98C6E5Bu);
+  CHECK(forerun_hash64("abc", 3, 0) == 0x44BC2CF5AD770999u);
+}
+
+static void test_example_of_the_header(forerun_bundle* bundle) {
+  forerun_session* session;
+  int32_t sequence, tokens[3] = {1, 2, 3}, path[3] = {0, 1, 2}, token;
+  CHECK(forerun_session_create(bundle, NULL, &session) == FORERUN_OK);
+  CHECK(forerun_sequence_create(session, &sequence) == FORERUN_OK);
+  CHECK(forerun_stage(session, sequence, 3, tokens, NULL) == FORERUN_OK);
+  forerun_row rows[3] = {{sequence, 0}, {sequence, 1}, {sequence, 2}};
+  int32_t last[1] = {2};
+  forerun_request request = {rows, 3, NULL, FORERUN_ALL, last, 1, NULL, 0};
+  forerun_result result;
+  CHECK(forerun_forward(session, &request, &result) == FORERUN_OK);
+  forerun_sampling greedy = {0};
+  CHECK(forerun_sample(session, result.logits, &greedy, 3, &token) == FORERUN_OK);
+  CHECK(forerun_commit(session, sequence, 3, path) == FORERUN_OK);
+  forerun_sequence_state state;
+  CHECK(forerun_sequence_describe(session, sequence, &state) == FORERUN_OK);
+  CHECK(state.length == 3 && state.staged == 0 && state.pending == 0);
+  forerun_session_release(session);
+}
+
+static void test_skipped_sublayers_and_hidden_rows(forerun_bundle* bundle) {
+  forerun_session* session;
+  int32_t sequence, tokens[2] = {5, 6}, path[2] = {0, 1}, taps[2] = {0, 2};
+  const int32_t skipping[4] = {0, 1, 4, 5};
+  float keys[2 * 2 * 3], values[2 * 2 * 3], hidden[2 * 12];
+  const forerun_session_options options = {2, 32, 2};
+  CHECK(forerun_session_create(bundle, &options, &session) == FORERUN_OK);
+  CHECK(forerun_sequence_create(session, &sequence) == FORERUN_OK);
+  CHECK(forerun_stage(session, sequence, 2, tokens, NULL) == FORERUN_OK);
+  forerun_row rows[2] = {{sequence, 1}, {sequence, 0}};
+  forerun_request request = {rows, 2, skipping, 4, NULL, FORERUN_ALL, taps, 2};
+  forerun_result result;
+  CHECK(forerun_forward(session, &request, &result) == FORERUN_OK);
+  memcpy(hidden, result.taps, sizeof hidden);
+  CHECK(forerun_commit(session, sequence, 2, path) == FORERUN_INEXACT_ROW);
+  CHECK(forerun_read_kv(session, sequence, 2, 0, 2, keys, values) == FORERUN_OK);
+  CHECK(forerun_read_kv(session, sequence, 1, 0, 2, keys, values) == FORERUN_NOT_COMPUTED);
+  CHECK(forerun_commit(session, sequence, 0, NULL) == FORERUN_OK);
+  CHECK(forerun_stage_hidden(session, sequence, 2, hidden, NULL, 2) == FORERUN_OK);
+  request.steps = NULL;
+  request.step_count = FORERUN_ALL;
+  request.tap_count = 0;
+  CHECK(forerun_forward(session, &request, &result) == FORERUN_OK);
+  CHECK(forerun_commit(session, sequence, 2, path) == FORERUN_OK);
+  CHECK(forerun_stage(session, sequence, 1, tokens, NULL) == FORERUN_OK);
+  request.rows = rows + 1;
+  request.row_count = 1;
+  CHECK(forerun_forward(session, &request, &result) == FORERUN_NOT_COMPUTED);
+  forerun_session_release(session);
+}
+
+static void* walk_alone(void* bundle) {
+  forerun_session* session;
+  const forerun_session_options options = {1, 32, 2};
+  CHECK(forerun_session_create(bundle, &options, &session) == FORERUN_OK);
+  int32_t sequence, path[1] = {0};
+  CHECK(forerun_sequence_create(session, &sequence) == FORERUN_OK);
+  for (int32_t token = 0; token < 30; ++token) {
+    const forerun_row row = {sequence, 0};
+    const forerun_request request = {&row, 1, NULL, FORERUN_ALL, NULL, FORERUN_ALL, NULL, 0};
+    forerun_result result;
+    CHECK(forerun_stage(session, sequence, 1, &token, NULL) == FORERUN_OK);
+    CHECK(forerun_forward(session, &request, &result) == FORERUN_OK);
+    CHECK(forerun_commit(session, sequence, 1, path) == FORERUN_OK);
+  }
+  forerun_session_release(session);
+  return NULL;
+}
+
+static void test_sessions_side_by_side(forerun_bundle* bundle) {
+  pthread_t threads[3];
+  for (int i = 0; i < 3; ++i) CHECK(pthread_create(&threads[i], NULL, walk_alone, bundle) == 0);
+  for (int i = 0; i < 3; ++i) CHECK(pthread_join(threads[i], NULL) == 0);
+}
+
+int main(int count, char** arguments) {
+  if (count != 3) {
+    fprintf(stderr, "usage: core_test LIBRARY FOLDER\n");
+    return 2;
+  }
+  forerun_bundle* bundle;
+  test_hash();
+  write_bundle(arguments[2], arguments[1]);
+  const long before = allocation_count();
+  CHECK(forerun_bundle_open(arguments[2], NULL, &bundle) == FORERUN_OK);
+  CHECK(allocation_count() > before); /* the counter counts */
+  test_example_of_the_header(bundle);
+  test_skipped_sublayers_and_hidden_rows(bundle);
+  test_sessions_side_by_side(bundle);
+  for (int32_t threads = 1; threads <= 4; ++threads)
+    test_walk(bundle, (uint64_t)threads, threads, threads == 1 ? 12000 : 1500);
+  forerun_bundle_release(bundle);
+  test_bad_bundles(arguments[2]);
+  puts("ok");
+  return 0;
+}

@@ -1,0 +1,248 @@
+/* A tiny decoder written by hand to the rules of program.h: what the core is tested with.
+ *
+ * Everything is plain C in a fixed order per row, so that results must be bit-identical however rows are
+ * grouped. Work is dealt out item by item over the threads: a missing barrier or a wrong tid shows at once.
+ * Weights are floats, in the order of the offsets below. tests/native/tiny_model.py is its definition in
+ * numpy.
+ *
+ * -DTINY_HALF stores keys and values as halves. -DTINY_ABI, -DTINY_ROWS, -DTINY_CONTEXT, -DTINY_VOCABULARY,
+ * -DTINY_LAYERS and -DTINY_NULL make programs of other sizes, or such that the core must refuse.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "forerun/program.h"
+
+#ifndef TINY_ABI
+#define TINY_ABI FORERUN_PROGRAM_ABI
+#endif
+#ifndef TINY_VOCABULARY
+#define TINY_VOCABULARY 37
+#endif
+#ifndef TINY_ROWS
+#define TINY_ROWS 12
+#endif
+#ifndef TINY_CONTEXT
+#define TINY_CONTEXT 200
+#endif
+#ifndef TINY_NULL
+#define TINY_NULL 0
+#endif
+#ifndef TINY_LAYERS
+#define TINY_LAYERS 3
+#endif
+
+enum {
+  HIDDEN = 12,
+  HEADS = 4,
+  HEAD_DIM = 3,
+  FEED_FORWARD = 10,
+  VOCABULARY = TINY_VOCABULARY,
+  MAX_GATHER = 12
+};
+
+/* A row's width is no multiple of 64 bytes, and layer 1 has fewer heads: nothing may assume otherwise. */
+static const forerun_layer LAYERS[] = {{2, HEAD_DIM}, {1, HEAD_DIM}, {2, HEAD_DIM}};
+
+/* Offsets into the weights, in floats. A layer: query [D, D], key [2·d, D], value [2·d, D], output [D, D],
+ * up [F, D], down [D, F]; rows of `key` and `value` beyond the layer's heads are not used. */
+enum {
+  EMBED = 0,
+  LAYER = EMBED + VOCABULARY * HIDDEN,
+  QUERY = 0,
+  KEY = QUERY + HIDDEN * HIDDEN,
+  VALUE = KEY + 2 * HEAD_DIM * HIDDEN,
+  OUTPUT = VALUE + 2 * HEAD_DIM * HIDDEN,
+  UP = OUTPUT + HIDDEN * HIDDEN,
+  DOWN = UP + FEED_FORWARD * HIDDEN,
+  LAYER_SIZE = DOWN + HIDDEN * FEED_FORWARD,
+  HEAD = LAYER + 3 * LAYER_SIZE,
+  WEIGHTS = HEAD + VOCABULARY * HIDDEN
+};
+
+#ifdef TINY_HALF
+typedef uint16_t element;
+
+static element store(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  const uint32_t sign = (bits >> 16) & 0x8000u;
+  const uint32_t magnitude = bits & 0x7FFFFFFFu;
+  if (magnitude < 0x38800000u) return (element)sign; /* too small for a normal half */
+  return (element)(sign | ((magnitude + 0x1000u - 0x38000000u) >> 13));
+}
+
+static float load(element half) {
+  const uint32_t magnitude = half & 0x7FFFu;
+  const uint32_t bits =
+      ((uint32_t)(half & 0x8000u) << 16) | (magnitude ? (magnitude << 13) + 0x38000000u : 0);
+  float value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+#else
+typedef float element;
+static element store(float value) {
+  return value;
+}
+static float load(element value) {
+  return value;
+}
+#endif
+
+static const float* weights_of(const forerun_call* call, int32_t layer) {
+  return (const float*)call->weights + LAYER + layer * LAYER_SIZE;
+}
+
+static float dot(const float* left, const float* right, int size) {
+  float sum = 0;
+  for (int i = 0; i < size; ++i) sum += left[i] * right[i];
+  return sum;
+}
+
+static void normalize(const float* hidden, float* out) {
+  const float scale = 1 / sqrtf(dot(hidden, hidden, HIDDEN) / HIDDEN + 1e-5f);
+  for (int i = 0; i < HIDDEN; ++i) out[i] = hidden[i] * scale;
+}
+
+static int64_t key_at(const forerun_call* call, int32_t row, int32_t kv_heads, int32_t head, int32_t slot,
+                      int i) {
+  const int64_t block =
+      ((int64_t)call->sequences[row] * kv_heads + head) * (call->capacity / FORERUN_KEY_BLOCK) +
+      slot / FORERUN_KEY_BLOCK;
+  return (block * HEAD_DIM + i) * FORERUN_KEY_BLOCK + slot % FORERUN_KEY_BLOCK;
+}
+
+static int64_t value_at(const forerun_call* call, int32_t row, int32_t kv_heads, int32_t head, int32_t slot) {
+  return (((int64_t)call->sequences[row] * kv_heads + head) * call->capacity + slot) * HEAD_DIM;
+}
+
+static int32_t slot_of(const forerun_call* call, int32_t row, int32_t position) {
+  const int32_t first = call->gather_start[row];
+  return position < first ? position : call->gather[row * call->gather_stride + position - first];
+}
+
+static void embed(const forerun_call* call, int32_t tid) {
+  for (int32_t row = tid; row < call->rows; row += call->threads) {
+    const float* from = (const float*)call->weights + EMBED + call->token_ids[row] * HIDDEN;
+    for (int i = 0; i < HIDDEN; ++i) {
+      const float angle = 0.1f * (float)(call->positions[row] % 50) * (float)(i + 1);
+      call->hidden[row * HIDDEN + i] = from[i] + 0.5f * sinf(angle);
+    }
+  }
+  call->barrier(call->team, tid);
+}
+
+/* Keys and values of a row, and its query into the arena. */
+static void project(const forerun_call* call, int32_t layer, int32_t row) {
+  const float* weights = weights_of(call, layer);
+  const int32_t kv_heads = LAYERS[layer].kv_heads;
+  element *keys = call->keys[layer], *values = call->values[layer];
+  float* query = (float*)call->arena + row * HIDDEN;
+  float normal[HIDDEN];
+  normalize(call->hidden + row * HIDDEN, normal);
+  for (int i = 0; i < HIDDEN; ++i) query[i] = dot(weights + QUERY + i * HIDDEN, normal, HIDDEN);
+  for (int32_t head = 0; head < kv_heads; ++head) {
+    for (int i = 0; i < HEAD_DIM; ++i) {
+      const int at = (head * HEAD_DIM + i) * HIDDEN;
+      const int32_t slot = call->slots[row];
+      keys[key_at(call, row, kv_heads, head, slot, i)] = store(dot(weights + KEY + at, normal, HIDDEN));
+      values[value_at(call, row, kv_heads, head, slot) + i] =
+          store(dot(weights + VALUE + at, normal, HIDDEN));
+    }
+  }
+}
+
+/* One head of one row over positions 0 … position, in order. */
+static void attend(const forerun_call* call, int32_t layer, int32_t row, int32_t head, float* scores) {
+  const int32_t kv_heads = LAYERS[layer].kv_heads, shared = head / (HEADS / kv_heads);
+  const int32_t length = call->positions[row] + 1;
+  const element *keys = call->keys[layer], *values = call->values[layer];
+  const float* query = (const float*)call->arena + row * HIDDEN + head * HEAD_DIM;
+  float largest = -INFINITY, total = 0, sum[HEAD_DIM] = {0};
+  for (int32_t position = 0; position < length; ++position) {
+    const int32_t slot = slot_of(call, row, position);
+    float score = 0;
+    for (int i = 0; i < HEAD_DIM; ++i) {
+      score += query[i] * load(keys[key_at(call, row, kv_heads, shared, slot, i)]);
+    }
+    scores[position] = score;
+    if (score > largest) largest = score;
+  }
+  for (int32_t position = 0; position < length; ++position) {
+    const float weight = expf(scores[position] - largest);
+    const element* value = values + value_at(call, row, kv_heads, shared, slot_of(call, row, position));
+    total += weight;
+    for (int i = 0; i < HEAD_DIM; ++i) sum[i] += weight * load(value[i]);
+  }
+  float* out = (float*)call->arena + (TINY_ROWS + row) * HIDDEN + head * HEAD_DIM;
+  for (int i = 0; i < HEAD_DIM; ++i) out[i] = sum[i] / total;
+}
+
+static void attention(const forerun_call* call, int32_t layer, int32_t tid) {
+  const float* output = weights_of(call, layer) + OUTPUT;
+  float* scores = (float*)(call->scratch + tid * call->scratch_stride);
+  for (int32_t row = tid; row < call->rows; row += call->threads) project(call, layer, row);
+  call->barrier(call->team, tid);
+  for (int32_t item = tid; item < call->rows * HEADS; item += call->threads) {
+    attend(call, layer, item / HEADS, item % HEADS, scores);
+  }
+  call->barrier(call->team, tid);
+  for (int32_t item = tid; item < call->rows * HIDDEN; item += call->threads) {
+    const float* attended = (const float*)call->arena + (TINY_ROWS + item / HIDDEN) * HIDDEN;
+    call->hidden[item] += dot(output + item % HIDDEN * HIDDEN, attended, HIDDEN);
+  }
+  call->barrier(call->team, tid);
+}
+
+static void feed_forward(const forerun_call* call, int32_t layer, int32_t tid) {
+  const float* weights = weights_of(call, layer);
+  float* up = (float*)call->arena;
+  for (int32_t item = tid; item < call->rows * FEED_FORWARD; item += call->threads) {
+    float normal[HIDDEN];
+    normalize(call->hidden + item / FEED_FORWARD * HIDDEN, normal);
+    const float value = dot(weights + UP + item % FEED_FORWARD * HIDDEN, normal, HIDDEN);
+    up[item] = value / (1 + expf(-value));
+  }
+  call->barrier(call->team, tid);
+  for (int32_t item = tid; item < call->rows * HIDDEN; item += call->threads) {
+    const float* down = weights + DOWN + item % HIDDEN * FEED_FORWARD;
+    call->hidden[item] += dot(down, up + item / HIDDEN * FEED_FORWARD, FEED_FORWARD);
+  }
+  call->barrier(call->team, tid);
+}
+
+static void head(const forerun_call* call, int32_t tid) {
+  for (int32_t item = tid; item < call->rows * VOCABULARY; item += call->threads) {
+    float normal[HIDDEN];
+    normalize(call->hidden + item / VOCABULARY * HIDDEN, normal);
+    const float* weights = (const float*)call->weights + HEAD + item % VOCABULARY * HIDDEN;
+    call->logits[item] = dot(weights, normal, HIDDEN);
+  }
+  call->barrier(call->team, tid);
+}
+
+static const forerun_program PROGRAM = {
+    .abi = TINY_ABI,
+    .layers = TINY_LAYERS,
+    .hidden_size = HIDDEN,
+    .vocabulary_size = VOCABULARY,
+    .context_length = TINY_CONTEXT,
+    .max_rows = TINY_ROWS,
+    .max_gather = MAX_GATHER,
+    .kv_element_bytes = sizeof(element),
+    .layer = LAYERS,
+    .weights_bytes = WEIGHTS * sizeof(float),
+    .arena_bytes = 2 * TINY_ROWS * HIDDEN * sizeof(float),
+    .scratch_bytes = 0,
+    .scratch_bytes_per_position = sizeof(float),
+    .embed = embed,
+    .attention = attention,
+    .feed_forward = feed_forward,
+    .head = head,
+};
+
+const forerun_program* forerun_program_model(void);
+const forerun_program* forerun_program_model(void) {
+  return TINY_NULL ? NULL : &PROGRAM;
+}
