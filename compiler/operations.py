@@ -31,6 +31,14 @@ class Norm:
 
 
 @dataclass(frozen=True)
+class Quantize:
+    """Float rows → quantized rows, where their producer cannot write that form itself."""
+
+    columns: int
+    quantized: bool = True
+
+
+@dataclass(frozen=True)
 class Linear:
     """y = x · Wᵀ (+ bias) for one or several matrices stacked, written to `first_column` of a wider output.
 
@@ -103,4 +111,4 @@ class Embed:
     table: WeightRows
 
 
-Operation = Norm | Linear | LinearSwiGlu | SwiGlu | RopeStore | CachedAttention | Embed
+Operation = Norm | Quantize | Linear | LinearSwiGlu | SwiGlu | RopeStore | CachedAttention | Embed

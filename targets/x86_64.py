@@ -7,6 +7,7 @@ from forerun.targets.target import Target
 PORTABLE_RULES = {
     "embed": ("embed_rows",),
     "norm": ("rms_norm",),
+    "quantize": ("quantize_rows",),
     "matmul": ("matmul_grouped", "matmul_float"),
     "matmul_swiglu": ("matmul_grouped", "matmul_float"),
     "swiglu": ("swiglu",),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from forerun.compiler.fuse.match import require
 from forerun.compiler.graph import Graph, Node, Value
+from forerun.compiler.operations import Quantize
 from forerun.compiler.schemes import Scheme
+from forerun.compiler.vector_math import GROUP
 
 _PRODUCERS = ("norm", "cached_attention", "linear_swiglu", "swiglu")
 
@@ -23,33 +24,39 @@ def wanted_scheme(node: Node) -> Scheme | None:
 
 
 def choose_forms(graph: Graph) -> None:
-    """Make every producer write the form its readers want; one that has readers of both kinds runs twice."""
-    for node in list(graph.nodes):
-        if node.op not in _PRODUCERS:
+    """Make producers write the form their readers want; put a `quantize` behind those that cannot or must do both."""
+    for node in [node for node in graph.nodes if wanted_scheme(node) is not None]:
+        scheme = wanted_scheme(node)
+        assert scheme is not None
+        if not scheme.quantized:
             continue
-        readers = graph.consumers(node.output)
-        quantized = [reader for reader in readers if (wanted_scheme(reader) or _FLOAT).quantized]
-        if not quantized:
-            continue
-        form = Node(node.op, node.inputs, node.outputs, replace(node.detail, quantized=True))
-        if len(quantized) == len(readers):
-            graph.replace([node], [form])
-            continue
-        require(node.op == "norm", graph, f"{node.op} feeds matmuls with quantized and with float weights")
-        copy = Value(f"{node.output.name}_quantized", node.output.shape, "int8")
-        form.outputs = [copy]
-        graph.replace([node], [node, form])
-        for reader in quantized:
-            reader.inputs = [copy if value is node.output else value for value in reader.inputs]
-    for node in graph.nodes:
-        if (wanted_scheme(node) or _FLOAT).quantized:
-            maker = graph.producer(node.inputs[0])
-            known = maker is not None and maker.op in _PRODUCERS
-            require(
-                known,
-                graph,
-                f"{node.op} with quantized weights reads {node.inputs[0].name}, which is not quantized",
-            )
+        value = node.inputs[0]
+        maker = graph.producer(value)
+        if maker is None or not _can_quantize(graph, maker):
+            _quantize_before(graph, node, value)
+        elif not maker.detail.quantized:
+            maker.detail = replace(maker.detail, quantized=True)
 
 
-_FLOAT = Scheme("float32", 0)
+def _can_quantize(graph: Graph, maker: Node) -> bool:
+    """Whether a node can write quantized rows itself, for all that read them."""
+    if maker.op == "quantize":
+        return True
+    if maker.op not in _PRODUCERS:
+        return False
+    if maker.op == "cached_attention" and maker.detail.head_dim % GROUP:
+        return False  # a group of columns would belong to two heads, hence to two items of work
+    wanted = [wanted_scheme(reader) for reader in graph.consumers(maker.output)]
+    return all(scheme is not None and scheme.quantized for scheme in wanted)
+
+
+def _quantize_before(graph: Graph, node: Node, value: Value) -> None:
+    """Give every reader of `value` that wants it quantized the output of a new `quantize` node."""
+    quantized = Value(f"{value.name}_quantized", value.shape, "int8")
+    at = graph.nodes.index(node)
+    made = Node("quantize", [value], [quantized], Quantize(int(value.shape[-1])))
+    graph.nodes.insert(at, made)
+    for reader in graph.consumers(value):
+        scheme = wanted_scheme(reader)
+        if scheme is not None and scheme.quantized:
+            reader.inputs = [quantized if item is value else item for item in reader.inputs]

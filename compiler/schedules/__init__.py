@@ -12,6 +12,7 @@ from forerun.compiler.schedules.plan import Decline, Plan, Rule, Settings
 from forerun.compiler.schedules.row_rules import (
     AttentionBlocked,
     EmbedRows,
+    QuantizeRows,
     RmsNorm,
     RopeStoreRule,
     SwiGluRows,
@@ -24,6 +25,7 @@ ALL_RULES: tuple[type[Rule], ...] = (
     MatmulFloat,
     EmbedRows,
     RmsNorm,
+    QuantizeRows,
     SwiGluRows,
     RopeStoreRule,
     AttentionBlocked,
@@ -35,6 +37,7 @@ RULE_KEYS: Mapping[str, str] = MappingProxyType(
     {
         "embed": "embed",
         "norm": "norm",
+        "quantize": "quantize",
         "linear": "matmul",
         "linear_swiglu": "matmul_swiglu",
         "swiglu": "swiglu",

@@ -56,6 +56,21 @@ def rms_norm(name: str, fma: bool, columns: int, epsilon: float, quantized: bool
     return writer.kernel()
 
 
+def quantize_rows(name: str, fma: bool, columns: int) -> tir.Kernel:
+    """Return the kernel that quantizes float32 rows [rows, columns]. Parameters of the kernel: x, then the outputs."""
+    with tir.writing(name, fma, {"x": "float32"}, QUANTIZED_OUTPUTS) as writer:
+        x, *out = writer.buffers
+        begin, end = writer.share(writer.rows)
+        with tir.loop(begin, end) as row:
+            start = tir.bind(row * columns)
+
+            def at(column: tir.Expr, start: tir.Expr = start) -> tir.Expr:
+                return tir.bind(tir.load(x, start + column))
+
+            _write_row(writer, at, start, columns, out)
+    return writer.kernel()
+
+
 def swiglu(name: str, fma: bool, columns: int, quantized: bool) -> tir.Kernel:
     """Return the kernel out = silu(gate) · up for gate and up side by side in [rows, 2·columns].
 

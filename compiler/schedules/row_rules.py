@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from forerun.compiler.operations import CachedAttention, Embed, Norm, Operation, RopeStore, SwiGlu
+from forerun.compiler.operations import CachedAttention, Embed, Norm, Operation, Quantize, RopeStore, SwiGlu
 from forerun.compiler.pack import Packing
 from forerun.compiler.schedules.attention import attention_blocked
 from forerun.compiler.schedules.dots import DOTS
 from forerun.compiler.schedules.embed import embed_float, embed_quantized
-from forerun.compiler.schedules.norm import rms_norm, swiglu
+from forerun.compiler.schedules.norm import quantize_rows, rms_norm, swiglu
 from forerun.compiler.schedules.plan import (
     QUANTIZED_PARTS,
     Argument,
@@ -83,6 +83,20 @@ class RmsNorm:
         weight = Packing("vector", (operation.weight,), (operation.columns,))
         arguments = (Input(0), Packed(0), *_outputs(operation.quantized))
         return Plan({0: kernel}, (weight,), arguments, by_row=True)
+
+
+class QuantizeRows:
+    """Quantization on its own."""
+
+    name = "quantize_rows"
+
+    def apply(self, operation: Operation, settings: Settings) -> Plan | Decline:
+        """Decline rows that are no whole number of groups."""
+        assert isinstance(operation, Quantize)
+        if (declined := _uneven(operation.columns, True)) is not None:
+            return declined
+        kernel = quantize_rows(f"quantize_{operation.columns}", settings.target.fma, operation.columns)
+        return Plan({0: kernel}, (), (Input(0), *_outputs(True)), by_row=True)
 
 
 class SwiGluRows:

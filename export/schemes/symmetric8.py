@@ -13,7 +13,6 @@ from forerun.export.schemes.symmetric import (
     dequantize_symmetric_function,
 )
 
-
 _LEVELS = range(127, 111, -1)
 
 

