@@ -39,8 +39,8 @@ def parts_of(value: Value, quantized: bool, max_rows: int) -> dict[str, tuple[st
     if not quantized:
         return {"values": ("float", max_rows * columns * 4)}
     halves, groups = max_rows * (columns // HALF) * 4, max_rows * (columns // GROUP) * 4
-    types = ("int8_t", "float", "int32_t", "float")
-    sizes = (max_rows * columns, halves, halves, groups)
+    types = ("int8_t", "int8_t", "float", "int32_t", "int32_t", "float")
+    sizes = (max_rows * columns, max_rows * columns, halves, halves, halves, groups)
     return dict(zip(QUANTIZED_PARTS, zip(types, sizes, strict=True), strict=True))
 
 

@@ -18,6 +18,12 @@ class Scheme:
     affine: bool = False
 
     @property
+    def wide(self) -> bool:
+        """Whether both bytes of the activations are multiplied: for 8-bit weights the second byte costs least (their
+        own bytes take twice as long to read) and counts most (their own error is small)."""
+        return self.bits == 8
+
+    @property
     def quantized(self) -> bool:
         """Whether the weights are integers with scales."""
         return self.bits > 0

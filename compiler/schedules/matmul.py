@@ -8,16 +8,18 @@ tile, so a row's sums are the same bits in any tile, call or thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from tvm import tirx
+from tvm.tirx import op
 
 from forerun.compiler import tir
 from forerun.compiler.schedules.dots import Dot, HalfRows, block_bytes
 from forerun.compiler.schedules.epilogues import Epilogue, Tile
 from forerun.compiler.schemes import Scheme
-from forerun.compiler.vector_math import GROUP, HALF
+from forerun.compiler.vector_math import GROUP, HALF, QUANTIZED_OUTPUTS
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,18 @@ class MatmulShape:
     def blocks(self) -> int:
         """Blocks of 16 weight rows, the last one padded."""
         return -(-self.columns // tir.LANES)
+
+
+ACTIVATION_TYPES: Mapping[str, str] = MappingProxyType(
+    {name.removeprefix("out_"): dtype for name, dtype in QUANTIZED_OUTPUTS.items()} | {"values": "int8"}
+)
+
+
+def activation_parts(scheme: Scheme) -> tuple[str, ...]:
+    """Return which arrays of quantized activations a kernel for this scheme reads, in parameter order."""
+    if scheme.affine:
+        return ("values", "scale", "scaled_sum")
+    return ("values", "low", "scale", "wide_sum") if scheme.wide else ("values", "scale", "sum")
 
 
 AccumulateBlock = Callable[[tir.Expr, tir.Expr, tirx.Buffer], None]
@@ -64,12 +78,11 @@ def quantized_matmul(
 ) -> tir.Kernel:
     """Return the kernel for quantized weights and activations.
 
-    Parameters of the kernel: values, scale, and sum (symmetric) or scaled_sum (affine) of the activations;
-    weights, weight_scale [, weight_minimum]; then the epilogue's.
+    Parameters of the kernel: the `activation_parts` of the scheme; weights, weight_scale [, weight_minimum]; then
+    the epilogue's.
     """
-    correction = {"scaled_sum": "float32"} if scheme.affine else {"sum": "int32"}
+    inputs: dict[str, str] = {part: ACTIVATION_TYPES[part] for part in activation_parts(scheme)}
     minimum = {"weight_minimum": "float16"} if scheme.affine else {}
-    inputs = {"values": "int8", "scale": "float32", **correction}
     inputs |= {"weights": "uint8", "weight_scale": "float16", **minimum, **epilogue.inputs}
     with tir.writing(name, fma, inputs, epilogue.outputs) as writer:
         buffers = dict(zip([*inputs, *epilogue.outputs], writer.buffers, strict=True))
@@ -97,7 +110,9 @@ def _accumulate_quantized(
     with tir.loop(0, groups) as g:
         weight_group = tir.bind(first_group + tir.cast(g, "int64"))
         products = _group_products(writer, dot, scheme, shape, buffers, (weight_group, first_row, g))
-        scale = tir.bind(_widen(buffers["weight_scale"], weight_group))
+        scale = _widen(buffers["weight_scale"], weight_group)
+        # Two bytes of activations count in 256ths; a power of two rounds nothing.
+        scale = tir.bind(scale * tir.floats(1.0 / 256.0) if scheme.wide else scale)
         minimum = tir.bind(_widen(buffers["weight_minimum"], weight_group)) if scheme.affine else None
         for m in range(shape.tile):
             total = writer.multiply_add(
@@ -126,13 +141,25 @@ def _group_products(
     for half in range(2):
         sums = tir.registers(shape.tile * tir.LANES, "int32")
         row_half = [(first_row + m) * (shape.inputs // HALF) + g * 2 + half for m in range(shape.tile)]
+        starts = tuple((first_row + m) * shape.inputs + g * GROUP + half * HALF for m in range(shape.tile))
+        block = weight_group * block_bytes(scheme.bits)
         for m in range(shape.tile):
             # u - offset is never formed: the dot starts at -offset · Σ activations instead.
-            start = tirx.const(0, "int32") if scheme.affine else buffers["sum"][row_half[m]] * -scheme.offset
+            start = tirx.const(0, "int32")
+            if not scheme.affine and not scheme.wide:
+                start = buffers["sum"][row_half[m]] * -scheme.offset
             tir.store(sums, tir.splat(start), m * tir.LANES)
-        starts = tuple((first_row + m) * shape.inputs + g * GROUP + half * HALF for m in range(shape.tile))
-        rows = HalfRows(buffers["values"], starts, half)
-        dot.accumulate(scheme.bits, buffers["weights"], weight_group * block_bytes(scheme.bits), rows, sums)
+        dot.accumulate(
+            scheme.bits, buffers["weights"], block, HalfRows(buffers["values"], starts, half), sums
+        )
+        if scheme.wide:
+            for m in range(shape.tile):
+                start = tir.splat(buffers["wide_sum"][row_half[m]] * -scheme.offset)
+                high = op.shift_left(tir.load(sums, m * tir.LANES), tir.splat(tirx.const(8, "int32")))
+                tir.store(sums, high + start, m * tir.LANES)
+            dot.accumulate(
+                scheme.bits, buffers["weights"], block, HalfRows(buffers["low"], starts, half), sums
+            )
         for m in range(shape.tile):
             dots = tir.cast(tir.load(sums, m * tir.LANES), "float32x16")
             scale = tir.splat(buffers["scale"][row_half[m]])

@@ -8,7 +8,7 @@ from forerun.compiler.operations import Linear, LinearSwiGlu, Operation, WeightR
 from forerun.compiler.pack import Packing
 from forerun.compiler.schedules.dots import Dot, VnniDot, WideningDot
 from forerun.compiler.schedules.epilogues import Epilogue, StoreColumns, SwiGlu
-from forerun.compiler.schedules.matmul import MatmulShape, float_matmul, quantized_matmul
+from forerun.compiler.schedules.matmul import MatmulShape, activation_parts, float_matmul, quantized_matmul
 from forerun.compiler.schedules.plan import (
     QUANTIZED_PARTS,
     Argument,
@@ -38,8 +38,7 @@ class _GroupedRule:
             return Decline("the weights are float32")
         if rows[0].inputs % GROUP:
             return Decline(f"{rows[0].inputs} inputs are no multiple of {GROUP}")
-        correction = "scaled_sum" if scheme.affine else "sum"
-        activations: list[Argument] = [Input(0, part) for part in ("values", "scale", correction)]
+        activations: list[Argument] = [Input(0, part) for part in activation_parts(scheme)]
         stack = _stacking(operation)
         packings = [
             Packing("blocks", tuple(r.parts[0] for r in rows), dot=self.dot.name, scheme=scheme, **stack)

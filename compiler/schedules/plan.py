@@ -11,7 +11,8 @@ from forerun.compiler.pack import Packing
 from forerun.compiler.tir import Kernel
 from forerun.targets import Target
 
-QUANTIZED_PARTS = ("values", "scale", "sum", "scaled_sum")
+# In the order of vector_math.QUANTIZED_OUTPUTS.
+QUANTIZED_PARTS = ("values", "low", "scale", "sum", "wide_sum", "scaled_sum")
 
 
 @dataclass(frozen=True)

@@ -39,18 +39,28 @@ def dense(parts: dict[str, np.ndarray]) -> np.ndarray:
     return parts["q"] * scale + minimum
 
 
-def activations(rows: int, inputs: int, quantized: bool, rng: np.random.Generator) -> tuple[dict, np.ndarray]:
-    """Return a tile-padded activation, quantized or not, and the float64 matrix it stands for."""
-    padded = -(-rows // 8) * 8
-    if not quantized:
+def activations(rows: int, inputs: int, scheme: Scheme, rng: np.random.Generator) -> tuple[dict, np.ndarray]:
+    """Return a tile-padded activation in the scheme's form and the float64 matrix it stands for."""
+    padded, wide = -(-rows // 8) * 8, scheme.wide
+    if not scheme.quantized:
         x = placed(rng.standard_normal((padded, inputs)).astype(np.float32))
         return {"values": x}, x[:rows].astype(np.float64)
     q = placed(rng.integers(-127, 128, (padded, inputs)).astype(np.int8))
     scale = placed((rng.random((padded, inputs // 16)) * 0.02).astype(np.float32))
     total = placed(q.reshape(padded, -1, 16).astype(np.int32).sum(axis=2, dtype=np.int32))
     scaled = placed((scale * total).astype(np.float32).reshape(padded, -1, 2).sum(axis=2, dtype=np.float32))
-    parts = {"values": q, "scale": scale, "sum": total, "scaled_sum": scaled}
-    return parts, (q.astype(np.float64) * np.repeat(scale, 16, axis=1))[:rows]
+    low = placed(rng.integers(-128, 128, (padded, inputs)).astype(np.int8) if wide else np.zeros_like(q))
+    both = q.astype(np.int32) * 256 + low
+    wide_sum = placed(both.reshape(padded, -1, 16).sum(axis=2, dtype=np.int32))
+    parts = {
+        "values": q,
+        "low": low,
+        "scale": scale,
+        "sum": total,
+        "wide_sum": wide_sum,
+        "scaled_sum": scaled,
+    }
+    return parts, (both / 256.0 * np.repeat(scale, 16, axis=1))[:rows]
 
 
 def plan_for(target: Target, operation: Linear | LinearSwiGlu, key: str = "matmul") -> Plan:
@@ -105,7 +115,7 @@ def test_any_tile_and_thread_count_gives_the_same_correct_bits(
 ) -> None:
     columns, inputs, rows = int(rng.integers(1, 90)), 32 * int(rng.integers(1, 12)), int(rng.integers(1, 20))
     weights = stored(scheme, columns, inputs, rng) | {"bias": rng.standard_normal(columns).astype(np.float32)}
-    x, floats = activations(rows, inputs, scheme.quantized, rng)
+    x, floats = activations(rows, inputs, scheme, rng)
     start = rng.standard_normal((rows + 1, columns)).astype(np.float32)
     operation = linear(scheme, columns, inputs, add=True, bias=True)
     results = run_all(operation, target, weights, x, rows, start, tmp_path)
@@ -127,7 +137,7 @@ def test_vnni_equals_the_portable_kernel_bit_for_bit(
     if tuned not in RUNNABLE:
         pytest.skip("this machine has no AVX512-VNNI")
     weights = stored(scheme, 50, 192, rng)
-    x, _ = activations(5, 192, True, rng)
+    x, _ = activations(5, 192, scheme, rng)
     start = np.zeros((5, 50), np.float32)
     operation = linear(scheme, 50, 192)
     one = run_all(operation, tuned, weights, x, 5, start, tmp_path / "tuned")[4, 1]
@@ -145,15 +155,14 @@ def test_swiglu_epilogue(target: Target, scheme: Scheme, tmp_path: Path, rng: np
         WeightRows(scheme, tuple(f"{side}.{k}" for k in gate), columns, inputs) for side in ("gate", "up")
     ]
     operation = LinearSwiGlu(sides[0], sides[1], quantized=scheme.quantized)
-    x, floats = activations(rows, inputs, scheme.quantized, rng)
+    x, floats = activations(rows, inputs, scheme, rng)
     plan = plan_for(target, operation, "matmul_swiglu")
     kernels = Kernels(list(plan.kernels.values()), target, tmp_path)
     results = []
     for kernel in plan.kernels.values():
         out = aligned((rows, columns), np.int8 if scheme.quantized else np.float32)
-        extra = [
-            aligned((rows, columns // g), d) for g, d in ((16, np.float32), (16, np.int32), (32, np.float32))
-        ]
+        kinds = ((1, np.int8), (16, np.float32), (16, np.int32), (16, np.int32), (32, np.float32))
+        extra = [aligned((rows, columns // size), dtype) for size, dtype in kinds]
         outputs = [out, *extra] if scheme.quantized else [out]
         kernels.call(kernel.name, *arguments(plan, x, weights, outputs), rows=rows, threads=2)
         results.append(outputs)
@@ -163,8 +172,11 @@ def test_swiglu_epilogue(target: Target, scheme: Scheme, tmp_path: Path, rng: np
     if not scheme.quantized:
         np.testing.assert_allclose(results[0][0], expected, rtol=1e-4, atol=1e-4)
         return
-    values, scale, total, scaled = results[0]
+    values, low, scale, total, wide_total, scaled = results[0]
     assert np.array_equal(total, values.reshape(rows, -1, 16).astype(np.int32).sum(axis=2))
+    both = values.astype(np.int32) * 256 + low
+    assert np.array_equal(wide_total, both.reshape(rows, -1, 16).sum(axis=2))
+    np.testing.assert_allclose(both / 256 * np.repeat(scale, 16, axis=1), expected, rtol=2e-3, atol=2e-4)
     np.testing.assert_allclose(scaled, (scale * total).reshape(rows, -1, 2).sum(axis=2), rtol=1e-5, atol=1e-6)
     # One quantization step is 1/127 of the group's largest value; rounding is off by at most half a step.
     step = np.repeat(np.abs(expected).reshape(rows, -1, 16).max(axis=2) / 127, 16, axis=1)

@@ -11,14 +11,17 @@ import pytest
 from graph_runner import run_graph
 from onnx import helper, numpy_helper
 from onnx.backend.test.case.node import collect_testcases
+from tiny_models import STRUCTURES, VARIANTS, write_folder
 
 from forerun.compiler.graph_program import compile_graph
+from forerun.export import export_model
+from forerun.export.operators import emitted_operators
 from forerun.targets import TARGETS
 
 # The operators that export emits; test_export_emits_only_these keeps this list true.
 OPERATORS = frozenset(
     {
-        *("Add", "Attention", "Cast", "Concat", "DequantizeLinear", "Gather", "Identity", "MatMul", "Mul"),
+        *("Add", "Attention", "Cast", "Constant", "DequantizeLinear", "Gather", "Identity", "MatMul", "Mul"),
         *("RMSNormalization", "Reshape", "RotaryEmbedding", "Sigmoid", "Squeeze", "Transpose", "Unsqueeze"),
     }
 )
@@ -112,3 +115,15 @@ def test_node(case: object, tmp_path: Path) -> None:
             exact = _array(want).astype(np.float64)
             assert got.shape == exact.shape
             np.testing.assert_allclose(got.astype(np.float64), exact, rtol=case.rtol, atol=case.atol)
+
+
+def test_export_emits_only_these(tmp_path: Path) -> None:
+    """Every structure and scheme, and no operator outside the list above, nor one in it without need."""
+    folders = []
+    for variant in STRUCTURES:
+        source = write_folder(tmp_path / f"{variant}-model", seed=1, **VARIANTS[variant])
+        quants = ("f32", "q8", "q4") if variant == "qwen2" else ("f32",)
+        folders += [
+            export_model(source, tmp_path / f"{variant}-{quant}", quant).directory for quant in quants
+        ]
+    assert emitted_operators(folders) == OPERATORS

@@ -38,11 +38,14 @@ def test_rms_norm(target: Target, tmp_path: Path, rng: np.random.Generator) -> N
     kernels.call("plain", x, weight, out, rows=rows, threads=2)
     exact = x / np.sqrt((x.astype(np.float64) ** 2).mean(axis=1, keepdims=True) + epsilon) * weight
     np.testing.assert_allclose(out, exact, rtol=2e-6, atol=1e-7)
-    values = aligned((rows, columns), np.int8)
-    scale, total, scaled = (
-        aligned((rows, n), d) for n, d in ((6, np.float32), (6, np.int32), (3, np.float32))
+    values, low = aligned((rows, columns), np.int8), aligned((rows, columns), np.int8)
+    kinds = ((6, np.float32), (6, np.int32), (6, np.int32), (3, np.float32))
+    scale, total, wide_total, scaled = (aligned((rows, size), dtype) for size, dtype in kinds)
+    kernels.call("q", x, weight, values, low, scale, total, wide_total, scaled, rows=rows)
+    both = values.astype(np.int32) * 256 + low
+    np.testing.assert_allclose(
+        both / 256 * np.repeat(scale, 16, axis=1), exact, rtol=0, atol=np.abs(exact).max() / 2**15
     )
-    kernels.call("q", x, weight, values, scale, total, scaled, rows=rows)
     step = np.abs(exact).reshape(rows, 6, 16).max(axis=2) / 127
     np.testing.assert_allclose(scale, step, rtol=1e-5)
     error = np.abs(values * np.repeat(scale, 16, axis=1) - exact)
