@@ -40,7 +40,7 @@ $(DEMO)/manifest.json: build/demo/export/export.json
 
 demo: $(DEMO)/manifest.json  ## build SmolLM2, answer a prompt, compare drafters with plain decoding
 	$(BIN)/forerun run $(DEMO) -p "Explain in a few sentences why the sky is blue." --max-tokens 96 --stats
-	$(BIN)/forerun bench $(DEMO) --pp 0 --tg 0 --rows 0 --repetitions 1 --drafter lookup --drafter self:layers=28,tokens=2
+	$(BIN)/forerun bench $(DEMO) --pp 0 --tg 0 --rows 0 --repetitions 2 --brief --drafter lookup --drafter self:layers=28,tokens=2
 
 test: .venv/installed  ## run the whole suite
 	$(BIN)/python -m pytest

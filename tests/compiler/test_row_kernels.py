@@ -49,7 +49,8 @@ def test_rms_norm(target: Target, tmp_path: Path, rng: np.random.Generator) -> N
     step = np.abs(exact).reshape(rows, 6, 16).max(axis=2) / 127
     np.testing.assert_allclose(scale, step, rtol=1e-5)
     error = np.abs(values * np.repeat(scale, 16, axis=1) - exact)
-    assert (error <= 0.501 * np.repeat(step, 16, axis=1) + 1e-7).all()
+    # Half a step from the high byte's rounding, and half a 256th from the 16-bit number's.
+    assert (error <= 0.503 * np.repeat(step, 16, axis=1) + 1e-7).all()
     assert not values[2].any()
 
 

@@ -25,6 +25,18 @@ EXAMPLES = (
     "forerun bench BUNDLE --prompts prompts.jsonl --drafter lookup:branches=2 --repetitions 5 --json",
 )
 DEFAULT_ANSWER_TOKENS = 64
+COLUMNS = (
+    "test",
+    "tokens/s",
+    "ms",
+    "accepted",
+    "accept %",
+    "draft ms",
+    "verify ms",
+    "speed-up",
+    "peak MiB",
+)
+BRIEF_COLUMNS = ("test", "tokens/s", "accepted", "speed-up")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +66,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--repetitions", type=int, default=3, metavar="N", help="times each test is run (default 3)"
     )
-    parser.add_argument("--json", action="store_true", help="print a list of rows as JSON instead of a table")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print a list of rows as JSON instead of a table")
+    form.add_argument(
+        "--brief", action="store_true", help="one small table: speed, accepted length, speed-up"
+    )
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -84,7 +100,7 @@ def execute(arguments: argparse.Namespace) -> int:
         print(json.dumps([asdict(row) for row in result], ensure_ascii=False, indent=1))
     else:
         print(title)
-        print_rows(result)
+        print_rows(result, BRIEF_COLUMNS if arguments.brief else COLUMNS)
     return 0
 
 
@@ -120,32 +136,24 @@ def check_rows(counts: tuple[int, ...], max_rows: int) -> None:
         raise OptionError(f"--rows asks for {max(counts)} rows; a call carries at most {limit}")
 
 
-def print_rows(rows: "list[Row]") -> None:
-    """The table: totals, then one for each category."""
-    columns = (
-        "test",
-        "tokens/s",
-        "ms",
-        "accepted",
-        "accept %",
-        "draft ms",
-        "verify ms",
-        "speed-up",
-        "peak MiB",
-    )
+def print_rows(rows: "list[Row]", columns: tuple[str, ...]) -> None:
+    """The table: totals, then, unless brief, one for each category."""
     for category in dict.fromkeys(row.category for row in rows):
         if category is not None:
+            if columns == BRIEF_COLUMNS:
+                continue
             print(f"category: {category}")
-        print_table(make_table(columns, [cells(row) for row in rows if row.category == category]))
+        chosen = [cells(row) for row in rows if row.category == category]
+        print_table(make_table(columns, [[row[name] for name in columns] for row in chosen]))
     if any(row.same_ids is False for row in rows):
         print("warning: a drafter gave other ids than plain decoding")
 
 
-def cells(row: "Row") -> list[str]:
-    """One row of the table as text."""
+def cells(row: "Row") -> dict[str, str]:
+    """One row of the table as text, by column."""
     percent: Any = None if row.acceptance_rate is None else 100 * row.acceptance_rate
     speed = "–" if row.tokens_per_s is None else f"{row.tokens_per_s:.1f} ± {number(row.tokens_per_s_std)}"
-    return [
+    texts = (
         row.test,
         speed,
         number(row.ms, 2),
@@ -155,4 +163,5 @@ def cells(row: "Row") -> list[str]:
         number(row.verify_ms, 2),
         number(row.speedup, 2) + ("" if row.speedup is None else "x"),
         number(row.peak_rss_bytes / 2**20, 0),
-    ]
+    )
+    return dict(zip(COLUMNS, texts, strict=True))
