@@ -16,6 +16,8 @@ from forerun.compiler.graph import Dimension
 from forerun.errors import CompileError
 
 EXPORT_VERSION = 1
+_SETTINGS = ("name", "family", "quant", "config", "tokenizer", "source")
+_SIZES = ("layers", "hidden_size", "heads", "kv_heads", "head_dim", "vocabulary_size", "context_length")
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,12 @@ class Export:
 
     def load(self, name: str) -> np.ndarray:
         """Return an initializer's data, 4-bit integers widened to one a byte."""
-        array = numpy_helper.to_array(self._initializers[name], base_dir=str(self.directory))
+        try:
+            array = numpy_helper.to_array(self._initializers[name], base_dir=str(self.directory))
+        except Exception as error:  # onnx raises several kinds for a missing or truncated data file
+            raise CompileError(
+                f"{self.directory}: the data of {name} cannot be read: {error}; run `forerun export` again"
+            ) from error
         if array.dtype.name in ("int4", "uint4"):
             array = array.astype("uint8" if array.dtype.name == "uint4" else "int8")
         return np.asarray(array)
@@ -80,6 +87,10 @@ def open_export(directory: Path) -> Export:
             f"{settings_path} is version {settings.get('version')!r} of {settings.get('format')!r}; this "
             f"compiler reads version {EXPORT_VERSION} of 'forerun-export': run `forerun export` again"
         )
+    missing = [key for key in _SETTINGS if key not in settings]
+    missing += [key for key in _SIZES if not isinstance(settings.get("config", {}).get(key), int)]
+    if missing:
+        raise CompileError(f"{settings_path} lacks {', '.join(missing)}; run `forerun export` again")
     functions = {function.name: function for function in model.functions}
     inputs = {value.name: value for value in model.graph.input}
     return Export(

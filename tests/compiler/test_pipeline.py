@@ -147,6 +147,13 @@ def test_errors_leave_nothing_behind(exported: Callable[[str, str], Path], tmp_p
     shutil.copytree(export, old)
     settings = json.loads((old / "export.json").read_text())
     (old / "export.json").write_text(json.dumps({**settings, "version": 99}))
+    partial = tmp_path / "partial"
+    shutil.copytree(export, partial)
+    config = {key: value for key, value in settings["config"].items() if key != "layers"}
+    (partial / "export.json").write_text(json.dumps({**settings, "config": config}))
+    cut = tmp_path / "cut"
+    shutil.copytree(export, cut)
+    (cut / "model.onnx.data").write_bytes((export / "model.onnx.data").read_bytes()[:5000])
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "thesis.txt").write_text("keep me")
@@ -156,6 +163,8 @@ def test_errors_leave_nothing_behind(exported: Callable[[str, str], Path], tmp_p
         (CompileError, "is no export", tmp_path / "nowhere", tmp_path / "b", {}),
         (CompileError, "damaged", broken, tmp_path / "b", {}),
         (CompileError, "version 99", old, tmp_path / "b", {}),
+        (CompileError, "lacks layers", partial, tmp_path / "b", {}),
+        (CompileError, "cannot be read", cut, tmp_path / "b", {}),
         (TargetError, "known targets", export, tmp_path / "b", {"target": "z80"}),
         (OptionError, "f16, f32", export, tmp_path / "b", {"kv": "f8"}),
         (OutputError, "did not write", export, foreign, {}),

@@ -72,7 +72,7 @@ def _check(model: Model, drafter: str, settings: dict[str, float], threads: int)
         "lookup",
         "lookup:min_ngram=1,branches=3",
         "self:layers=24,tokens=2",
-        "self:skip=a27+f27+a28+f28",
+        "self:skip=a27+f27+a28+f28,tokens=2",
         "adversary",
     ),
 )
