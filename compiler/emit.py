@@ -6,6 +6,8 @@ weight offsets. Nothing here decides anything: the plans, the arena and the offs
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -58,19 +60,32 @@ def c_type(parameter: Parameter) -> str:
     return f"{'' if parameter.written else 'const '}{C_TYPES[parameter.dtype]} *"
 
 
+def wrapped(line: str, indent: str = "") -> list[str]:
+    """Break a long C line after commas, a comment at any space; what follows is indented by four more."""
+    comment = line.startswith("/*")
+    kept = line if comment else re.sub("(?<!,) ", "\0", line)
+    wrapper = textwrap.TextWrapper(110, initial_indent=indent, subsequent_indent=indent + "    ")
+    wrapper.break_long_words = wrapper.break_on_hyphens = False
+    return [piece.replace("\0", " ") for piece in wrapper.wrap(kept)]
+
+
+def _parameters(kernel: Kernel) -> str:
+    types = [f"{c_type(parameter)}{parameter.name}" for parameter in kernel.parameters]
+    return ", ".join([*types, "int32_t rows", "int32_t tid", "int32_t nthreads"])
+
+
 def kernel_declaration(kernel: Kernel) -> str:
     """Return the C prototype of a kernel."""
-    types = [f"{c_type(parameter)}{parameter.name}" for parameter in kernel.parameters]
-    return f"extern void {kernel.name}({', '.join([*types, 'int32_t rows', 'int32_t tid', 'int32_t nthreads'])});"
+    return "\n".join(wrapped(f"extern void {kernel.name}({_parameters(kernel)});"))
 
 
 def kernel_table(name: str, kernels: Mapping[int, Kernel]) -> str:
-    """Return the C array of a matmul's kernels, indexed by tile rows."""
-    first = next(iter(kernels.values()))
-    types = [c_type(parameter).strip() for parameter in first.parameters]
-    signature = ", ".join([*types, "int32_t", "int32_t", "int32_t"])
-    entries = ", ".join(["0", *(kernels[tile].name for tile in sorted(kernels))])
-    return f"static void (*const {name}[])({signature}) = {{{entries}}};"
+    """Return the prototypes of a matmul's kernels, which share one type, and their array, indexed by tile rows."""
+    names = [kernels[tile].name for tile in sorted(kernels)]
+    lines = wrapped(f"typedef void {name}_kernel({_parameters(next(iter(kernels.values())))});")
+    lines += wrapped(f"extern {name}_kernel {', '.join(names)};")
+    lines += wrapped(f"static {name}_kernel *const {name}[] = {{0, {', '.join(names)}}};")
+    return "\n".join(lines) + "\n"
 
 
 def table_name(kernels: Mapping[int, Kernel]) -> str:
@@ -81,7 +96,9 @@ def table_name(kernels: Mapping[int, Kernel]) -> str:
 def module_function(module: Module) -> str:
     """Return the weight table and the C function of one module."""
     name = module.name
-    lines = [f"/* Byte offsets of each layer's packed weights in weights.bin: {_weight_names(module)}. */"]
+    lines = wrapped(
+        f"/* Byte offsets of each layer's packed weights in weights.bin: {_weight_names(module)}. */"
+    )
     width = max(1, len(module.offsets[0]))
     lines.append(f"static const uint64_t {name}_weights[{len(module.offsets)}][{width}] = {{")
     lines += [f"  {{{', '.join(map(str, row)) or '0'}}}," for row in module.offsets]
@@ -89,7 +106,8 @@ def module_function(module: Module) -> str:
     lines.append(
         f"static void {name}(const forerun_call *call, int32_t index, int32_t layer, int32_t tid) {{"
     )
-    lines += ["  " + line if line else "" for line in _body(module)]
+    for line in _body(module):
+        lines += wrapped(line, "  ")
     lines += ["}", ""]
     return "\n".join(lines)
 
@@ -132,7 +150,6 @@ def _alone(module: Module, node: Node, choice: Choice) -> bool:
 
 def _pointers(module: Module) -> list[str]:
     lines = []
-    numbers = {value: i for i, value in enumerate(module.arena.buffers)}
     alone = {
         node.output
         for node, choice in zip(module.graph.nodes, module.choices, strict=True)
@@ -141,14 +158,13 @@ def _pointers(module: Module) -> list[str]:
     for value, parts in module.arena.buffers.items():
         base = "(alone ? own : arena)" if value in alone else "arena"
         for part, buffer in parts.items():
-            pointer = f"{buffer.ctype} *const {_variable(value, part, numbers)}"
+            pointer = f"{buffer.ctype} *const {_variable(value, part)}"
             lines.append(f"{pointer} = ({buffer.ctype} *)({base} + {buffer.offset});")
     return lines
 
 
-def _variable(value: Value, part: str, numbers: Mapping[Value, int]) -> str:
-    stem = "".join(c if c.isalnum() else "_" for c in value.name)
-    return f"{stem}{numbers[value]}" if part == "values" else f"{stem}{numbers[value]}_{part}"
+def _variable(value: Value, part: str) -> str:
+    return value.name if part == "values" else f"{value.name}_{part}"
 
 
 def _call(module: Module, node: Node, choice: Choice, first_weight: int) -> list[str]:
@@ -166,12 +182,11 @@ def _call(module: Module, node: Node, choice: Choice, first_weight: int) -> list
 def _argument(
     module: Module, node: Node, choice: Choice, argument: Argument, first_weight: int, ctype: str
 ) -> str:
-    numbers = {value: i for i, value in enumerate(module.arena.buffers)}
     if isinstance(argument, Input | Output):
         value = node.inputs[argument.index] if isinstance(argument, Input) else node.output
         if value in module.roles:
             return module.roles[value]
-        return _variable(value, argument.part, numbers)
+        return _variable(value, argument.part)
     if isinstance(argument, Packed):
         element = choice.plan.weights[argument.index].ctype
         return f"(const {element} *)(call->weights + weight[{first_weight + argument.index}])"

@@ -167,6 +167,7 @@ def _module(
         last = graph.producer(graph.outputs[0])
         if last is None or last.op != "linear" or not last.detail.add:
             raise CompileError(f"{name}: the result must be the residual stream plus a projection")
+    name_values(graph, roles)
     in_arena = {
         value: bool(getattr(node.detail, "quantized", False))
         for node in graph.nodes
@@ -177,6 +178,29 @@ def _module(
     return emit.Module(
         snake, graph, choices, memory.plan_arena(graph, in_arena, MAX_ROWS), roles, offsets, layers
     )
+
+
+# What the results of operations are called in program.c.
+_RESULTS = {
+    "norm": "normed",
+    "quantize": "quantized",
+    "linear": "projected",
+    "linear_swiglu": "gated",
+    "swiglu": "gated",
+    "rope_store": "queries",
+    "cached_attention": "attended",
+}
+
+
+def name_values(graph: Graph, roles: Mapping[Value, str]) -> None:
+    """Call values after what made them, numbered where there are several of a kind."""
+    seen: dict[str, int] = {}
+    for value in dict.fromkeys(value for node in graph.nodes for value in node.outputs if value not in roles):
+        maker = graph.producer(value)
+        assert maker is not None
+        stem = _RESULTS.get(maker.op, "value")
+        seen[stem] = seen.get(stem, 0) + 1
+        value.name = stem if seen[stem] == 1 else f"{stem}{seen[stem]}"
 
 
 def assemble(

@@ -43,6 +43,12 @@ class Decoder:
         return [self.embed, *self.attention, *self.feed_forward, self.head]
 
     @property
+    def single_kernels(self) -> dict[str, Kernel]:
+        """The kernels that take any number of rows, by name."""
+        plans = [choice.plan for module in self.modules for choice in module.choices]
+        return {plan.kernels[0].name: plan.kernels[0] for plan in plans if 0 in plan.kernels}
+
+    @property
     def kernels(self) -> dict[str, Kernel]:
         """Every kernel by name; modules share those that are the same."""
         plans = [choice.plan for module in self.modules for choice in module.choices]
@@ -63,7 +69,6 @@ $declarations
 
 /* Matmul kernels by rows in a tile. */
 $tables
-
 /* Thread-private scratch: a copy of row-wise results, then gathered keys, then attention scores. */
 #define TAIL_OFFSET $tail_offset
 #define SCORES_OFFSET $scores_offset
@@ -132,7 +137,7 @@ def program_source(decoder: Decoder) -> str:
     }
     return _FILE.substitute(
         sizes,
-        declarations="\n".join(kernel_declaration(kernel) for kernel in decoder.kernels.values()),
+        declarations="\n".join(kernel_declaration(kernel) for kernel in decoder.single_kernels.values()),
         tables="\n".join(tables.values()),
         tail_offset=tail_offset,
         scores_offset=tail_offset + aligned(decoder.tail_bytes),

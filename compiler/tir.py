@@ -205,6 +205,14 @@ def bind(value: Expr) -> tirx.Var:
     return builder.Bind(value)
 
 
+def prefetch(buffer: tirx.Buffer, index: Expr) -> None:
+    """Ask for the cache line at `index` for reading; an address past the end is harmless."""
+    zero, keep, data = (tirx.const(value, "int32") for value in (0, 3, 1))
+    builder.evaluate(
+        op.call_llvm_intrin("void", "llvm.prefetch", op.address_of(buffer[index]), zero, keep, data)
+    )
+
+
 def registers(count: int, dtype: str = "float32") -> tirx.Buffer:
     """Return a small array that LLVM keeps in registers when its indices are constants."""
     return builder.alloc_buffer((count,), dtype)

@@ -21,6 +21,7 @@ class Target:
         rules: for each fused operation, the names of the schedule rules to try, best first.
         weight_layout: the dot whose layout of quantized weights matmuls and the embedding share.
         tile_rows: most rows one pass over the weights keeps in registers.
+        prefetch_bytes: how far ahead of their use weights are asked for; 0 leaves it to the hardware.
         bit_exact: the result of a row does not depend on the other rows of the call, the tree or the threads.
     """
 
@@ -33,4 +34,5 @@ class Target:
     rules: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     weight_layout: str = "widening"
     tile_rows: int = 8
+    prefetch_bytes: int = 0
     bit_exact: bool = True

@@ -34,6 +34,8 @@ VNNI_512 = Target(
         "matmul_swiglu": ("matmul_vnni", "matmul_grouped", "matmul_float"),
     },
     weight_layout="vnni",
+    # Of 1, 4 and 16 KiB: calls of 1 to 8 rows took 0.6 to 0.7 of their time without, the latter two alike.
+    prefetch_bytes=8192,
 )
 
 AVX2 = Target(

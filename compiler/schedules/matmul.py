@@ -24,11 +24,15 @@ from forerun.compiler.vector_math import GROUP, HALF, QUANTIZED_OUTPUTS
 
 @dataclass(frozen=True)
 class MatmulShape:
-    """W is [columns, inputs]; a kernel of this shape handles `tile` rows per pass over a weight unit."""
+    """W is [columns, inputs]; a kernel of this shape handles `tile` rows per pass over a weight unit.
+
+    `prefetch_bytes` is how far ahead of their use quantized weights are asked for, 0 = leave it to the hardware.
+    """
 
     columns: int
     inputs: int
     tile: int
+    prefetch_bytes: int = 0
 
     @property
     def blocks(self) -> int:
@@ -109,6 +113,9 @@ def _accumulate_quantized(
         tir.store(totals, tir.floats(0.0), m * tir.LANES)
     with tir.loop(0, groups) as g:
         weight_group = tir.bind(first_group + tir.cast(g, "int64"))
+        for line in range(0, block_bytes(scheme.bits) if shape.prefetch_bytes else 0, 64):
+            ahead = shape.prefetch_bytes + line
+            tir.prefetch(buffers["weights"], weight_group * block_bytes(scheme.bits) + ahead)
         products = _group_products(writer, dot, scheme, shape, buffers, (weight_group, first_row, g))
         scale = _widen(buffers["weight_scale"], weight_group)
         # Two bytes of activations count in 256ths; a power of two rounds nothing.

@@ -124,8 +124,10 @@ def plan_tiles(
     arguments += [Output(part) for part in QUANTIZED_PARTS] if quantized else [Output()]
     name = f"linear_{scheme}_{columns}x{inputs}{suffix}"
     tiles = range(1, settings.target.tile_rows + 1)
+    ahead = settings.target.prefetch_bytes
     kernels = {
-        tile: build(f"{name}_rows{tile}", MatmulShape(columns, inputs, tile), epilogue) for tile in tiles
+        tile: build(f"{name}_rows{tile}", MatmulShape(columns, inputs, tile, ahead), epilogue)
+        for tile in tiles
     }
     return Plan(kernels, tuple(packings), tuple(arguments))
 
