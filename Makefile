@@ -43,7 +43,7 @@ demo: $(DEMO)/manifest.json  ## build SmolLM2, answer a prompt, compare drafters
 	$(BIN)/forerun bench $(DEMO) --pp 0 --tg 0 --rows 0 --repetitions 2 --brief --drafter lookup --drafter self:layers=28,tokens=2
 
 test: .venv/installed  ## run the whole suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/installed  ## ruff, mypy, clang-format
 	$(BIN)/ruff check .

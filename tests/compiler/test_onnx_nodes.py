@@ -11,7 +11,7 @@ import pytest
 from graph_runner import run_graph
 from onnx import helper, numpy_helper
 from onnx.backend.test.case.node import collect_testcases
-from tiny_models import STRUCTURES, VARIANTS, write_folder
+from tiny_models import VARIANTS, write_folder
 
 from forerun.compiler.graph_program import compile_graph
 from forerun.export import export_model
@@ -118,11 +118,11 @@ def test_node(case: object, tmp_path: Path) -> None:
 
 
 def test_export_emits_only_these(tmp_path: Path) -> None:
-    """Every structure and scheme, and no operator outside the list above, nor one in it without need."""
+    """Biases, head norms, tied and untied, float and quantized: the list above, no more and no less."""
     folders = []
-    for variant in STRUCTURES:
+    for variant in ("llama-biased", "qwen2", "qwen3"):
         source = write_folder(tmp_path / f"{variant}-model", seed=1, **VARIANTS[variant])
-        quants = ("f32", "q8", "q4") if variant == "qwen2" else ("f32",)
+        quants = ("f32", "q4") if variant == "qwen2" else ("f32",)
         folders += [
             export_model(source, tmp_path / f"{variant}-{quant}", quant).directory for quant in quants
         ]

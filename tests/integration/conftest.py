@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,15 @@ def code_digest() -> str:
     return state.hexdigest()[:16]
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Let one test process at a time make things in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture(scope="session")
 def exported() -> Callable[[str], Path]:
     """A function quant → export directory of SmolLM2."""
@@ -35,8 +46,9 @@ def exported() -> Callable[[str], Path]:
 
     def make(quant: str) -> Path:
         directory = folder / f"export-{quant}"
-        if not (directory / "export.json").exists():
-            export_model(SMOLLM2, directory, quant)
+        with locked(folder):
+            if not (directory / "export.json").exists():
+                export_model(SMOLLM2, directory, quant)
         return directory
 
     return make
@@ -49,8 +61,9 @@ def compiled(exported: Callable[[str], Path]) -> Callable[..., Path]:
     def make(quant: str, target: str | None = None, kv: str = "f16") -> Path:
         export = exported(quant)
         bundle = export.parent / f"{quant}-{target or 'native'}-{kv}"
-        if not (bundle / "manifest.json").exists():
-            compile_export(export, bundle, target, kv=kv)
+        with locked(export.parent):
+            if not (bundle / "manifest.json").exists():
+                compile_export(export, bundle, target, kv=kv)
         return bundle
 
     return make
