@@ -104,6 +104,8 @@ class Model:
 
     def _encode_text(self, text: str, raw: bool) -> list[int]:
         if not raw and self.language.chat_template is not None:
+            if not text.strip():
+                return []  # the template would make a prompt of nothing, which nobody means
             return self._encode_messages([{"role": "user", "content": text}])
         token_ids = self.language.tokenizer.encode(text)
         if token_ids and self.language.bos_token_id is not None:

@@ -139,6 +139,7 @@ def test_prompts_that_are_not_utf8_are_refused(
 
 def test_an_empty_prompt_is_refused_and_no_tokens_are_an_empty_answer(forerun: Forerun, bundle: str) -> None:
     check_error(forerun("run", bundle, "-p", "", "--raw"), "prompt is empty")
+    check_error(forerun("run", bundle, "-p", " \n"), "prompt is empty")
     done = forerun("run", bundle, "-p", "Hi", "--max-tokens", "0", "--json")
     found = json.loads(done.out)
     assert (done.code, found["ids"], found["text"], found["finish_reason"]) == (0, [], "", "length")
