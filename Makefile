@@ -42,8 +42,10 @@ demo: $(DEMO)/manifest.json  ## build SmolLM2, answer a prompt, compare drafters
 	$(BIN)/forerun run $(DEMO) -p "Explain in a few sentences why the sky is blue." --max-tokens 96 --stats
 	$(BIN)/forerun bench $(DEMO) --pp 0 --tg 0 --rows 0 --repetitions 2 --brief --drafter lookup --drafter self:layers=28,tokens=2
 
+# SmolLM2's tests use both cores themselves; the others run two files at a time.
 test: .venv/installed  ## run the whole suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/integration
+	$(BIN)/python -m pytest tests/integration
 
 lint: .venv/installed  ## ruff, mypy, clang-format
 	$(BIN)/ruff check .

@@ -15,8 +15,3 @@ def rng() -> np.random.Generator:
     seed = int(np.random.SeedSequence().entropy) % 2**32
     print(f"seed {seed}")
     return np.random.default_rng(seed)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, so that two workers end at about the same time."""
-    items.sort(key=lambda item: "integration" not in item.path.parts)
