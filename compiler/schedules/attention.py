@@ -185,12 +185,10 @@ def _exponentiate(work: _Work, largest: tirx.Buffer) -> tirx.Buffer:
     for g in range(work.together):
         tir.store(sums, tir.floats(0.0), g * tir.LANES)
     with tir.loop(0, blocks) as block:
-        inside = tir.ramp(block * tir.LANES) < tir.splat(work.length)
         for g in range(work.together):
             place = tir.bind(_score_start(work, g) + tir.cast(block * tir.LANES, "int64"))
+            # A masked score gives 1e-38, which is lost beside the largest one's 1.
             power = exp(work.writer, tir.load(scores, place) - tir.splat(largest[g]))
-            # e^(masked - largest) is tiny but not zero after the clamp in exp.
-            power = tir.bind(tirx.Select(inside, power, tir.floats(0.0)))
             tir.store(scores, power, place)
             tir.store(sums, tir.load(sums, g * tir.LANES) + power, g * tir.LANES)
     for g in range(work.together):
