@@ -1,11 +1,12 @@
 """The way of one token, top to bottom: propose → stage → forward → accept → commit → observe.
 
 One loop for every drafter, shape, acceptance rule and exit policy; plain decoding is the drafter that
-proposes nothing. The cache holds the committed rows. The token drawn last is not among them: it is the root
+proposes nothing. Steps yield the forwards they need (`request.py`), so that many answers can share them. The
+cache holds the committed rows. The token drawn last is not among them: it is the root
 of the next tree.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,9 +21,11 @@ from forerun.runtime.protocol import (
     Drafter,
     ExitPolicy,
     Observation,
+    Result,
     SessionLike,
     draw,
 )
+from forerun.runtime.request import Asking, Events, Request, drive
 from forerun.runtime.settings import Sampling
 from forerun.runtime.stats import Stats
 from forerun.runtime.verify import Verified, stage_draft, verify
@@ -55,25 +58,38 @@ class Run:
 def generate(run: Run, output: Output) -> Iterator[str]:
     """Generate into `output` until it has a finish reason; the iterator yields text as it becomes certain.
 
+    Raises what `start` raises, before it returns.
+    """
+    return drive(run.session, start(run, output))
+
+
+def start(run: Run, output: Output) -> Events:
+    """An answer whose requests the caller runs.
+
     Raises, before it returns, `ContextFullError` if the prompt alone does not fit the cache and `OptionError`
     for options of a drafter or exit policy that this model cannot have.
     """
     run.exits.points(run.session.config.layers)
     run.drafter.begin(run.session.config)
-    if len(run.token_ids) > run.session.capacity:
-        raise ContextFullError(
-            f"the prompt has {len(run.token_ids)} tokens, the context holds {run.session.capacity};"
-            " shorten the prompt or load the model with a larger context"
-        )
+    check_prompt_fits(len(run.token_ids), run.session.capacity)
     return decode(run, output)
 
 
-def decode(run: Run, output: Output) -> Iterator[str]:
+def check_prompt_fits(prompt_tokens: int, capacity: int, what: str = "the prompt") -> None:
+    """Raise `ContextFullError` for a prompt longer than a sequence."""
+    if prompt_tokens > capacity:
+        raise ContextFullError(
+            f"{what} has {prompt_tokens} tokens, the context holds {capacity};"
+            " shorten the prompt or load the model with a larger context"
+        )
+
+
+def decode(run: Run, output: Output) -> Events:
     """The loop: the prompt, then one verify call after the other."""
     if output.remaining == 0:
         output.finish("length")
         return
-    first_token = prefill(run)
+    first_token = yield from prefill(run)
     if first_token is None:
         output.finish("cancelled")
         return
@@ -86,13 +102,14 @@ def decode(run: Run, output: Output) -> Iterator[str]:
         elif run.session.length(run.sequence) >= run.session.capacity:
             yield output.finish("context_full")
         else:
-            yield decode_step(run, output)
+            yield (yield from decode_step(run, output))
 
 
-def prefill(run: Run) -> int | None:
+def prefill(run: Run) -> Generator[Request | str, Result, int | None]:
     """Run the prompt's rows that are not in the cache, `max_rows` at a time, and draw the first token.
 
-    Returns None when cancelled between two pieces; the pieces run so far stay in the cache.
+    Returns None when cancelled between two pieces; the pieces run so far stay in the cache. Each piece is a
+    step: an empty text follows it.
     """
     session, sequence = run.session, run.sequence
     total = len(run.token_ids)
@@ -105,21 +122,23 @@ def prefill(run: Run) -> int | None:
             return None
         with run.stats.timed("prefill"):
             stop = min(start + session.config.max_rows, total)
-            first_token = prefill_piece(run, start, stop)
+            first_token = yield from prefill_piece(run, start, stop)
             start = stop
         if run.on_prefill is not None:
             run.on_prefill(start, total)
+        if start < total:
+            yield ""
     return first_token
 
 
-def prefill_piece(run: Run, start: int, stop: int) -> int | None:
+def prefill_piece(run: Run, start: int, stop: int) -> Asking[int | None]:
     """Run and commit the prompt's rows `start` … `stop`-1; draws the next token if they end the prompt."""
     session, sequence, taps = run.session, run.sequence, run.drafter.taps
     token_ids = tuple(run.token_ids[start:stop])
     staged = session.stage(sequence, token_ids)
     is_last = stop == len(run.token_ids)
     wanted = (len(token_ids) - 1,) if is_last else ()
-    result = session.forward([(sequence, row) for row in staged], logits=wanted, taps=taps)
+    result = yield Request([(sequence, row) for row in staged], logits=wanted, taps=taps)
     token = draw(session, result.logits[0], run.sampling, stop) if is_last else None
     kept_taps = {layer: result.taps[layer].copy() for layer in taps}
     session.commit(sequence, staged)
@@ -127,14 +146,14 @@ def prefill_piece(run: Run, start: int, stop: int) -> int | None:
     return token
 
 
-def decode_step(run: Run, output: Output) -> str:
+def decode_step(run: Run, output: Output) -> Asking[str]:
     """One verify call: from the last drawn token to the tokens that follow it; returns their text."""
     with run.stats.timed("draft"):
         draft = propose(run, output.remaining)
     with run.stats.timed("verify"):
         stage_draft(run.session, run.sequence, draft)
         start = run.session.length(run.sequence)
-        verified = verify(run.session, run.sequence, draft, run.exits, run.drafter.taps, start)
+        verified = yield from verify(run.session, run.sequence, draft, run.exits, run.drafter.taps, start)
     with run.stats.timed("commit"):
         accepted = accept(run, draft, verified)
         taken = output.take(accepted.token_ids)

@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import TracebackType
 
-from forerun.runtime.generate import Run, generate
+from forerun.runtime.generate import Run, start
 from forerun.runtime.output import FinishReason, Output
+from forerun.runtime.protocol import Result, SessionLike
+from forerun.runtime.request import Request, drive
 from forerun.runtime.stats import Stats
 
 
@@ -29,7 +31,8 @@ class Generation:
         self._released = False
         self._cancel = threading.Event()
         self.prompt_ids = tuple(run.token_ids)
-        self._pieces = generate(replace(run, cancelled=self._cancel.is_set), output)
+        self._events = start(replace(run, cancelled=self._cancel.is_set), output)
+        self._pieces = drive(run.session, self._events)
 
     @property
     def ids(self) -> list[int]:
@@ -50,6 +53,11 @@ class Generation:
     def finish_reason(self) -> FinishReason | None:
         """Why the answer ended, None while it goes on."""
         return self._output.finish_reason
+
+    @property
+    def session(self) -> SessionLike:
+        """The session it runs in."""
+        return self._run.session
 
     def cancel(self) -> None:
         """Ask the answer to end before its next step; may be called from any thread or a signal handler."""
@@ -91,6 +99,23 @@ class Generation:
             self._end(sound=False)
             raise
         return text
+
+    def advance(self, outcome: Result | Exception | None = None) -> Request | str | None:
+        """For a batch, which holds the session's lock: on to the next request or text, None at the end.
+
+        `outcome` is what became of the request before, None after a text. The sequence is free after the end
+        and after a failure, which is raised.
+        """
+        try:
+            if isinstance(outcome, Exception):
+                return self._events.throw(outcome)
+            return self._events.send(outcome)
+        except StopIteration:
+            self._end(sound=True)
+            return None
+        except BaseException:
+            self._end(sound=False)
+            raise
 
     def __enter__(self) -> "Generation":
         return self

@@ -6,14 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-from forerun.errors import OptionError, RuntimeFailure
+from forerun.errors import OptionError, RuntimeFailure, SequencesBusyError
 from forerun.runtime.acceptance import ACCEPTANCE
+from forerun.runtime.batch import Batch, OnText, check_drafters, check_prompts
 from forerun.runtime.bundle import read_bundle
 from forerun.runtime.chat import Message
 from forerun.runtime.drafters import DRAFTERS
 from forerun.runtime.exits import EXITS
-from forerun.runtime.generate import Run
+from forerun.runtime.generate import Run, check_prompt_fits
 from forerun.runtime.generation import Generation
 from forerun.runtime.language import Language, read_language
 from forerun.runtime.output import Output
@@ -174,6 +176,35 @@ class Model:
             self._give_back(slot, run, sound=True)
             raise
 
+    def generate_batch(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        on_text: OnText | None = None,
+        drafter: str | Sequence[Drafter] = "none",
+        raw: bool = False,
+        **options: Any,
+    ) -> list[Generation]:
+        """Answer all prompts together and return the answers in the order of the prompts.
+
+        As many run at a time as the model has sequences free, the others follow as those end. Ids are those
+        of `generate` for each prompt alone, and `options` are its options; drafters given as objects come as
+        a list, one for each prompt. `on_text(index, piece)` is called as text becomes certain and may return
+        False to cancel that answer. Raises like `generate`, before anything runs; `BatchError`, at the end,
+        if answers failed.
+        """
+        check_prompts(prompts)
+        token_ids = [self.encode_prompt(prompt, raw) for prompt in prompts]
+        for index, ids in enumerate(token_ids):
+            check_prompt_fits(len(ids), self.context_length, f"prompt {index}")
+        drafters = [drafter] * len(prompts) if isinstance(drafter, str) else drafter
+        check_drafters(drafters, len(prompts))
+
+        def start(index: int) -> Generation:
+            return self.generate(token_ids[index], drafter=drafters[index], **options)
+
+        return Batch(len(prompts), start, self._lock).complete(on_text)
+
     def close(self) -> None:
         """Free the session and the program. Answers under way cannot go on."""
         if self._session is not None:
@@ -213,7 +244,7 @@ class Model:
         with self._lock:
             free = [slot for slot in self._slots if not slot.is_busy]
             if not free:
-                raise OptionError(
+                raise SequencesBusyError(
                     f"all {self._sequences} sequences have an answer under way; finish or close one,"
                     " or load the model with more sequences"
                 )

@@ -17,7 +17,11 @@ from forerun.runtime.tree import Tree
 
 @dataclass
 class Stats:
-    """Counters of one generation; times in milliseconds. Phases that did not run are 0."""
+    """Counters of one generation; times in milliseconds. Phases that did not run are 0.
+
+    A forward that several answers share counts in full for each. `waited_ms` is the time that an answer in a
+    batch, in the middle of a step, had to wait for the work of others; it is part of no phase.
+    """
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -32,6 +36,7 @@ class Stats:
     drafted_per_position: list[int] = field(default_factory=list)
     accepted_per_position: list[int] = field(default_factory=list)
     exits_per_layer: dict[int, int] = field(default_factory=dict)
+    waited_ms: float = 0.0
 
     @property
     def decode_ms(self) -> float:
@@ -77,13 +82,14 @@ class Stats:
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
-        """Add the time of the body to `<phase>_ms`, whether it succeeds or not."""
-        start = time.perf_counter()
+        """Add the time of the body, less what it waited, to `<phase>_ms`, whether it succeeds or not."""
+        start, waited_ms = time.perf_counter(), self.waited_ms
         try:
             yield
         finally:
+            elapsed_ms = 1000 * (time.perf_counter() - start) - (self.waited_ms - waited_ms)
             name = f"{phase}_ms"
-            setattr(self, name, getattr(self, name) + 1000 * (time.perf_counter() - start))
+            setattr(self, name, getattr(self, name) + elapsed_ms)
 
     def to_dict(self) -> dict[str, Any]:
         """All counters and the derived numbers, ready for JSON."""
@@ -96,6 +102,7 @@ class Stats:
             "verify_ms": self.verify_ms,
             "commit_ms": self.commit_ms,
             "decode_ms": self.decode_ms,
+            "waited_ms": self.waited_ms,
             "tokens_per_s": self.tokens_per_s,
             "prefill_tokens_per_s": self.prefill_tokens_per_s,
             "verify_calls": self.verify_calls,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from forerun.runtime.protocol import Draft, Evidence, ExitPolicy, Result, SessionLike
-from forerun.runtime.session import full_steps
+from forerun.runtime.request import Asking, Part, Request
 from forerun.runtime.tree import Tree
 
 
@@ -34,9 +34,9 @@ def verify(
     sequence: int,
     draft: Draft,
     exits: ExitPolicy,
-    taps: Sequence[int] = (),
+    taps: tuple[int, ...] = (),
     committed: int = 0,
-) -> Verified:
+) -> Asking[Verified]:
     """Run the staged rows of `draft` to the end, or to where the exit policy lets each of them leave.
 
     `committed` is the length of the sequence: the position of the root.
@@ -48,30 +48,29 @@ def verify(
     layers = session.config.layers
     points = exits.points(layers)
     if not points:
-        return _verify_full(session, sequence, order, taps)
+        return (yield from _verify_full(sequence, order, taps))
     verified = Verified([np.empty(0)] * rows, [None] * rows)
     passed = 0
     for layer in points:
         wanted = tuple(tap for tap in taps if passed <= tap <= layer)
-        result = _run(
-            session, sequence, draft.tree, order, 2 * (layer + 1), wanted + _extra(exits, layer, wanted)
-        )
+        extra = _extra(exits, layer, wanted)
+        result = yield from _run(sequence, draft.tree, order, 2 * (layer + 1), wanted + extra)
         _keep_taps(verified, result, order, wanted)
         order = _let_rows_leave(verified, result, order, exits, layer, committed, draft)
         passed = layer + 1
         if not order:
             return verified
     wanted = tuple(tap for tap in taps if tap >= passed)
-    result = _run(session, sequence, draft.tree, order, 2 * layers, wanted)
+    result = yield from _run(sequence, draft.tree, order, None, wanted)
     _keep_taps(verified, result, order, wanted)
     for index, row in enumerate(order):
         verified.logits[row] = result.logits[index]
     return verified
 
 
-def _verify_full(session: SessionLike, sequence: int, order: list[int], taps: Sequence[int]) -> Verified:
+def _verify_full(sequence: int, order: list[int], taps: tuple[int, ...]) -> Asking[Verified]:
     """All rows through all layers in one call: the path of every run without exits, kept short."""
-    result = session.forward([(sequence, row) for row in order], taps=taps)
+    result = yield Request([(sequence, row) for row in order], taps=taps)
     verified = Verified(list(result.logits), [None] * len(order))
     for index, row in enumerate(order):
         verified.logits[row] = result.logits[index]
@@ -79,23 +78,14 @@ def _verify_full(session: SessionLike, sequence: int, order: list[int], taps: Se
     return verified
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Logits and taps of some rows of a call, in the order of the rows asked for."""
-
-    logits: np.ndarray
-    taps: dict[int, np.ndarray]
-
-
 def _run(
-    session: SessionLike, sequence: int, tree: Tree, order: list[int], sublayers: int, taps: Sequence[int]
-) -> _Part:
-    """Bring the rows of `order` to `sublayers`; their logits and taps there."""
+    sequence: int, tree: Tree, order: list[int], sublayers: int | None, taps: tuple[int, ...]
+) -> Asking[Part]:
+    """Bring the rows of `order` to `sublayers` (None: all of them); their logits and taps there."""
     listed = _close_gaps(tree, order)
     indices = [index for index, row in enumerate(listed) if row in order]
-    steps = full_steps(session.config.layers)[:sublayers]
-    result = session.forward([(sequence, row) for row in listed], steps=steps, logits=indices, taps=taps)
-    return _Part(result.logits, {layer: result.taps[layer][indices] for layer in taps})
+    result = yield Request([(sequence, row) for row in listed], sublayers, indices, taps)
+    return Part(result.logits, {layer: result.taps[layer][indices] for layer in taps})
 
 
 def _close_gaps(tree: Tree, order: list[int]) -> list[int]:
@@ -119,7 +109,7 @@ def _close_gaps(tree: Tree, order: list[int]) -> list[int]:
 
 def _let_rows_leave(
     verified: Verified,
-    result: _Part,
+    result: Part,
     order: list[int],
     exits: ExitPolicy,
     layer: int,

@@ -5,6 +5,9 @@ line prints it as one line and never a traceback; a broken invariant inside fore
 instead.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 
 class ForerunError(Exception):
     """Base of all errors of this package; `str(error)` is the full message.
@@ -45,6 +48,23 @@ class ContextFullError(ForerunError):
 
 class OptionError(ForerunError):
     """An unknown name, an unknown option or a value outside its range; the message lists what is allowed."""
+
+
+class SequencesBusyError(OptionError):
+    """Every sequence of the model has an answer under way."""
+
+
+class BatchError(ForerunError):
+    """Some answers of a batch failed while the others ran to their ends.
+
+    `generations` holds all of them in the order of the prompts, the failed ones as far as they came; `causes`
+    the error of each failed one, by its place.
+    """
+
+    def __init__(self, message: str, generations: Sequence[Any], causes: Mapping[int, Exception]) -> None:
+        super().__init__(message)
+        self.generations = list(generations)
+        self.causes = dict(causes)
 
 
 class OutputError(ForerunError):

@@ -44,9 +44,11 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     folder = tmp_path / "scripted"
     folder.mkdir()
 
-    def load(path: Path, *, target: str | None, threads: int | None, context: int | None) -> model.Model:
+    def load(
+        path: Path, *, target: str | None, threads: int | None, context: int | None, sequences: int = 1
+    ) -> model.Model:
         assert Path(path) == folder
-        return byte_model(folder, ends=False, capacity=context or 600)
+        return byte_model(folder, ends=False, capacity=context or 600, sequences=sequences)
 
     monkeypatch.setattr(model, "load", load)
     return str(folder)

@@ -79,6 +79,35 @@ def test_rows_tests_carry_the_rows_they_say(bundle: str) -> None:
     assert calls == [64, 64, *[16] * ROWS_CALLS]
 
 
+def test_bench_times_sequences_together(forerun: Forerun, bundle: str) -> None:
+    options = ("--pp", "0", "--tg", "8", "--rows", "0", "--drafter", "lookup")
+    rows = bench_rows(forerun, bundle, *options, "--sequences", "4,1,3")
+    overall = [row for row in rows if row["category"] is None]
+    assert [row["test"] for row in overall] == ["tg8", "seq4", "seq1", "seq3", "spec:none", "spec:lookup"]
+    by_name = {str(row["test"]): row for row in overall}
+    assert by_name["seq1"]["speedup"] == 1.0
+    assert by_name["tg8"]["speedup"] is None
+    for name, count in (("seq4", 4), ("seq1", 1), ("seq3", 3)):
+        row = by_name[name]
+        assert float(str(row["speedup"])) > 0
+        # Milliseconds are those of a call, in which every sequence gets a token.
+        assert float(str(row["ms"])) >= 0.99 * 1000 * count / float(str(row["tokens_per_s"]))
+    alone = bench_rows(forerun, bundle, "--pp", "0", "--tg", "0", "--rows", "0", "--sequences", "2")
+    assert [(row["test"], row["speedup"]) for row in alone] == [("seq2", None)]
+    check_error(forerun("bench", bundle, "--sequences", "1,x"), "--sequences", "whole numbers")
+    check_error(forerun("bench", bundle, "--sequences", "1,-4"), "--sequences", "1 or more")
+
+
+def test_sequences_tests_decode_in_shared_calls(bundle: str) -> None:
+    from forerun.cli.measure import time_together
+    from forerun.runtime import model as runtime_model
+
+    with runtime_model.load(Path(bundle), target=None, threads=None, context=None, sequences=3) as model:
+        assert time_together(model, 3, 5) > 0
+        calls = [call.rows for call in model.session.calls]  # type: ignore[attr-defined]
+    assert calls == [3] * 5
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [

@@ -139,8 +139,10 @@ class ScriptedSession:
         if not 1 <= len(rows) <= self.config.max_rows or len(set(rows)) != len(rows):
             raise RuntimeFailure(f"{len(rows)} rows, or one of them twice")
         done_before = [self._sequences[seq].staged[row].done for seq, row in rows]
-        if done_before != sorted(done_before):
-            raise RuntimeFailure("rows must come in the order of their depth")
+        for number in {seq for seq, _ in rows}:
+            own = [done for (seq, _), done in zip(rows, done_before, strict=True) if seq == number]
+            if own != sorted(own):
+                raise RuntimeFailure("rows of a sequence must come in the order of their depth")
         canonical = full_steps(self.config.layers)
         chosen = [canonical.index(step) for step in (canonical if steps is None else steps)]
         self._check_gaps(rows)

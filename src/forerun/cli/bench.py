@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,15 +14,20 @@ from forerun.cli.tables import make_table, number, print_table
 from forerun.errors import OptionError
 
 if TYPE_CHECKING:
-    from forerun.cli.measure import Row
+    from contextlib import AbstractContextManager
+
+    from forerun.cli.measure import Plan, Row
+    from forerun.runtime.model import Model
 
 NAME = "bench"
 HELP = (
-    "measure a bundle: prompt processing, decoding, calls of n rows, and every drafter against plain decoding"
+    "measure a bundle: prompt processing, decoding, calls of n rows, sequences together, and every drafter"
+    " against plain decoding"
 )
 EXAMPLES = (
     "forerun bench BUNDLE",
     "forerun bench BUNDLE --pp 0 --tg 0 --rows 0 --drafter lookup --drafter self:layers=20,tokens=3",
+    "forerun bench BUNDLE --pp 0 --tg 128 --rows 0 --sequences 1,4,16",
     "forerun bench BUNDLE --prompts prompts.jsonl --drafter lookup:branches=2 --repetitions 5 --json",
 )
 DEFAULT_ANSWER_TOKENS = 64
@@ -64,6 +70,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="rows per call; 0 = leave out (default 1,2,4,8,16)",
     )
     parser.add_argument(
+        "--sequences",
+        default="0",
+        metavar="N,…",
+        help="sequences that decode together, such as 1,4,16: tokens/s of all, speed-up over 1;"
+        " 0 = leave out (default)",
+    )
+    parser.add_argument(
         "--repetitions", type=int, default=3, metavar="N", help="times each test is run (default 3)"
     )
     form = parser.add_mutually_exclusive_group()
@@ -75,7 +88,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Measure and print."""
-    rows = parse_rows(arguments.rows)
+    rows = parse_counts("rows", arguments.rows)
+    sequences = parse_counts("sequences", arguments.sequences)
     check_numbers(arguments)
     prompts = load_prompts(arguments.prompts)
     from forerun.cli.measure import Plan, measure
@@ -91,10 +105,12 @@ def execute(arguments: argparse.Namespace) -> int:
         prompts=prompts,
         answer_tokens=arguments.tg or DEFAULT_ANSWER_TOKENS,
         repetitions=arguments.repetitions,
+        sequences=sequences,
     )
     with open_model(arguments) as model, progress_bar("measuring") as report:
         check_rows(rows, model.config.max_rows)
-        result = measure(model, plan, report)
+        with open_for_sequences(arguments, plan, model.context_length) as many:
+            result = measure(model, plan, report, many)
         title = f"{model.name}, {model.threads} threads"
     if arguments.json:
         print(json.dumps([asdict(row) for row in result], ensure_ascii=False, indent=1))
@@ -104,18 +120,29 @@ def execute(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def parse_rows(text: str) -> tuple[int, ...]:
-    """`1,2,4` → (1, 2, 4); `0` → (); raises `OptionError`."""
+def open_for_sequences(
+    arguments: argparse.Namespace, plan: "Plan", context: int
+) -> "AbstractContextManager[Model | None]":
+    """The model once more, with room for all sequences but no more context than their answers need."""
+    if not plan.sequences:
+        return nullcontext()
+    return open_model(arguments, sequences=max(plan.sequences), context=min(context, plan.answer_tokens + 1))
+
+
+def parse_counts(name: str, text: str) -> tuple[int, ...]:
+    """`1,2,4` → (1, 2, 4); `0` → (); raises `OptionError` with the option's name."""
     try:
         counts = tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise OptionError(
-            f"--rows is {text!r}; it must be whole numbers joined by commas, such as 1,2,4"
+            f"--{name} is {text!r}; it must be whole numbers joined by commas, such as 1,2,4"
         ) from error
     if counts == (0,):
         return ()
     if min(counts) < 1:
-        raise OptionError(f"--rows is {text!r}; every number must be 1 or more (0 alone leaves the test out)")
+        raise OptionError(
+            f"--{name} is {text!r}; every number must be 1 or more (0 alone leaves the test out)"
+        )
     return tuple(dict.fromkeys(counts))
 
 

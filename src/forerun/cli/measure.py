@@ -1,4 +1,4 @@
-"""Measuring a model: prompt processing, plain decoding, calls of n rows, and speculation against plain.
+"""Measuring a model: prompt processing, decoding, calls of n rows, many sequences, speculation against plain.
 
 All tests of one repetition run before the next repetition starts, and a drafter answers each prompt right
 after plain decoding did, so that a slow spell of the machine falls on all alike. Speed-ups are ratios within
@@ -7,8 +7,9 @@ a repetition.
 
 import resource
 import sys
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import mean, stdev
 from typing import Any, ClassVar
 
@@ -44,7 +45,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure. `prompt_tokens`, `generated_tokens` and `rows` leave a test out when 0 or empty."""
+    """What to measure. `prompt_tokens`, `generated_tokens`, `rows` and `sequences` leave a test out when 0 or
+    empty.
+    """
 
     prompt_tokens: int
     generated_tokens: int
@@ -53,6 +56,7 @@ class Plan:
     prompts: tuple[Prompt, ...]
     answer_tokens: int
     repetitions: int
+    sequences: tuple[int, ...] = ()
 
 
 @dataclass
@@ -91,11 +95,13 @@ SpeculationSums = dict[tuple[str, str | None], list[Sums]]
 
 @dataclass
 class Samples:
-    """What the repetitions gave so far: tokens/s by test, milliseconds per call by row count."""
+    """What the repetitions gave so far: tokens/s by test, milliseconds per call by row count; by sequence count
+    the tokens/s of all together."""
 
     prefill: list[float] = field(default_factory=list)
     decode: list[float] = field(default_factory=list)
     rows_ms: dict[int, list[float]] = field(default_factory=dict)
+    together: dict[int, list[float]] = field(default_factory=dict)
     speculation: SpeculationSums = field(default_factory=dict)
 
 
@@ -126,9 +132,11 @@ class FixedRows:
         """Nothing to learn."""
 
 
-def measure(model: Model, plan: Plan, progress: Progress) -> list[Row]:
-    """Warm up, run all repetitions, and sum up."""
+def measure(model: Model, plan: Plan, progress: Progress, many: Model | None = None) -> list[Row]:
+    """Warm up, run all repetitions, and sum up. `many` is the model with room for `plan.sequences`."""
     time_prefill(model, min(plan.prompt_tokens or 16, 16))
+    if many is not None:
+        time_together(many, max(plan.sequences), 1)
     samples = Samples()
     for repetition in range(plan.repetitions):
 
@@ -136,6 +144,8 @@ def measure(model: Model, plan: Plan, progress: Progress) -> list[Row]:
             progress(what, (done + fraction) / plan.repetitions)
 
         measure_once(model, plan, samples, report)
+        if many is not None:
+            measure_together(many, plan, samples, report)
     return summarize(plan, samples)
 
 
@@ -152,6 +162,13 @@ def measure_once(model: Model, plan: Plan, samples: Samples, progress: Progress)
         samples.rows_ms.setdefault(count, []).append(time_rows(model, count))
     if plan.drafters:
         run_prompts(model, plan, samples.speculation, lambda what, part: progress(what, 0.3 + 0.7 * part))
+
+
+def measure_together(many: Model, plan: Plan, samples: Samples, progress: Progress) -> None:
+    """One repetition of the tests with many sequences."""
+    for count in plan.sequences:
+        progress(f"seq{count}", 1.0)
+        samples.together.setdefault(count, []).append(time_together(many, count, plan.answer_tokens))
 
 
 def time_prefill(model: Model, count: int) -> float:
@@ -180,6 +197,18 @@ def time_rows(model: Model, count: int) -> float:
     drafter.on_last_call = generation.cancel
     stats = generation.complete().stats
     return stats.verify_ms / max(stats.verify_calls, 1)
+
+
+def time_together(model: Model, count: int, tokens: int) -> float:
+    """Tokens per second of `count` sequences that decode `tokens` tokens each, from a prompt of one token.
+
+    The prompts are a call like the others, each giving `count` tokens, so all of the time counts.
+    """
+    prompts = [[token_id] for token_id in filler_ids(model, count)]
+    start = time.perf_counter()
+    answers = model.generate_batch(prompts, max_tokens=tokens, ignore_end=True, reuse_cache=False)
+    elapsed = time.perf_counter() - start
+    return sum(answer.stats.generated_tokens for answer in answers) / elapsed
 
 
 def filler_ids(model: Model, count: int) -> list[int]:
@@ -236,6 +265,7 @@ def summarize(plan: Plan, samples: Samples) -> list[Row]:
     for count, times_ms in samples.rows_ms.items():
         speeds = [1000 * count / time_ms for time_ms in times_ms if time_ms > 0]
         rows.append(speed_row(f"rows{count}", speeds, ms=mean(times_ms)))
+    rows += [together_row(count, samples.together) for count in samples.together]
     # Totals first, then the categories in the order of the prompts file.
     for key in sorted(samples.speculation, key=lambda pair: pair[1] is not None):
         rows.append(speculation_row(*key, samples.speculation))
@@ -245,6 +275,16 @@ def summarize(plan: Plan, samples: Samples) -> list[Row]:
 def speed_row(test: str, speeds: Sequence[float], ms: float | None = None) -> Row:
     """A row of one speed."""
     return Row(test, None, average(speeds), deviation(speeds), ms, peak_rss_bytes=peak_rss_bytes())
+
+
+def together_row(count: int, together: dict[int, list[float]]) -> Row:
+    """A row of `count` sequences: tokens/s of all together, ms from one token of a sequence to its next, and
+    the speed-up over one sequence, repetition by repetition, where that was measured.
+    """
+    speeds = together[count]
+    ratios = [own / one for own, one in zip(speeds, together.get(1, []), strict=False)]
+    row = speed_row(f"seq{count}", speeds, ms=mean(1000 * count / speed for speed in speeds))
+    return replace(row, speedup=average(ratios))
 
 
 def speculation_row(drafter: str, category: str | None, sums: SpeculationSums) -> Row:

@@ -67,12 +67,16 @@ def check_generation(arguments: argparse.Namespace) -> None:
     EXITS.create(arguments.exit)
 
 
-def open_model(arguments: argparse.Namespace) -> "Model":
-    """Load the bundle that the arguments name."""
+def open_model(arguments: argparse.Namespace, *, sequences: int = 1, context: int | None = None) -> "Model":
+    """Load the bundle that the arguments name; `context` instead of the one they name."""
     from forerun.runtime.model import load
 
     return load(
-        arguments.bundle, target=arguments.target, threads=arguments.threads, context=arguments.context
+        arguments.bundle,
+        target=arguments.target,
+        threads=arguments.threads,
+        sequences=sequences,
+        context=context or arguments.context,
     )
 
 
