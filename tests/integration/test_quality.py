@@ -39,7 +39,7 @@ def test_float32_equals_onnx_runtime(
     """Nothing is quantized, the cache is float32: only the order of additions differs.
 
     30 layers of sums over at most 1,536 products of order one, each rounded to 2^-24, against logits of up to 25:
-    measured 4e-5; 1e-3 leaves room for other texts and is far below what a wrong kernel gives (units).
+    measured 2e-4; 1e-3 leaves room for other texts and is far below what a wrong kernel gives (units).
     """
     ids = token_ids[:128]
     logits = BundleLogits(compiled("f32", target, "f32"))(ids)
@@ -52,20 +52,28 @@ def test_tuned_equals_portable_bit_for_bit(compiled: Callable[..., Path], token_
     assert np.array_equal(tuned.view(np.uint32), portable.view(np.uint32))
 
 
-@pytest.mark.parametrize("quant", ("keep", "q8", "q4"))
+@pytest.mark.parametrize(
+    ("quant", "root_mean_square", "largest"), (("keep", 0.27, 1.8), ("q4", 0.27, 1.8), ("q8", 0.005, 0.04))
+)
 def test_quantized_against_onnx_runtime(
-    quant: str, exported: Callable[[str], Path], compiled: Callable[..., Path], token_ids: np.ndarray
+    quant: str,
+    root_mean_square: float,
+    largest: float,
+    exported: Callable[[str], Path],
+    compiled: Callable[..., Path],
+    token_ids: np.ndarray,
 ) -> None:
-    """ONNX Runtime multiplies the same weights by float activations, ours are int8 with a scale for every 16.
+    """ONNX Runtime multiplies the same weights by float activations.
 
-    Rounding to 127 levels of the largest of 16 leaves a relative error of about 0.3 % a product row; through 60
-    sublayers with residual adds that came to a root mean square of 0.25 in logits whose own is 8, measured on this
-    text. The bounds are twice what was measured: root mean square 0.5, and 4 for the largest of 25 million logits.
+    Ours are 8 bits with a scale for every 16 beside 4-bit weights, 16 bits beside 8-bit ones: rounded to 1/254 and
+    1/65,024 of the largest of 16. Through 60 sublayers that came to a root mean square error of 0.13 (largest 0.87)
+    and 0.0024 (0.020) in logits whose own root mean square is 6.1, on this text; the bounds are twice that. q8 also
+    has the float16 cache in it, which keeps it from being 256 times better.
     """
     ids = token_ids[:512]
     error = BundleLogits(compiled(quant))(ids) - Oracle(exported(quant)).logits(ids)
-    assert np.sqrt((error.astype(np.float64) ** 2).mean()) < 0.5
-    assert np.abs(error).max() < 4
+    assert np.sqrt((error.astype(np.float64) ** 2).mean()) < root_mean_square
+    assert np.abs(error).max() < largest
 
 
 # Mean KL and top-1 agreement that must hold, activations included. q4 is `keep` for this file, whose blocks are of
