@@ -72,6 +72,12 @@ class KernelWriter:
         )
         self.scalars = tuple(variable for p, variable in declared if not p.pointer)
 
+    @property
+    def named(self) -> dict[str, tirx.Buffer]:
+        """The buffers by parameter name."""
+        names = [p.name for p in self.parameters if p.pointer]
+        return dict(zip(names, self.buffers, strict=True))
+
     def multiply_add(self, a: Expr, b: Expr, c: Expr) -> Expr:
         """Return a·b + c: rounded once where the target has the instruction, else twice."""
         if self.fma:

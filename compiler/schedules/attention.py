@@ -44,7 +44,7 @@ def attention_blocked(name: str, fma: bool, shape: AttentionShape, quantized: bo
     inputs |= {"gather": "int32", "keys": shape.kv_dtype, "values": shape.kv_dtype}
     written = {"tail": shape.kv_dtype, "scores": "float32", **outputs}
     with tir.writing(name, fma, inputs, written, {"capacity": "int64", "gather_stride": "int64"}) as writer:
-        buffers = dict(zip([*inputs, *written], writer.buffers, strict=True))
+        buffers = writer.named
         begin, end = writer.share(writer.rows * shape.kv_heads)
         with tir.loop(begin, end) as item:
             row = tir.bind(tirx.floordiv(item, shape.kv_heads))

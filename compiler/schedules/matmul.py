@@ -89,7 +89,7 @@ def quantized_matmul(
     minimum = {"weight_minimum": "float16"} if scheme.affine else {}
     inputs |= {"weights": "uint8", "weight_scale": "float16", **minimum, **epilogue.inputs}
     with tir.writing(name, fma, inputs, epilogue.outputs) as writer:
-        buffers = dict(zip([*inputs, *epilogue.outputs], writer.buffers, strict=True))
+        buffers = writer.named
 
         def accumulate(block: tir.Expr, first_row: tir.Expr, totals: tirx.Buffer) -> None:
             _accumulate_quantized(writer, dot, scheme, shape, buffers, (block, first_row, totals))
@@ -190,7 +190,7 @@ def float_matmul(name: str, fma: bool, shape: MatmulShape, epilogue: Epilogue) -
     """
     inputs = {"values": "float32", "weights": "float32", **epilogue.inputs}
     with tir.writing(name, fma, inputs, epilogue.outputs) as writer:
-        buffers = dict(zip([*inputs, *epilogue.outputs], writer.buffers, strict=True))
+        buffers = writer.named
 
         def accumulate(block: tir.Expr, first_row: tir.Expr, totals: tirx.Buffer) -> None:
             first = tir.bind(tir.cast(block, "int64") * shape.inputs)

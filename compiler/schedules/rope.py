@@ -49,7 +49,7 @@ def rope_store(name: str, fma: bool, shape: AttentionShape) -> tir.Kernel:
     inputs |= {"cos": "float32", "sin": "float32"} | norms
     outputs = {"queries": "float32", "keys": shape.kv_dtype, "values": shape.kv_dtype}
     with tir.writing(name, fma, inputs, outputs, {"capacity": "int64"}) as writer:
-        buffers = dict(zip([*inputs, *outputs], writer.buffers, strict=True))
+        buffers = writer.named
         all_heads = shape.heads + 2 * shape.kv_heads
         begin, end = writer.share(writer.rows * all_heads)
         with tir.loop(begin, end) as item:
