@@ -42,7 +42,14 @@ class Decoder:
     @property
     def modules(self) -> list[Module]:
         """Every distinct module."""
-        return [self.embed, *self.attention, *self.feed_forward, self.head, self.head_bounds, self.head_blocks]
+        return [
+            self.embed,
+            *self.attention,
+            *self.feed_forward,
+            self.head,
+            self.head_bounds,
+            self.head_blocks,
+        ]
 
     @property
     def single_kernels(self) -> dict[str, Kernel]:

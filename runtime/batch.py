@@ -147,7 +147,11 @@ def choose_group(waiting: Sequence[Turn]) -> tuple[list[Turn], list[Turn]]:
     rows = 0
     for turn in waiting:
         request = turn.request
-        agrees = (request.sublayers, request.taps, request.draws) == (first.sublayers, first.taps, first.draws)
+        agrees = (request.sublayers, request.taps, request.draws) == (
+            first.sublayers,
+            first.taps,
+            first.draws,
+        )
         if agrees and rows + len(request.rows) <= max_rows:
             group.append(turn)
             rows += len(request.rows)

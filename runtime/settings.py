@@ -28,7 +28,6 @@ class Sampling:
         if not 0 <= self.seed <= MAX_SEED:
             raise OptionError(f"seed is {self.seed}; it must be between 0 and 2^64 - 1")
 
-
     @property
     def looks_at_few(self) -> bool:
         """Whether few logits decide the draw: the largest, the largest few, or those that the noise can lift.

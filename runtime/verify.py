@@ -75,9 +75,7 @@ def outputs_of(result: Result) -> list[RowLogits]:
     return list(result.drawable) or list(result.logits)
 
 
-def _verify_full(
-    sequence: int, order: list[int], taps: tuple[int, ...], draws: bool
-) -> Asking[Verified]:
+def _verify_full(sequence: int, order: list[int], taps: tuple[int, ...], draws: bool) -> Asking[Verified]:
     """All rows through all layers in one call: the path of every run without exits, kept short."""
     result = yield Request([(sequence, row) for row in order], taps=taps, draws=draws)
     outputs = outputs_of(result)

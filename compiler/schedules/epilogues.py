@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import tvm
 from tvm import tirx
+from tvm.tirx import op
 
 from forerun.compiler import tir
 from forerun.compiler.vector_math import (
@@ -172,13 +173,18 @@ class BlockBounds:
 
 def without_nan(values: tir.Expr) -> tir.Expr:
     """Return the vector with infinity for every NaN."""
-    return tirx.Select(tirx.NE(values, values), tir.floats(float("inf")), values)
+    # By the bits: TVM simplifies x != x to false.
+    magnitude = op.bitwise_and(op.reinterpret("int32x16", values), tir.splat(tirx.const(0x7FFFFFFF, "int32")))
+    is_nan = magnitude > tir.splat(tirx.const(0x7F800000, "int32"))
+    return tirx.Select(is_nan, tir.floats(float("inf")), values)
 
 
 def block_maximum(values: tir.Expr, block: tir.Expr, columns: int) -> tir.Expr:
     """Return the largest lane that is a column of the matrix."""
     inside = tir.ramp(block * tir.LANES) < tir.splat(tirx.const(columns, "int32"))
-    return tir.lanes_max(tirx.Select(inside, values, tir.floats(float("-inf"))) if columns % tir.LANES else values)
+    return tir.lanes_max(
+        tirx.Select(inside, values, tir.floats(float("-inf"))) if columns % tir.LANES else values
+    )
 
 
 def store_bounds(

@@ -135,7 +135,11 @@ def plan_tiles(
     name = f"linear_{scheme}_{columns}x{inputs}{suffix}"
     ahead = settings.target.prefetch_bytes
     if epilogue.listed is not None:  # one row by definition
-        return Plan({0: build(name, MatmulShape(columns, inputs, 1, ahead), epilogue)}, tuple(packings), tuple(arguments))
+        return Plan(
+            {0: build(name, MatmulShape(columns, inputs, 1, ahead), epilogue)},
+            tuple(packings),
+            tuple(arguments),
+        )
     tiles = range(1, settings.target.tile_rows + 1)
     kernels = {
         tile: build(f"{name}_rows{tile}", MatmulShape(columns, inputs, tile, ahead), epilogue)

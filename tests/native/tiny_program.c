@@ -234,9 +234,10 @@ static void head_bounds(const forerun_call* call, int32_t tid) {
   for (int32_t item = tid; item < call->rows * blocks; item += call->threads) {
     const int32_t row = item / blocks, block = item % blocks;
     float largest = -INFINITY;
-    for (int32_t id = block * FORERUN_HEAD_BLOCK; id < VOCABULARY && id < (block + 1) * FORERUN_HEAD_BLOCK; ++id) {
+    for (int32_t id = block * FORERUN_HEAD_BLOCK; id < VOCABULARY && id < (block + 1) * FORERUN_HEAD_BLOCK;
+         ++id) {
       const float logit = head_logit(call, row, id);
-      if (logit > largest) largest = logit;
+      if (!(logit <= largest)) largest = logit == logit ? logit : INFINITY;
     }
     call->bounds[row * 2 * blocks + block] = largest + 0.25f;
     call->bounds[(row * 2 + 1) * blocks + block] = largest - 0.125f;
@@ -246,7 +247,8 @@ static void head_bounds(const forerun_call* call, int32_t tid) {
 
 static void head_blocks(const forerun_call* call, int32_t tid) {
   for (int32_t item = tid; item < call->item_count * FORERUN_HEAD_BLOCK; item += call->threads) {
-    const int32_t id = call->items[item / FORERUN_HEAD_BLOCK] * FORERUN_HEAD_BLOCK + item % FORERUN_HEAD_BLOCK;
+    const int32_t id =
+        call->items[item / FORERUN_HEAD_BLOCK] * FORERUN_HEAD_BLOCK + item % FORERUN_HEAD_BLOCK;
     call->block_logits[item] = id < VOCABULARY ? head_logit(call, 0, id) : INFINITY;
   }
   call->barrier(call->team, tid);

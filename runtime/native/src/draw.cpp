@@ -1,6 +1,6 @@
-// Drawing a token without all logits: bounds on blocks of them say which blocks can matter, and only those are
-// computed. The token is the one that sample.cpp draws from all logits: a block is left out only where its
-// bound proves that none of its logits could be drawn.
+// Drawing a token without all logits: bounds on blocks of them say which blocks can matter, and only those
+// are computed. The token is the one that sample.cpp draws from all logits: a block is left out only where
+// its bound proves that none of its logits could be drawn.
 
 #include <algorithm>
 
@@ -27,7 +27,7 @@ class Blocks {
   int32_t size(int32_t block) const {
     return std::min(kBlock, session_.program().vocabulary_size - block * kBlock);
   }
-  float above(int32_t block) const { return above_[block]; }  // no logit of the block exceeds this
+  float above(int32_t block) const { return above_[block]; }           // no logit of the block exceeds this
   float below(int32_t block) const { return above_[count_ + block]; }  // the largest of them reaches this
 
   // Computes the blocks that `wanted(block)` chooses, in ascending order.
@@ -106,8 +106,7 @@ Status draw_from_top(Session& session, Blocks* blocks, const forerun_sampling& s
   if (!blocks->each([&](int32_t id, float logit) { ranks[count++] = rank_of(logit, id); })) {
     return not_a_number();
   }
-  *token_id =
-      draw_filtered(ranks, ranks + session.program().vocabulary_size, count, sampling, position);
+  *token_id = draw_filtered(ranks, ranks + session.program().vocabulary_size, count, sampling, position);
   return FORERUN_OK;
 }
 

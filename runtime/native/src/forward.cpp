@@ -279,8 +279,12 @@ int32_t run_plan(Session& session, const Plan& plan, bool together) {
   Pass pass = together ? plain_pass(session, plan, rows, count)
                        : Pass{rows, count, plan.steps, plan.step_count, Outputs{}};
   const bool all = request.logits_count == FORERUN_ALL;
-  pass.outputs = {all ? nullptr : request.logits_rows, plan.logits_count, request.taps, request.tap_count,
-                  request.row_count, request.draws != 0};
+  pass.outputs = {all ? nullptr : request.logits_rows,
+                  plan.logits_count,
+                  request.taps,
+                  request.tap_count,
+                  request.row_count,
+                  request.draws != 0};
   run_pass(session, pass);
   return passes + 1;
 }

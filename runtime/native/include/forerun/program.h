@@ -37,7 +37,7 @@ typedef struct forerun_call {
   float* logits;            /* [rows, V], written by head only */
 
   /* For head_bounds and head_blocks; B = ceil(V / FORERUN_HEAD_BLOCK). */
-  float* bounds;       /* [rows, 2, B], see head_bounds */
+  float* bounds;        /* [rows, 2, B], see head_bounds */
   const int32_t* items; /* [item_count], blocks of logits to compute, each 0 … B-1 */
   int32_t item_count;
   float* block_logits; /* [item_count, FORERUN_HEAD_BLOCK]; lanes past V are undefined */
