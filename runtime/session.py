@@ -24,8 +24,8 @@ from forerun.runtime.library import (
     check,
     load_library,
 )
-from forerun.runtime.protocol import Drawable
 from forerun.runtime.program import LoadedProgram, ModelConfig, Step, full_steps
+from forerun.runtime.protocol import Drawable
 
 __all__ = ["ForwardResult", "LoadedProgram", "ModelConfig", "Session", "Step", "full_steps"]
 
