@@ -90,13 +90,13 @@ def compile_export(
         tell("scheduling", 0.3)
         choices = {name: [schedule(name, n, settings) for n in graph.nodes] for name, graph in graphs.items()}
         tell("packing weights", 0.4)
-        modules, weights_bytes, weights_hash = pack_modules(export, graphs, choices, folder / "weights.bin")
+        modules, weights_bytes = pack_modules(export, graphs, choices, folder / "weights.bin")
         tell("building kernels", 0.6)
         decoder = assemble(export, settings, kv, modules, weights_bytes)
         library = build_library(decoder, chosen, folder)
         tell("writing the bundle", 0.95)
         bundle.copy_text_files(export.directory, folder)
-        bundle.write_manifest(folder, export.settings, chosen, library, weights_hash, kv=kv)
+        bundle.write_manifest(folder, export.settings, chosen, library, kv=kv)
         library_bytes = (folder / library).stat().st_size
     tell("done", 1.0)
     return CompileReport(
@@ -128,7 +128,7 @@ def import_modules(export: Export) -> dict[str, Graph]:
 
 def pack_modules(
     export: Export, graphs: Mapping[str, Graph], choices: Mapping[str, list[Choice]], path: Path
-) -> tuple[list[emit.Module], int, str]:
+) -> tuple[list[emit.Module], int]:
     """Write weights.bin in the order in which a token reads it; return the modules with their offsets."""
     file = pack.WeightsFile(path)
     offsets: dict[str, list[list[int]]] = {name: [] for name in graphs}
@@ -140,8 +140,8 @@ def pack_modules(
     modules = [
         _module(name, graph, choices[name], offsets[name], layers[name]) for name, graph in graphs.items()
     ]
-    digest = file.close()
-    return modules, file.bytes, digest
+    file.close()
+    return modules, file.bytes
 
 
 def _place_weights(
