@@ -157,6 +157,7 @@ def _place_weights(
         key = (
             packing.layout,
             packing.block_layout,
+            packing.array,
             packing.scheme,
             packing.interleave,
             packing.columns,

@@ -6,7 +6,7 @@ from forerun.compiler.operations import CachedAttention, Embed, Norm, Operation,
 from forerun.compiler.pack import Packing
 from forerun.compiler.schedules.attention import attention_blocked
 from forerun.compiler.schedules.embed import embed_float, embed_quantized
-from forerun.compiler.schedules.layouts import LAYOUTS
+from forerun.compiler.schedules.layouts import table_layout
 from forerun.compiler.schedules.norm import quantize_rows, rms_norm, swiglu
 from forerun.compiler.schedules.plan import (
     QUANTIZED_PARTS,
@@ -51,11 +51,17 @@ class EmbedRows:
             packing = Packing("float_blocks", table.parts, (table.columns,))
             kernel = embed_float(f"embed_float32_{table.inputs}", fma, table.inputs)
             return Plan({0: kernel}, (packing,), (Field("token_ids"), Packed(0), Output()), by_row=False)
-        layout = LAYOUTS[settings.target.weight_layout]
+        layout = table_layout(settings.target, table.scheme)
         packings = [
             Packing(
-                "blocks", table.parts[:1], (table.columns,), block_layout=layout.name, scheme=table.scheme
+                "blocks",
+                table.parts[:1],
+                (table.columns,),
+                block_layout=layout.name,
+                array=array,
+                scheme=table.scheme,
             )
+            for array in range(len(layout.arrays(table.scheme.bits)))
         ]
         packings += [Packing("halves", (part,), (table.columns,)) for part in table.parts[1:]]
         kernel = embed_quantized(
