@@ -25,7 +25,8 @@ class Packing:
 
     Layouts: `blocks` quantized weights for a dot; `halves` their float16 scales or minimums [N/16, K/32, 16];
     `float_blocks` float32 weights [N/16, K, 16]; `vector` float32 as it is (None among the parts: zeros).
-    `interleave` alternates 32 rows of the first part with 32 of the second.
+    `interleave` alternates 32 rows of the first part with 32 of the second. `row_bytes` is what one row of a call
+    reads of a table that is looked up by row; 0 where a call reads all of the array, however many rows it has.
     """
 
     layout: str
@@ -34,6 +35,7 @@ class Packing:
     dot: str | None = None
     scheme: Scheme | None = None
     interleave: bool = False
+    row_bytes: int = 0
 
     @property
     def ctype(self) -> str:
@@ -79,6 +81,7 @@ class WeightsFile:
         self._file = path.open("wb")
         self._hash = xxhash.xxh64()
         self._places: dict[object, int] = {}
+        self.sizes: dict[int, int] = {}  # offset → bytes of the array there
         self.bytes = 0
 
     def place(self, key: object, make: Callable[[], np.ndarray]) -> int:
@@ -87,6 +90,7 @@ class WeightsFile:
             self._append(b"\0" * (-self.bytes % ALIGNMENT))
             self._places[key] = self.bytes
             self._append(np.ascontiguousarray(make()).reshape(-1).view(np.uint8).data)
+            self.sizes[self._places[key]] = self.bytes - self._places[key]
         return self._places[key]
 
     def _append(self, data: bytes | memoryview) -> None:

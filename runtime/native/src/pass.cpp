@@ -97,6 +97,10 @@ forerun_call make_call(Session& session) {
   call.scratch_stride = work.scratch_stride;
   call.barrier = Team::barrier;
   call.team = &session.team;
+  if (session.profile != nullptr) {
+    call.mark = Profile::mark;
+    call.profile = session.profile.get();
+  }
   return call;
 }
 
@@ -137,6 +141,11 @@ void read_taps(const Job& job, int32_t layer, int32_t tid) {
   }
 }
 
+// What this thread has done since its last kernel was no kernel's work.
+void leave_core(const forerun_call& call, int32_t tid) {
+  if (call.profile != nullptr) static_cast<Profile*>(call.profile)->leave_core(tid);
+}
+
 void run_head(const Job& job, forerun_call* call, int32_t tid) {
   const Outputs& outputs = job.pass->outputs;
   call->rows = outputs.logits_count;
@@ -148,6 +157,7 @@ void run_head(const Job& job, forerun_call* call, int32_t tid) {
               [&](int32_t k) -> int64_t { return job.where[logits_row(outputs, k)]; });
     call->barrier(call->team, tid);
   }
+  leave_core(*call, tid);
   job.program->head(call, tid);
 }
 
@@ -158,6 +168,7 @@ void run_steps(void* argument, int32_t tid) {
   forerun_call call = job.call;
   if (job.embed_rows > 0) {
     call.rows = job.embed_rows;
+    leave_core(call, tid);
     job.program->embed(&call, tid);
   }
   for (int32_t i = 0; i < pass.step_count; ++i) {
@@ -165,6 +176,7 @@ void run_steps(void* argument, int32_t tid) {
     const int32_t* end = std::upper_bound(job.starts, job.starts + pass.row_count, step);
     call.rows = static_cast<int32_t>(end - job.starts);
     if (call.rows == 0) continue;
+    leave_core(call, tid);
     if (step % 2 == 0) {
       job.program->attention(&call, step / 2, tid);
     } else {
