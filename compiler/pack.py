@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import xxhash
 
 from forerun.compiler.schedules.dots import DOTS, pack_blocks
 from forerun.compiler.schemes import Scheme
@@ -79,7 +78,6 @@ class WeightsFile:
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb")
-        self._hash = xxhash.xxh64()
         self._places: dict[object, int] = {}
         self.sizes: dict[int, int] = {}  # offset → bytes of the array there
         self.bytes = 0
@@ -95,11 +93,9 @@ class WeightsFile:
 
     def _append(self, data: bytes | memoryview) -> None:
         self._file.write(data)
-        self._hash.update(data)
         self.bytes += len(data)
 
-    def close(self) -> str:
-        """Finish the file, padded to a whole line; return its XXH64 in hex."""
+    def close(self) -> None:
+        """Finish the file, padded to a whole line."""
         self._append(b"\0" * (-self.bytes % ALIGNMENT))
         self._file.close()
-        return self._hash.hexdigest()

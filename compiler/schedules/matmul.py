@@ -66,15 +66,22 @@ def walk_units(
 
     `accumulate(block, first_row, totals)` emits the sums of one block of 16 columns into `totals` [tile, 16].
     """
-    begin, end = writer.share(shape.blocks // epilogue.blocks_per_unit)
+    units = shape.blocks // epilogue.blocks_per_unit if epilogue.listed is None else writer.scalars[0]
+    begin, end = writer.share(units)
     tiles = tir.bind(tirx.floordiv(writer.rows + (shape.tile - 1), shape.tile))
-    with tir.loop(begin, end) as unit, tir.loop(0, tiles) as index:
+    with tir.loop(begin, end) as place, tir.loop(0, tiles) as index:
+        unit = place if epilogue.listed is None else tir.bind(buffers[epilogue.listed][place])
         first_row = tir.bind(index * shape.tile)
         # One array a block: TVM takes arrays of over a kilobyte from a heap, not from the stack.
         totals = tuple(tir.registers(shape.tile * tir.LANES) for _ in range(epilogue.blocks_per_unit))
         for block, sums in enumerate(totals):
             accumulate(unit * epilogue.blocks_per_unit + block, first_row, sums)
-        epilogue.write(writer, buffers, Tile(totals, shape.tile, first_row, unit))
+        epilogue.write(writer, buffers, Tile(totals, shape.tile, first_row, unit, place))
+
+
+def scalars_of(epilogue: Epilogue) -> Mapping[str, str]:
+    """The scalar parameters of a matmul: how many units are listed, where they are."""
+    return {} if epilogue.listed is None else {"item_count": "int32"}
 
 
 def quantized_matmul(
@@ -88,7 +95,7 @@ def quantized_matmul(
     inputs: dict[str, str] = {part: ACTIVATION_TYPES[part] for part in activation_parts(scheme)}
     minimum = {"weight_minimum": "float16"} if scheme.affine else {}
     inputs |= {"weights": "uint8", "weight_scale": "float16", **minimum, **epilogue.inputs}
-    with tir.writing(name, fma, inputs, epilogue.outputs) as writer:
+    with tir.writing(name, fma, inputs, epilogue.outputs, scalars_of(epilogue)) as writer:
         buffers = writer.named
 
         def accumulate(block: tir.Expr, first_row: tir.Expr, totals: tirx.Buffer) -> None:
@@ -189,7 +196,7 @@ def float_matmul(name: str, fma: bool, shape: MatmulShape, epilogue: Epilogue) -
     Parameters of the kernel: values; weights; then the epilogue's.
     """
     inputs = {"values": "float32", "weights": "float32", **epilogue.inputs}
-    with tir.writing(name, fma, inputs, epilogue.outputs) as writer:
+    with tir.writing(name, fma, inputs, epilogue.outputs, scalars_of(epilogue)) as writer:
         buffers = writer.named
 
         def accumulate(block: tir.Expr, first_row: tir.Expr, totals: tirx.Buffer) -> None:

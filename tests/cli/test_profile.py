@@ -48,8 +48,8 @@ def test_bytes_grow_with_rows_and_context(forerun: Forerun, tiny: str) -> None:
         assert kernels["embed_rows"]["bytes"] == rows * 4 * HIDDEN
         assert kernels["attend"]["bytes"] == LAYERS * (rows + context) * 48
         assert kernels["attend"]["layers"] == LAYERS
-        assert kernels["logits"]["bytes"] == 4 * HIDDEN * VOCABULARY
-        assert kernels["logits"]["layers"] == 1
+        assert kernels["bounds"]["bytes"] == 4 * HIDDEN * VOCABULARY
+        assert kernels["bounds"]["layers"] == 1
 
 
 def test_the_table_shows_kernels_layers_and_the_floor(forerun: Forerun, tiny: str) -> None:

@@ -74,7 +74,7 @@ static void test_skipped_sublayers_and_hidden_rows(forerun_bundle* bundle) {
 }
 
 static void test_profile(forerun_bundle* bundle) {
-  enum { LAYERS = 3, KERNELS = 7, THREADS = 2, CELLS = THREADS * LAYERS * KERNELS };
+  enum { LAYERS = 3, KERNELS = 9, THREADS = 2, CELLS = THREADS * LAYERS * KERNELS };
   uint64_t ran[CELLS], waited[CELLS], core[THREADS], pass[3];
   forerun_session* session;
   const forerun_session_options options = {1, 32, THREADS};
@@ -82,7 +82,7 @@ static void test_profile(forerun_bundle* bundle) {
   forerun_kernel_facts facts;
   CHECK(forerun_bundle_kernel_count(bundle, &count) == FORERUN_OK && count == KERNELS);
   CHECK(forerun_bundle_kernel(bundle, KERNELS - 1, &facts) == FORERUN_OK &&
-        strcmp(facts.name, "logits") == 0);
+        strcmp(facts.name, "blocks") == 0);
   CHECK(forerun_bundle_kernel(bundle, KERNELS, &facts) == FORERUN_INVALID_ARGUMENT);
   CHECK(forerun_session_create(bundle, &options, &session) == FORERUN_OK);
   CHECK(forerun_sequence_create(session, &sequence) == FORERUN_OK);

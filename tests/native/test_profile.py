@@ -14,7 +14,10 @@ from forerun.runtime.library import Status
 from forerun.runtime.profile import Kernel, Times
 from forerun.runtime.session import LoadedProgram, Session, full_steps
 
-MODULES = ("embed", "attention", "attention", "attention", "feed_forward", "feed_forward", "head")
+MODULES = (
+    *("embed", "attention", "attention", "attention", "feed_forward", "feed_forward", "head"),
+    *("head_bounds", "head_blocks"),
+)
 
 
 @pytest.fixture(params=[1, 2, 3])
@@ -55,9 +58,9 @@ def test_kernels_run_in_their_layers(session: Session) -> None:
     assert times.ran_ms.shape == times.waited_ms.shape == (session.threads, LAYERS, len(MODULES))
     runs = times.ran_ms.sum(axis=0) > 0
     for index, module in enumerate(MODULES):
-        layers = 1 if module in ("embed", "head") else LAYERS
+        layers = {"embed": 1, "head": 1, "head_bounds": 0, "head_blocks": 0}.get(module, LAYERS)
         assert runs[:, index].sum() == layers
-        assert runs[0, index]
+        assert runs[0, index] == (layers > 0)
     assert np.all(times.core_ms > 0)
 
 
@@ -69,6 +72,20 @@ def test_only_the_steps_that_run_are_timed(session: Session) -> None:
         runs = profiler.read().ran_ms.sum(axis=0) > 0
     by_layer = [[MODULES[index] for index in np.flatnonzero(row)] for row in runs]
     assert by_layer == [list(MODULES[:6]), list(MODULES[1:4]), []]
+
+
+def test_drawing_is_no_part_of_a_forward(session: Session) -> None:
+    """A forward whose rows are only drawn from runs the bounds; computing blocks for a draw leaves it alone."""
+    sequence = session.create_sequence()
+    with session.profiler() as profiler:
+        session.stage(sequence, [3])
+        (row,) = session.forward([(sequence, 0)], draws=True).drawable
+        before = profiler.read()
+        session.draw(row, temperature=0.0, top_k=0, top_p=1.0, seed=0, position=1)
+        after = profiler.read()
+    assert thread_sums_ns(after) == thread_sums_ns(before)
+    runs = after.ran_ms.sum(axis=(0, 1)) > 0
+    assert [module for module, ran in zip(MODULES, runs, strict=True) if ran] == [*MODULES[:6], "head_bounds"]
 
 
 def test_a_profile_changes_no_result(session: Session) -> None:
@@ -163,7 +180,7 @@ def test_a_program_without_kernels_has_no_profile(tmp_path: Path) -> None:
         assert prefill(session, session.create_sequence(), [1]).shape == (1, VOCABULARY)
 
 
-@pytest.mark.parametrize("count", [-1, 8], ids=["negative", "no table"])
+@pytest.mark.parametrize("count", [-1, 10], ids=["negative", "no table"])
 def test_a_senseless_kernel_table_is_refused(tmp_path: Path, count: int) -> None:
     library = compile_program(tmp_path / "bad.so", f"-DTINY_KERNELS={count}")
     bundle = make_bundle(tmp_path / "bundle", library, make_weights())

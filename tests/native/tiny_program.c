@@ -30,7 +30,7 @@
 #define TINY_NULL 0
 #endif
 #ifndef TINY_KERNELS
-#define TINY_KERNELS 7
+#define TINY_KERNELS 9
 #endif
 #ifndef TINY_LAYERS
 #define TINY_LAYERS 3
@@ -127,7 +127,7 @@ static int32_t slot_of(const forerun_call* call, int32_t row, int32_t position) 
 }
 
 /* Kernels as a profile counts them. */
-enum { EMBED_ROWS, PROJECT, ATTEND, OUT, UP_ROWS, DOWN_ROWS, LOGITS, KERNELS };
+enum { EMBED_ROWS, PROJECT, ATTEND, OUT, UP_ROWS, DOWN_ROWS, LOGITS, BOUNDS, BLOCKS, KERNELS };
 
 static const forerun_kernel KERNEL_TABLE[KERNELS] = {
     {"embed", "embed_rows", 0, 4 * HIDDEN, 0},
@@ -137,6 +137,8 @@ static const forerun_kernel KERNEL_TABLE[KERNELS] = {
     {"feed_forward", "up", 4 * FEED_FORWARD * HIDDEN, 0, 0},
     {"feed_forward", "down", 4 * FEED_FORWARD * HIDDEN, 0, 0},
     {"head", "logits", 4 * VOCABULARY * HIDDEN, 0, 0},
+    {"head_bounds", "bounds", 4 * VOCABULARY * HIDDEN, 0, 0},
+    {"head_blocks", "blocks", 4 * VOCABULARY * HIDDEN, 0, 0},
 };
 
 static void finish(const forerun_call* call, int32_t layer, int32_t kernel, int32_t tid) {
@@ -245,6 +247,38 @@ static void head(const forerun_call* call, int32_t tid) {
   finish(call, 0, LOGITS, tid);
 }
 
+static float head_logit(const forerun_call* call, int32_t row, int32_t id) {
+  float normal[HIDDEN];
+  normalize(call->hidden + row * HIDDEN, normal);
+  return dot((const float*)call->weights + HEAD + id * HIDDEN, normal, HIDDEN);
+}
+
+/* Bounds that are not tight, as a screen's are not. */
+static void head_bounds(const forerun_call* call, int32_t tid) {
+  const int32_t blocks = (VOCABULARY + FORERUN_HEAD_BLOCK - 1) / FORERUN_HEAD_BLOCK;
+  for (int32_t item = tid; item < call->rows * blocks; item += call->threads) {
+    const int32_t row = item / blocks, block = item % blocks;
+    float largest = -INFINITY;
+    for (int32_t id = block * FORERUN_HEAD_BLOCK; id < VOCABULARY && id < (block + 1) * FORERUN_HEAD_BLOCK;
+         ++id) {
+      const float logit = head_logit(call, row, id);
+      if (!(logit <= largest)) largest = logit == logit ? logit : INFINITY;
+    }
+    call->bounds[row * 2 * blocks + block] = largest + 0.25f;
+    call->bounds[(row * 2 + 1) * blocks + block] = largest - 0.125f;
+  }
+  finish(call, 0, BOUNDS, tid);
+}
+
+static void head_blocks(const forerun_call* call, int32_t tid) {
+  for (int32_t item = tid; item < call->item_count * FORERUN_HEAD_BLOCK; item += call->threads) {
+    const int32_t id =
+        call->items[item / FORERUN_HEAD_BLOCK] * FORERUN_HEAD_BLOCK + item % FORERUN_HEAD_BLOCK;
+    call->block_logits[item] = id < VOCABULARY ? head_logit(call, 0, id) : INFINITY;
+  }
+  finish(call, 0, BLOCKS, tid);
+}
+
 static const forerun_program PROGRAM = {
     .abi = TINY_ABI,
     .layers = TINY_LAYERS,
@@ -256,7 +290,7 @@ static const forerun_program PROGRAM = {
     .kv_element_bytes = sizeof(element),
     .layer = LAYERS,
     .kernels = TINY_KERNELS,
-    .kernel = TINY_KERNELS > 7 ? NULL : KERNEL_TABLE,
+    .kernel = TINY_KERNELS > 9 ? NULL : KERNEL_TABLE,
     .weights_bytes = WEIGHTS * sizeof(float),
     .arena_bytes = 2 * TINY_ROWS * HIDDEN * sizeof(float),
     .scratch_bytes = 0,
@@ -265,6 +299,8 @@ static const forerun_program PROGRAM = {
     .attention = attention,
     .feed_forward = feed_forward,
     .head = head,
+    .head_bounds = head_bounds,
+    .head_blocks = head_blocks,
 };
 
 const forerun_program* forerun_program_model(void);

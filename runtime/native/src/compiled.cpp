@@ -44,7 +44,8 @@ Status check_sizes(const forerun_program& program) {
   for (int32_t k = 0; k < program.kernels; ++k) {
     if (!program.kernel[k].module || !program.kernel[k].name) return refuse("the name of kernel", k);
   }
-  if (!program.embed || !program.attention || !program.feed_forward || !program.head) {
+  if (!program.embed || !program.attention || !program.feed_forward || !program.head ||
+      !program.head_bounds || !program.head_blocks) {
     return refuse("a step function", 0);
   }
   return FORERUN_OK;

@@ -1,5 +1,6 @@
 """`forerun bench --profile`: where the time of one call goes, beside what the machine's memory would allow."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,9 +40,10 @@ class Share:
 class CallProfile:
     """One call of `rows` rows after `context` positions; kernels and core add up to `profiled_ms`.
 
-    `call_ms` is the same call without the profiler. `read_gb_per_s` is the machine's read bandwidth with the
-    same threads over `bytes` bytes, `weights_gb_per_s` over the weights as they are mapped; `floor_ms` is
-    `bytes` / `read_gb_per_s`, `reached` is `floor_ms` / `call_ms`.
+    `call_ms` is the same call without the profiler, `draw_ms` drawing its rows' tokens greedily after it.
+    `read_gb_per_s` is the machine's read bandwidth with the same threads over `bytes` bytes, `weights_gb_per_s`
+    over the weights as they are mapped; `floor_ms` is `bytes` / `read_gb_per_s`, `reached` is `floor_ms` /
+    `call_ms`.
     """
 
     rows: int
@@ -50,6 +52,7 @@ class CallProfile:
     call_ms: float
     profiled_ms: float
     core_ms: float
+    draw_ms: float
     bytes: int
     read_gb_per_s: float
     weights_gb_per_s: float
@@ -73,6 +76,7 @@ class Point:
     plain_ms: list[float] = field(default_factory=list)
     timed_ms: list[float] = field(default_factory=list)
     times: list[Times] = field(default_factory=list)
+    draw_ms: list[float] = field(default_factory=list)
     read_gb_per_s: list[float] = field(default_factory=list)
     weights_gb_per_s: list[float] = field(default_factory=list)
 
@@ -172,22 +176,23 @@ def profile_context(
 
 def open_point(session: Session, sequence: int, count: int) -> Point:
     """Run the call once, to see which layer runs which kernel."""
-    context = session.length(sequence)
     with session.profiler() as profiler:
-        call(session, sequence, count)
-        runs = profiler.read().ran_ms.sum(axis=0) > 0
         kernels = profiler.kernels
-    read = np.array([kernel.bytes_read(count, context + count) for kernel in kernels], np.int64)
-    return Point(count, context, kernels, read * runs)
+        point = Point(count, session.length(sequence), kernels, np.zeros(0, np.int64))
+        call(session, sequence, point)
+        runs = profiler.read().ran_ms.sum(axis=0) > 0
+    read = [kernel.bytes_read(count, point.context + count) for kernel in kernels]
+    point.bytes = np.array(read, np.int64) * runs
+    return point
 
 
 def add_repetition(session: Session, sequence: int, point: Point, mapped_bytes: int) -> None:
     """Time calls with and without the profiler in turn, then memory."""
-    call(session, sequence, point.rows)  # leaves the caches as they are between calls
+    call(session, sequence, point)  # leaves the caches as they are between calls
     for _ in range(CALLS):
-        point.plain_ms.append(call(session, sequence, point.rows))
+        point.plain_ms.append(call(session, sequence, point))
         with session.profiler() as profiler:
-            point.timed_ms.append(call(session, sequence, point.rows))
+            point.timed_ms.append(call(session, sequence, point))
             point.times.append(profiler.read())
     size = int(point.bytes.sum())
     with session.profiler() as profiler:
@@ -196,11 +201,15 @@ def add_repetition(session: Session, sequence: int, point: Point, mapped_bytes: 
         point.weights_gb_per_s.append(speed)
 
 
-def call(session: Session, sequence: int, count: int) -> float:
-    """Milliseconds of one call of `count` rows, all of which want logits; nothing is kept."""
-    elapsed_ms = session.forward(stage(session, sequence, count)).elapsed_ms
+def call(session: Session, sequence: int, point: Point) -> float:
+    """Milliseconds of one call whose rows are all drawn from, as an answer's are; nothing is kept."""
+    result = session.forward(stage(session, sequence, point.rows), draws=True)
+    started = time.perf_counter()
+    for position, row in enumerate(result.drawable):
+        session.draw(row, temperature=0.0, top_k=0, top_p=1.0, seed=0, position=point.context + position + 1)
+    point.draw_ms.append(1000 * (time.perf_counter() - started))
     session.commit(sequence, [])
-    return elapsed_ms
+    return result.elapsed_ms
 
 
 def summarize(point: Point, threads: int) -> CallProfile:
@@ -221,6 +230,7 @@ def summarize(point: Point, threads: int) -> CallProfile:
         call_ms=call_ms,
         profiled_ms=total_ms,
         core_ms=core_ms,
+        draw_ms=float(np.median(point.draw_ms)),
         bytes=size,
         read_gb_per_s=gb_per_s,
         weights_gb_per_s=float(np.median(point.weights_gb_per_s)),
@@ -232,17 +242,18 @@ def summarize(point: Point, threads: int) -> CallProfile:
 
 
 def kernel_shares(point: Point, cells: Cells) -> Iterator[Share]:
-    """Each kernel in all its layers."""
+    """Each kernel that runs, in all its layers."""
     for index, kernel in enumerate(point.kernels):
         chosen = np.zeros(cells.ms.shape, bool)
         chosen[:, index] = True
         layers = int((cells.ms[:, index] > 0).sum())
-        yield cells.share(kernel.module, kernel.name, chosen, layers)
+        if layers:
+            yield cells.share(kernel.module, kernel.name, chosen, layers)
 
 
 def layer_shares(point: Point, cells: Cells) -> Iterator[Share]:
     """Each layer's kernels, embed before and head after them."""
-    modules = np.array([kernel.module for kernel in point.kernels])
+    modules = np.array([kernel.module.split("_")[0] for kernel in point.kernels])  # head_bounds is head
     outer = np.isin(modules, ("embed", "head"))
     numbers = np.arange(len(cells.ms))[:, None]
     yield cells.share("", "embed", (numbers >= 0) & (modules == "embed"), 1)

@@ -42,7 +42,8 @@ def headline(profile: "CallProfile") -> list[str]:
         f" {profile.call_ms:.3f} ms a call ({overhead:+.1f} % while profiled)",
         f"reads {profile.bytes / 1e6:.2f} MB; read bandwidth over as much memory {profile.read_gb_per_s:.1f} GB/s,"
         f" over the weights as mapped {profile.weights_gb_per_s:.1f} GB/s",
-        f"floor {profile.floor_ms:.3f} ms: {100 * profile.reached:.1f} % reached",
+        f"floor {profile.floor_ms:.3f} ms: {100 * profile.reached:.1f} % reached; then drawing"
+        f" {profile.draw_ms:.3f} ms",
     ]
 
 

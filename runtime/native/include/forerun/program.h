@@ -18,10 +18,13 @@ extern "C" {
 #endif
 
 /* Raised whenever a struct below changes; a library built for another number is refused. */
-#define FORERUN_PROGRAM_ABI 2
+#define FORERUN_PROGRAM_ABI 3
 
 /* Keys are stored in blocks of this many positions, so that one vector holds one dimension of a block. */
 #define FORERUN_KEY_BLOCK 16
+
+/* Logits that the head bounds, and computes on demand, together. */
+#define FORERUN_HEAD_BLOCK 16
 
 /* What a thread tells a profile: it has done its share of a kernel; the threads have met after it. */
 #define FORERUN_MARK_RAN 0
@@ -36,6 +39,12 @@ typedef struct forerun_call {
   const int32_t* positions; /* [rows], absolute position of each row in its sequence */
   float* hidden;            /* [rows, D], read and written in place; embed only writes it */
   float* logits;            /* [rows, V], written by head only */
+
+  /* For head_bounds and head_blocks; B = ceil(V / FORERUN_HEAD_BLOCK). */
+  float* bounds;        /* [rows, 2, B], see head_bounds */
+  const int32_t* items; /* [item_count], blocks of logits to compute, each 0 … B-1 */
+  int32_t item_count;
+  float* block_logits; /* [item_count, FORERUN_HEAD_BLOCK]; lanes past V are undefined */
 
   /* KV cache. Element (sequence s, kv head h, slot p, dimension i) of layer l lies at
    *   keys[l][((s*Kv + h)*(C/16) + p/16)*d*16 + i*16 + p%16]
@@ -79,7 +88,7 @@ typedef struct forerun_layer {
 typedef struct forerun_kernel {
   const char* module; /* the function of program.c that runs it */
   const char* name;
-  uint64_t call_bytes;     /* weights read once a call, however many rows */
+  uint64_t call_bytes;     /* weights read once a call, however many rows; head_blocks: at most */
   uint64_t row_bytes;      /* weights looked up for each row */
   uint64_t position_bytes; /* KV cache read for each position attended to */
 } forerun_kernel;
@@ -105,6 +114,11 @@ typedef struct forerun_program {
   void (*attention)(const forerun_call* call, int32_t layer, int32_t tid);
   void (*feed_forward)(const forerun_call* call, int32_t layer, int32_t tid);
   void (*head)(const forerun_call* call, int32_t tid);
+  /* The head without its logits. For every row and block: first a number that no logit of the block exceeds
+   * (infinity where one may be NaN), then, B further on, one that the largest of them reaches. */
+  void (*head_bounds)(const forerun_call* call, int32_t tid);
+  /* The logits of the blocks in `items` for one row (rows = 1), the same bits as head's. */
+  void (*head_blocks)(const forerun_call* call, int32_t tid);
 } forerun_program;
 
 /* Any other network: inputs and outputs in `buffers`, row-major, shapes fixed when compiled or led by `rows`.
