@@ -60,19 +60,17 @@ SHAPES = (
 
 
 def make_bundle(shape: Shape, folder: Path, quant: str = "q4") -> Path:
-    """Return a bundle of the shape below `folder`, made where there is none yet.
+    """Compile the shape's bundle below `folder`; its export is kept there, and made where there is none yet.
 
-    Weights are written and quantized one tensor at a time; what only compiling needs is removed again.
+    Weights are written and quantized one tensor at a time.
     """
     bundle = folder / f"{shape.name}-{quant}"
-    if (bundle / "manifest.json").exists():
-        return bundle
-    source, export = folder / f"{shape.name}-model", folder / f"{shape.name}-export"
-    write_model(shape, source)
-    export_model(source, export, quant)
-    shutil.rmtree(source)
+    source, export = folder / f"{shape.name}-model", folder / f"{shape.name}-{quant}-export"
+    if not (export / "export.json").exists():
+        write_model(shape, source)
+        export_model(source, export, quant)
+        shutil.rmtree(source)
     compile_export(export, bundle)
-    shutil.rmtree(export)
     return bundle
 
 

@@ -61,7 +61,7 @@ def test_the_table_shows_kernels_layers_and_the_floor(forerun: Forerun, tiny: st
         "% reached",
         "GB/s",
         "attend",
-        "logits",
+        "bounds",
         "waking",
     ):
         assert word in done.out
