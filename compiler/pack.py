@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from forerun.compiler.schedules.dots import DOTS, pack_blocks
+from forerun.compiler.schedules.layouts import LAYOUTS, pack_blocks
 from forerun.compiler.schemes import Scheme
 from forerun.compiler.tir import LANES
 from forerun.compiler.vector_math import GROUP
@@ -22,7 +22,7 @@ Load = Callable[[str], np.ndarray]
 class Packing:
     """One packed array: which function inputs it is made of, stacked, and in what layout.
 
-    Layouts: `blocks` quantized weights for a dot; `halves` their float16 scales or minimums [N/16, K/32, 16];
+    Layouts: `blocks` quantized weights in a `block_layout`; `halves` their float16 scales or minimums [N/16, K/32, 16];
     `float_blocks` float32 weights [N/16, K, 16]; `vector` float32 as it is (None among the parts: zeros).
     `interleave` alternates 32 rows of the first part with 32 of the second. `row_bytes` is what one row of a call
     reads of a table that is looked up by row; 0 where a call reads all of the array, however many rows it has.
@@ -31,7 +31,7 @@ class Packing:
     layout: str
     parts: tuple[str | None, ...]
     columns: tuple[int, ...]
-    dot: str | None = None
+    block_layout: str | None = None
     scheme: Scheme | None = None
     interleave: bool = False
     row_bytes: int = 0
@@ -54,8 +54,8 @@ class Packing:
         rows = self._stack(arrays)
         rows = np.concatenate([rows, np.zeros((-len(rows) % LANES, *rows.shape[1:]), rows.dtype)])
         if self.layout == "blocks":
-            assert self.scheme is not None and self.dot is not None
-            return pack_blocks(DOTS[self.dot], rows, self.scheme.bits)
+            assert self.scheme is not None and self.block_layout is not None
+            return pack_blocks(LAYOUTS[self.block_layout], rows, self.scheme.bits)
         dtype = np.float16 if self.layout == "halves" else np.float32
         lanes = rows.reshape(len(rows) // LANES, LANES, -1).transpose(0, 2, 1)
         return np.ascontiguousarray(lanes.astype(dtype))

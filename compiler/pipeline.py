@@ -155,7 +155,14 @@ def _place_weights(
     placed = []
     for packing in packings:
         actual = tuple(None if part is None else call.inputs[part] for part in packing.parts)
-        key = (packing.layout, packing.dot, packing.scheme, packing.interleave, packing.columns, actual)
+        key = (
+            packing.layout,
+            packing.block_layout,
+            packing.scheme,
+            packing.interleave,
+            packing.columns,
+            actual,
+        )
         placed.append(file.place(key, partial(packing.pack, load)))
     return placed
 

@@ -146,6 +146,11 @@ def splat(value: Expr, lanes: int = LANES) -> Expr:
     return tirx.Broadcast(value, lanes)
 
 
+def join(low: Expr, high: Expr) -> Expr:
+    """Return one vector of the lanes of two, those of `low` first."""
+    return tirx.Shuffle([low, high], list(range(2 * low.ty.dtype.lanes)))
+
+
 def floats(value: float, lanes: int = LANES) -> Expr:
     """Return a vector of a float32 constant."""
     return splat(tirx.const(value, "float32"), lanes)

@@ -13,7 +13,12 @@ from forerun.targets import detect, x86_64
 from forerun.targets.target import Target
 
 # Best first: the order in which `detect_target` tries them.
-ALL_TARGETS: tuple[Target, ...] = (x86_64.VNNI_512, x86_64.AVX2, x86_64.BASELINE)
+ALL_TARGETS: tuple[Target, ...] = (
+    x86_64.VNNI_512,
+    x86_64.AVX_VNNI,
+    x86_64.AVX2,
+    x86_64.BASELINE,
+)
 TARGETS: Mapping[str, Target] = MappingProxyType({target.name: target for target in ALL_TARGETS})
 
 

@@ -19,7 +19,7 @@ class Target:
         fma: True where a fused multiply-add is one instruction. Without it kernels multiply and add
             separately, in the same fixed order.
         rules: for each fused operation, the names of the schedule rules to try, best first.
-        weight_layout: the dot whose layout of quantized weights matmuls and the embedding share.
+        weight_layout: how quantized weights are stored, for matmuls and the embedding alike.
         tile_rows: most rows one pass over the weights keeps in registers.
         prefetch_bytes: how far ahead of their use weights are asked for; 0 leaves it to the hardware.
         bit_exact: the result of a row does not depend on the other rows of the call, the tree or the threads.
@@ -32,7 +32,7 @@ class Target:
     features: tuple[str, ...]
     fma: bool
     rules: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    weight_layout: str = "widening"
+    weight_layout: str = "columns"
     tile_rows: int = 8
     prefetch_bytes: int = 0
     bit_exact: bool = True

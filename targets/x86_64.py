@@ -15,6 +15,13 @@ PORTABLE_RULES = {
     "cached_attention": ("attention_blocked",),
 }
 
+
+def _with_matmul(rule: str) -> dict[str, tuple[str, ...]]:
+    """Return the portable rules with a rule for quantized matmuls before them."""
+    tried = (rule, *PORTABLE_RULES["matmul"])
+    return {**PORTABLE_RULES, "matmul": tried, "matmul_swiglu": tried}
+
+
 VNNI_512 = Target(
     name="x86-64-avx512-vnni",
     summary="x86-64 with AVX-512 and VNNI (Ice Lake, Zen 4 and later): int8 dot products, 8-row tiles",
@@ -28,25 +35,40 @@ VNNI_512 = Target(
     },
     features=("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "fma", "f16c"),
     fma=True,
-    rules={
-        **PORTABLE_RULES,
-        "matmul": ("matmul_vnni", "matmul_grouped", "matmul_float"),
-        "matmul_swiglu": ("matmul_vnni", "matmul_grouped", "matmul_float"),
-    },
-    weight_layout="vnni",
+    rules=_with_matmul("matmul_vnni"),
+    weight_layout="quads",
     # Of 1, 4 and 16 KiB: the latter two were alike; calls of 1 to 8 rows took 0.55 to 0.76 of their
     # time without, on one thread of a Zen 5.
     prefetch_bytes=8192,
 )
 
+AVX_VNNI = Target(
+    name="x86-64-avx-vnni",
+    summary="x86-64 with AVX2 and AVX-VNNI (Alder Lake, Zen 5 and later): int8 dot products on 256-bit registers",
+    arch="x86_64",
+    llvm={
+        "kind": "llvm",
+        "mtriple": "x86_64-unknown-linux-gnu",
+        "mcpu": "x86-64-v3",
+        "mattr": ["+avxvnni"],
+    },
+    features=("avx2", "fma", "f16c", "avx_vnni"),
+    fma=True,
+    rules=_with_matmul("matmul_avx_vnni"),
+    weight_layout="quads",
+    prefetch_bytes=8192,
+)
+
 AVX2 = Target(
     name="x86-64-v3",
-    summary="x86-64 with AVX2, FMA and F16C (since about 2013): the portable kernels, vectorized by LLVM",
+    summary="x86-64 with AVX2, FMA and F16C (since about 2013): byte products by vpmaddubsw",
     arch="x86_64",
     llvm={"kind": "llvm", "mtriple": "x86_64-unknown-linux-gnu", "mcpu": "x86-64-v3"},
     features=("avx2", "fma", "f16c"),
     fma=True,
-    rules=PORTABLE_RULES,
+    rules=_with_matmul("matmul_avx2"),
+    weight_layout="quads",
+    prefetch_bytes=8192,
 )
 
 BASELINE = Target(

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from forerun.compiler.graph import Node
-from forerun.compiler.schedules.matmul_rules import MatmulFloat, MatmulGrouped, MatmulVnni
+from forerun.compiler.schedules.matmul_rules import (
+    MatmulAvx2,
+    MatmulAvxVnni,
+    MatmulFloat,
+    MatmulGrouped,
+    MatmulVnni,
+)
 from forerun.compiler.schedules.plan import Decline, Plan, Rule, Settings
 from forerun.compiler.schedules.row_rules import (
     AttentionBlocked,
@@ -21,6 +27,8 @@ from forerun.errors import CompileError
 
 ALL_RULES: tuple[type[Rule], ...] = (
     MatmulVnni,
+    MatmulAvxVnni,
+    MatmulAvx2,
     MatmulGrouped,
     MatmulFloat,
     EmbedRows,

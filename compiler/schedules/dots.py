@@ -1,111 +1,162 @@
-"""How groups of 32 quantized weights are stored and multiplied: the part of a matmul that differs by ISA.
+"""Exact integer dot products of unsigned weights and int8 activations: the part of a matmul that differs by ISA.
 
-A dot knows the layout of the weight bytes of one (16 output columns × 32 inputs) block and how to add the
-block's products to 16 int32 lanes. Everything around it, scales, tiles and epilogues, is `matmul.py`.
-Weights are unsigned here: 4-bit values 0…15, 8-bit values with 128 added.
+A dot loads half a block (16 output columns × 16 inputs) into registers in its own form, then adds the products with
+one row's activations to 16 int32 lanes, for as many blocks at a time as share the row. Everything around it,
+scales, tiles and epilogues, is `matmul.py`. All dots are exact, so they give the same bits.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-import numpy as np
 from tvm import tirx
 from tvm.tirx import op
 
 from forerun.compiler import tir
-from forerun.compiler.vector_math import GROUP, HALF
+from forerun.compiler.schedules.layouts import ColumnLayout, QuadLayout
+from forerun.compiler.vector_math import HALF
 
-Registers: TypeAlias = tirx.Buffer
+QUADS = HALF // 4  # dot products of four bytes in half a block
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where one weight of a block lies: byte offset for lane 0, byte stride between lanes, bit shift."""
+class HalfBlock:
+    """Half a block in memory: the weights, the byte at which the block starts, and which half it is (0 or 1)."""
 
-    offset: int
-    lane_stride: int
-    shift: int
+    weights: tirx.Buffer
+    start: tir.Expr
+    bits: int
+    half: int
+
+
+# Half a block in registers: whatever vectors, or array, its dot makes of it.
+Loaded: TypeAlias = Any
 
 
 class VnniDot:
-    """vpdpbusd: each 32-bit lane takes four products of unsigned weights and signed activations.
+    """vpdpbusd on 512-bit registers: each 32-bit lane takes four products of unsigned weights with activations."""
 
-    4-bit blocks are 4 chunks of 64 bytes; byte 4·lane + b of chunk j holds inputs 8j + b (low nibble) and
-    8j + 4 + b (high nibble). 8-bit blocks are 8 such chunks with one input a byte.
+    layout = QuadLayout()
+
+    def load(self, half: HalfBlock) -> Loaded:
+        """Return one vector of 64 weights a quad."""
+        return _load_quads(half, 0, 64)
+
+    def sums(
+        self, loaded: Sequence[Loaded], values: tirx.Buffer, start: tir.Expr, firsts: Sequence[tir.Expr]
+    ) -> list[tir.Expr]:
+        """Return `firsts` (int32x16, one a block) plus the products with the 16 activations at `start`."""
+        sums = list(firsts)
+        for quad in range(QUADS):
+            four = tir.bind(_broadcast_four(values, start + quad * 4, 64))
+            for block, quads in enumerate(loaded):
+                sums[block] = tir.bind(
+                    op.call_llvm_pure_intrin(
+                        "int32x16", "llvm.x86.avx512.vpdpbusd.512", sums[block], quads[quad], four
+                    )
+                )
+        return sums
+
+
+class NarrowVnniDot:
+    """vpdpbusd on 256-bit registers: a block is two of 8 columns."""
+
+    layout = QuadLayout()
+
+    def load(self, half: HalfBlock) -> Loaded:
+        """Return one vector of 32 weights a quad for columns 0-7, then the same for 8-15."""
+        return [*_load_quads(half, 0, 32), *_load_quads(half, 32, 32)]
+
+    def sums(
+        self, loaded: Sequence[Loaded], values: tirx.Buffer, start: tir.Expr, firsts: Sequence[tir.Expr]
+    ) -> list[tir.Expr]:
+        """Return `firsts` (int32x16, one a block) plus the products with the 16 activations at `start`."""
+        zero = tir.splat(tirx.const(0, "int32"), 8)
+        sums = [[zero, zero] for _ in loaded]
+        for quad in range(QUADS):
+            four = tir.bind(_broadcast_four(values, start + quad * 4, 32))
+            for quads, pair in zip(loaded, sums, strict=True):
+                for side in range(2):
+                    pair[side] = tir.bind(
+                        op.call_llvm_pure_intrin(
+                            "int32x8",
+                            "llvm.x86.avx512.vpdpbusd.256",
+                            pair[side],
+                            quads[side * QUADS + quad],
+                            four,
+                        )
+                    )
+        return [tir.bind(first + tir.join(*pair)) for first, pair in zip(firsts, sums, strict=True)]
+
+
+class MaddDot:
+    """vpmaddubsw and vpmaddwd on 256-bit registers, in 4-bit weights, which cannot saturate them.
+
+    vpmaddubsw adds two products in 16 signed bits. With weights of at most 15 and activations of at least -128 a
+    pair is within 2 · 15 · 128 = 3,840 and the four quads of a half together within 15,360 < 32,768: so they are
+    added up in 16 bits and widened once, by vpmaddwd with ones. Eight bits (pairs up to 65,280) would saturate:
+    they are split into two nibbles, whose sums vpmaddwd widens with ones and with sixteens.
     """
 
-    name = "vnni"
-    quad = 4
+    layout = QuadLayout()
 
-    def place(self, k: int, bits: int) -> Place:
-        """Return where input k (0…31) of a block lies."""
-        quad, b = divmod(k, 4)
-        if bits == 8:
-            return Place(quad * 64 + b, 4, 0)
-        return Place(quad // 2 * 64 + b, 4, 4 * (quad % 2))
+    def load(self, half: HalfBlock) -> Loaded:
+        """Return vectors of 32 4-bit weights: the quads of columns 0-7, of 8-15, [then both in high nibbles]."""
+        quads = [*_load_quads(half, 0, 32), *_load_quads(half, 32, 32)]
+        if half.bits == 4:
+            return quads
+        nibbles = [_nibbles(quad, 32) for quad in quads]
+        return [*(low for low, _ in nibbles), *(high for _, high in nibbles)]
 
-    def accumulate(
-        self, bits: int, weights: tirx.Buffer, block: tir.Expr, rows: HalfRows, sums: Registers
-    ) -> None:
-        """Add the products of half a block's inputs to `sums` ([rows, 16] int32)."""
-        chunks = HALF * bits // 8 * tir.LANES // 64
-        for chunk in range(chunks):
-            packed = tir.bind(tir.load(weights, block + (rows.half * chunks + chunk) * 64, 64))
-            for part, quads in enumerate(self._unpack(packed, bits)):
-                k = (chunk * (8 // bits) + part) * 4
-                for m, start in enumerate(rows.starts):
-                    four = op.reinterpret("int32", tir.load(rows.values, start + k, 4))
-                    product = op.call_llvm_pure_intrin(
-                        "int32x16",
-                        "llvm.x86.avx512.vpdpbusd.512",
-                        tir.load(sums, m * tir.LANES),
-                        quads,
-                        op.reinterpret("int8x64", tir.splat(four)),
-                    )
-                    tir.store(sums, product, m * tir.LANES)
-
-    @staticmethod
-    def _unpack(packed: tir.Expr, bits: int) -> list[tir.Expr]:
-        if bits == 8:
-            return [packed]
-        mask = tir.splat(tirx.const(15, "uint8"), 64)
-        # Bytes have no shift of their own: shift 16-bit lanes and mask away what crossed over.
-        words = op.reinterpret("uint16x32", packed)
-        shifted = op.shift_right(words, tir.splat(tirx.const(4, "uint16"), 32))
-        low = op.bitwise_and(packed, mask)
-        high = op.bitwise_and(op.reinterpret("uint8x64", shifted), mask)
-        return [tir.bind(low), tir.bind(high)]
+    def sums(
+        self, loaded: Sequence[Loaded], values: tirx.Buffer, start: tir.Expr, firsts: Sequence[tir.Expr]
+    ) -> list[tir.Expr]:
+        """Return `firsts` (int32x16, one a block) plus the products with the 16 activations at `start`."""
+        words: list[list[tir.Expr]] = [[] for _ in loaded]
+        for quad in range(QUADS):
+            four = tir.bind(_broadcast_four(values, start + quad * 4, 32))
+            for vectors, sums in zip(loaded, words, strict=True):
+                products = [
+                    op.call_llvm_pure_intrin("int16x16", "llvm.x86.avx2.pmadd.ub.sw", vector, four)
+                    for vector in vectors[quad::QUADS]
+                ]
+                sums[:] = [tir.bind(a + b) for a, b in zip(sums, products, strict=True)] if sums else products
+        return [tir.bind(first + _widened(sums)) for first, sums in zip(firsts, words, strict=True)]
 
 
 class WideningDot:
     """Products in 32-bit integers, one input at a time for 16 columns: any vector unit, or none, can do it.
 
-    8-bit blocks are [32 inputs][16 lanes] bytes; 4-bit blocks [16][16] with input k in the low nibble and
-    k + 16 in the high one.
+    Loops stay loops: written out for eight rows they took LLVM minutes.
     """
 
-    name = "widening"
+    layout = ColumnLayout()
 
-    def place(self, k: int, bits: int) -> Place:
-        """Return where input k (0…31) of a block lies."""
-        if bits == 8:
-            return Place(k * tir.LANES, 1, 0)
-        return Place(k % 16 * tir.LANES, 1, k // 16 * 4)
-
-    def accumulate(
-        self, bits: int, weights: tirx.Buffer, block: tir.Expr, rows: HalfRows, sums: Registers
-    ) -> None:
-        """Add the products of half a block's inputs to `sums` ([rows, 16] int32)."""
-        first = rows.half * HALF if bits == 8 else 0
+    def load(self, half: HalfBlock) -> Loaded:
+        """Return an array of 16 columns for each input, widened to 16 bits once for all rows."""
+        first = half.half * HALF if half.bits == 8 else 0
+        widened = tir.registers(HALF * tir.LANES, "int16")
         with tir.loop(0, HALF) as k:
-            packed = tir.bind(tir.load(weights, block + (first + k) * tir.LANES))
-            column = tir.bind(tir.cast(self._nibble(packed, bits, rows.half), "int32x16"))
-            for m, start in enumerate(rows.starts):
-                value = tir.cast(rows.values[start + k], "int32")
-                total = tir.load(sums, m * tir.LANES) + column * tir.splat(value)
-                tir.store(sums, total, m * tir.LANES)
+            packed = tir.bind(tir.load(half.weights, half.start + (first + k) * tir.LANES))
+            column = self._nibble(packed, half.bits, half.half)
+            tir.store(widened, tir.cast(column, "int16x16"), k * tir.LANES)
+        return widened
+
+    def sums(
+        self, loaded: Sequence[Loaded], values: tirx.Buffer, start: tir.Expr, firsts: Sequence[tir.Expr]
+    ) -> list[tir.Expr]:
+        """Return `firsts` (int32x16, one a block) plus the products with the 16 activations at `start`."""
+        sums = [tir.registers(tir.LANES, "int32") for _ in firsts]
+        for total, first in zip(sums, firsts, strict=True):
+            tir.store(total, first, 0)
+        with tir.loop(0, HALF) as k:
+            value = tir.bind(tir.splat(tir.cast(values[start + k], "int32")))
+            for total, columns in zip(sums, loaded, strict=True):
+                column = tir.cast(tir.load(columns, k * tir.LANES), "int32x16")
+                tir.store(total, tir.load(total, 0) + column * value, 0)
+        return [tir.load(total, 0) for total in sums]
 
     @staticmethod
     def _nibble(packed: tir.Expr, bits: int, half: int) -> tir.Expr:
@@ -116,43 +167,42 @@ class WideningDot:
         return op.shift_right(packed, tir.splat(tirx.const(4, "uint8")))
 
 
-@dataclass(frozen=True)
-class HalfRows:
-    """The quantized activations of a tile for half a block: the int8 buffer, where each row's 16 values start, and
-    which half of the block's inputs they are (0 or 1)."""
-
-    values: tirx.Buffer
-    starts: tuple[tir.Expr, ...]
-    half: int
+Dot = VnniDot | NarrowVnniDot | MaddDot | WideningDot
 
 
-Dot = VnniDot | WideningDot
+def _load_quads(half: HalfBlock, offset: int, size: int) -> list[tir.Expr]:
+    """Return a vector of unsigned bytes for each quad: `size` bytes at `offset` of its chunk of 64."""
+    chunks = HALF * half.bits // 8 * tir.LANES // 64
+    places = [half.start + (half.half * chunks + chunk) * 64 + offset for chunk in range(chunks)]
+    packed = [tir.bind(tir.load(half.weights, place, size)) for place in places]
+    return packed if half.bits == 8 else [part for chunk in packed for part in _nibbles(chunk, size)]
 
 
-def block_bytes(bits: int) -> int:
-    """Return the bytes of one block of 16 columns × 32 inputs."""
-    return tir.LANES * GROUP * bits // 8
+def _nibbles(packed: tir.Expr, size: int) -> tuple[tir.Expr, tir.Expr]:
+    """Return the low and the high nibbles of a vector of bytes."""
+    mask = tir.splat(tirx.const(15, "uint8"), size)
+    # Bytes have no shift of their own: shift 16-bit lanes and mask away what crossed over.
+    words = op.reinterpret(f"uint16x{size // 2}", packed)
+    shifted = op.shift_right(words, tir.splat(tirx.const(4, "uint16"), size // 2))
+    high = op.bitwise_and(op.reinterpret(f"uint8x{size}", shifted), mask)
+    return tir.bind(op.bitwise_and(packed, mask)), tir.bind(high)
 
 
-def pack_blocks(dot: Dot, values: np.ndarray, bits: int) -> np.ndarray:
-    """Lay unsigned weights out for a dot.
-
-    Args:
-        dot: the layout.
-        values: uint8 [N, K], N a multiple of 16, K of 32; 0…15 for 4 bits.
-        bits: 4 or 8.
-
-    Returns:
-        uint8 [N/16, K/32, block_bytes(bits)].
-    """
-    columns, inputs = values.shape
-    blocks = values.reshape(columns // tir.LANES, tir.LANES, inputs // GROUP, GROUP).transpose(0, 2, 3, 1)
-    packed = np.zeros((*blocks.shape[:2], block_bytes(bits)), np.uint8)
-    lanes = np.arange(tir.LANES)
-    for k in range(GROUP):
-        place = dot.place(k, bits)
-        packed[:, :, place.offset + lanes * place.lane_stride] |= blocks[:, :, k] << place.shift
-    return packed
+def _broadcast_four(values: tirx.Buffer, start: tir.Expr, size: int) -> tir.Expr:
+    """Return four activations repeated over a vector of `size` bytes."""
+    four = op.reinterpret("int32", tir.load(values, start, 4))
+    return op.reinterpret(f"int8x{size}", tir.splat(four, size // 4))
 
 
-DOTS: dict[str, Dot] = {dot.name: dot for dot in (VnniDot(), WideningDot())}
+def _widened(words: Sequence[tir.Expr]) -> tir.Expr:
+    """Add pairs of 16-bit sums up to int32x16: of columns 0-7, of 8-15 [, then the same of high nibbles]."""
+    sides = []
+    for side in range(2):
+        parts = [
+            op.call_llvm_pure_intrin(
+                "int32x8", "llvm.x86.avx2.pmadd.wd", word, tir.splat(tirx.const(factor, "int16"), 16)
+            )
+            for word, factor in zip(words[side::2], (1, 16), strict=False)
+        ]
+        sides.append(parts[0] if len(parts) == 1 else parts[0] + parts[1])
+    return tir.join(*sides)

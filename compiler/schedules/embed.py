@@ -7,12 +7,12 @@ from tvm import tirx
 from tvm.tirx import op
 
 from forerun.compiler import tir
-from forerun.compiler.schedules.dots import Dot, Place, block_bytes
+from forerun.compiler.schedules.layouts import BlockLayout, Place, block_bytes
 from forerun.compiler.schemes import Scheme
 from forerun.compiler.vector_math import FLOAT_OUTPUTS, GROUP
 
 
-def embed_quantized(name: str, fma: bool, dot: Dot, scheme: Scheme, columns: int) -> tir.Kernel:
+def embed_quantized(name: str, fma: bool, layout: BlockLayout, scheme: Scheme, columns: int) -> tir.Kernel:
     """Return the kernel hidden[row] = table[token_ids[row]] for packed weights.
 
     Parameters of the kernel: token_ids, weights, weight_scale [, weight_minimum], out.
@@ -33,7 +33,7 @@ def embed_quantized(name: str, fma: bool, dot: Dot, scheme: Scheme, columns: int
             base = tir.bind(_half(rest[0], group, lane)) if scheme.affine else None
             start = tir.bind(group * block_bytes(scheme.bits))
             for k in range(GROUP):
-                value = _unpack(weights, start, lane, dot.place(k, scheme.bits), scheme.bits)
+                value = _unpack(weights, start, lane, layout.place(k, scheme.bits), scheme.bits)
                 value = tir.cast(value - scheme.offset, "float32")
                 value = scale * value if base is None else writer.multiply_add(scale, value, base)
                 tir.store_one(out, value, row * columns + g * GROUP + k)

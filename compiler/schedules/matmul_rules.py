@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from forerun.compiler.operations import Linear, LinearSwiGlu, Operation, WeightRows
 from forerun.compiler.pack import Packing
-from forerun.compiler.schedules.dots import Dot, VnniDot, WideningDot
+from forerun.compiler.schedules.dots import Dot, MaddDot, NarrowVnniDot, VnniDot, WideningDot
 from forerun.compiler.schedules.epilogues import BlockBounds, Epilogue, ListedBlocks, StoreColumns, SwiGlu
 from forerun.compiler.schedules.matmul import (
     MatmulShape,
@@ -35,9 +35,12 @@ class _GroupedRule:
 
     name: str
     dot: Dot
+    feature: str | None = None
 
     def apply(self, operation: Operation, settings: Settings) -> Plan | Decline:
-        """Decline float weights and inputs that are no whole number of groups."""
+        """Decline targets without the instruction, float weights and inputs that are no whole number of groups."""
+        if self.feature is not None and self.feature not in settings.target.features:
+            return Decline(f"the target has no {self.feature}")
         assert isinstance(operation, Linear | LinearSwiGlu)
         rows = stacked_rows(operation)
         scheme = rows[0].scheme
@@ -48,7 +51,13 @@ class _GroupedRule:
         activations: list[Argument] = [Input(0, part) for part in activation_parts(scheme)]
         stack = _stacking(operation)
         packings = [
-            Packing("blocks", tuple(r.parts[0] for r in rows), dot=self.dot.name, scheme=scheme, **stack)
+            Packing(
+                "blocks",
+                tuple(r.parts[0] for r in rows),
+                block_layout=self.dot.layout.name,
+                scheme=scheme,
+                **stack,
+            )
         ]
         packings += [
             Packing("halves", tuple(r.parts[i] for r in rows), **stack) for i in range(1, len(rows[0].parts))
@@ -64,13 +73,24 @@ class MatmulVnni(_GroupedRule):
     """vpdpbusd on 512-bit registers: 64 products an instruction."""
 
     name = "matmul_vnni"
+    feature = "avx512_vnni"
     dot = VnniDot()
 
-    def apply(self, operation: Operation, settings: Settings) -> Plan | Decline:
-        """Decline targets without the instruction."""
-        if "avx512_vnni" not in settings.target.features:
-            return Decline("the target has no AVX512-VNNI")
-        return super().apply(operation, settings)
+
+class MatmulAvxVnni(_GroupedRule):
+    """vpdpbusd on 256-bit registers."""
+
+    name = "matmul_avx_vnni"
+    feature = "avx_vnni"
+    dot = NarrowVnniDot()
+
+
+class MatmulAvx2(_GroupedRule):
+    """vpmaddubsw on 256-bit registers."""
+
+    name = "matmul_avx2"
+    feature = "avx2"
+    dot = MaddDot()
 
 
 class MatmulGrouped(_GroupedRule):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from forerun.compiler.operations import CachedAttention, Embed, Norm, Operation, Quantize, RopeStore, SwiGlu
 from forerun.compiler.pack import Packing
 from forerun.compiler.schedules.attention import attention_blocked
-from forerun.compiler.schedules.dots import DOTS
 from forerun.compiler.schedules.embed import embed_float, embed_quantized
+from forerun.compiler.schedules.layouts import LAYOUTS
 from forerun.compiler.schedules.norm import quantize_rows, rms_norm, swiglu
 from forerun.compiler.schedules.plan import (
     QUANTIZED_PARTS,
@@ -51,14 +51,14 @@ class EmbedRows:
             packing = Packing("float_blocks", table.parts, (table.columns,), row_bytes=4 * table.inputs)
             kernel = embed_float(f"embed_float32_{table.inputs}", fma, table.inputs)
             return Plan({0: kernel}, (packing,), (Field("token_ids"), Packed(0), Output()), by_row=False)
-        dot = DOTS[settings.target.weight_layout]
+        layout = LAYOUTS[settings.target.weight_layout]
         blocks, halves = table.inputs * table.scheme.bits // 8, table.inputs // GROUP * 2
         packings = [
             Packing(
                 "blocks",
                 table.parts[:1],
                 (table.columns,),
-                dot=dot.name,
+                block_layout=layout.name,
                 scheme=table.scheme,
                 row_bytes=blocks,
             )
@@ -67,7 +67,7 @@ class EmbedRows:
             Packing("halves", (part,), (table.columns,), row_bytes=halves) for part in table.parts[1:]
         ]
         kernel = embed_quantized(
-            f"embed_{table.scheme.name}_{table.inputs}", fma, dot, table.scheme, table.inputs
+            f"embed_{table.scheme.name}_{table.inputs}", fma, layout, table.scheme, table.inputs
         )
         arguments: tuple[Argument, ...] = (
             Field("token_ids"),

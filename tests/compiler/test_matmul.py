@@ -10,7 +10,7 @@ from kernel_runner import RUNNABLE, Kernels, aligned, placed
 
 from forerun.compiler.operations import Linear, LinearSwiGlu, WeightRows
 from forerun.compiler.schedules import RULES
-from forerun.compiler.schedules.dots import DOTS, block_bytes, pack_blocks
+from forerun.compiler.schedules.layouts import LAYOUTS, block_bytes, pack_blocks
 from forerun.compiler.schedules.plan import Decline, Packed, Plan, Settings
 from forerun.compiler.schemes import AFFINE4, FLOAT32, SYMMETRIC4, SYMMETRIC8, Scheme
 from forerun.targets import TARGETS, Target
@@ -129,20 +129,65 @@ def test_any_tile_and_thread_count_gives_the_same_correct_bits(
     assert (np.abs(first[:rows] - start[:rows] - weights["bias"] - exact) <= bound).all()
 
 
+FUSED = [target for target in RUNNABLE if target.fma]
+
+
 @pytest.mark.parametrize("scheme", SCHEMES[:3], ids=lambda scheme: scheme.name)
-def test_vnni_equals_the_portable_kernel_bit_for_bit(
-    scheme: Scheme, tmp_path: Path, rng: np.random.Generator
-) -> None:
-    tuned, portable = TARGETS["x86-64-avx512-vnni"], TARGETS["x86-64-v3"]
-    if tuned not in RUNNABLE:
-        pytest.skip("this machine has no AVX512-VNNI")
+def test_targets_with_fma_give_equal_bits(scheme: Scheme, tmp_path: Path, rng: np.random.Generator) -> None:
     weights = stored(scheme, 50, 192, rng)
-    x, _ = activations(5, 192, scheme, rng)
-    start = np.zeros((5, 50), np.float32)
     operation = linear(scheme, 50, 192)
-    one = run_all(operation, tuned, weights, x, 5, start, tmp_path / "tuned")[4, 1]
-    other = run_all(operation, portable, weights, x, 5, start, tmp_path / "portable")[2, 1]
-    assert np.array_equal(one.view(np.uint32), other.view(np.uint32))
+    plans = [plan_for(target, operation) for target in FUSED]
+    tiles = [int(rng.choice(list(plan.kernels))) for plan in plans]
+    libraries = [
+        Kernels([plan.kernels[tile]], target, tmp_path / target.name)
+        for target, plan, tile in zip(FUSED, plans, tiles, strict=True)
+    ]
+    for rows in (*range(1, 18), 64):
+        x, _ = activations(rows, 192, scheme, rng)
+        results = []
+        for plan, tile, kernels in zip(plans, tiles, libraries, strict=True):
+            out = aligned((rows, 50), np.float32)
+            kernels.call(plan.kernels[tile].name, *arguments(plan, x, weights, [out]), rows=rows, threads=2)
+            results.append(out.view(np.uint32))
+        assert all(np.array_equal(results[0], one) for one in results[1:])
+
+
+@pytest.mark.parametrize("weight", ("least", "most"))
+@pytest.mark.parametrize("value", (-128, -127, 127))
+@pytest.mark.parametrize("scheme", SCHEMES[:3], ids=lambda scheme: scheme.name)
+@pytest.mark.parametrize("target", RUNNABLE, ids=lambda target: target.name)
+def test_extreme_integers_neither_saturate_nor_wrap(
+    target: Target, scheme: Scheme, value: int, weight: str, tmp_path: Path
+) -> None:
+    """Every weight and activation at the end of its range; every sum is a whole number that float32 holds."""
+    columns, inputs = 16, 32
+    unsigned = np.full((columns, inputs), 0 if weight == "least" else 2**scheme.bits - 1)
+    parts = {"q": (unsigned - scheme.offset).astype(np.uint8 if scheme.affine else np.int8)}
+    parts["scale"] = np.ones((columns, 1), np.float16)
+    if scheme.affine:
+        parts["minimum"] = np.zeros((columns, 1), np.float16)
+    x, floats = constant_activations(value, inputs, scheme.wide)
+    plan = plan_for(target, linear(scheme, columns, inputs))
+    kernels = Kernels([plan.kernels[1]], target, tmp_path)
+    out = aligned((1, columns), np.float32)
+    kernels.call(plan.kernels[1].name, *arguments(plan, x, parts, [out]), rows=1)
+    assert np.array_equal(out[0], dense(parts) @ floats)
+
+
+def constant_activations(value: int, inputs: int, wide: bool) -> tuple[dict, np.ndarray]:
+    """Return one row whose every byte is `value`, with scale 1, and the float64 vector it stands for."""
+    q = placed(np.full((1, inputs), value, np.int8))
+    both = np.full((1, inputs), value * 256 + value if wide else value * 256, np.int32)
+    halves = (1, inputs // 16)
+    parts = {
+        "values": q,
+        "low": q,
+        "scale": placed(np.ones(halves, np.float32)),
+        "sum": placed(np.full(halves, 16 * value, np.int32)),
+        "wide_sum": placed(both.reshape(1, -1, 16).sum(axis=2, dtype=np.int32)),
+        "scaled_sum": placed(np.full((1, inputs // 32), 32.0 * value, np.float32)),
+    }
+    return parts, both[0] / 256.0
 
 
 @pytest.mark.parametrize("scheme", (AFFINE4, FLOAT32), ids=lambda scheme: scheme.name)
@@ -183,15 +228,15 @@ def test_swiglu_epilogue(target: Target, scheme: Scheme, tmp_path: Path, rng: np
     assert (np.abs(values * np.repeat(scale, 16, axis=1) - expected) <= 0.51 * step + 1e-5).all()
 
 
-@pytest.mark.parametrize("dot", DOTS.values(), ids=lambda dot: dot.name)
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=lambda layout: layout.name)
 @pytest.mark.parametrize("bits", (4, 8))
-def test_packing_places_every_weight_once(dot, bits: int, rng: np.random.Generator) -> None:
+def test_packing_places_every_weight_once(layout, bits: int, rng: np.random.Generator) -> None:
     values = rng.integers(0, 2**bits, (32, 64)).astype(np.uint8)
-    packed = pack_blocks(dot, values, bits)
+    packed = pack_blocks(layout, values, bits)
     assert packed.shape == (2, 2, block_bytes(bits))
     for _ in range(50):
         n, k = int(rng.integers(32)), int(rng.integers(64))
-        place = dot.place(k % 32, bits)
+        place = layout.place(k % 32, bits)
         byte = packed[n // 16, k // 32, place.offset + (n % 16) * place.lane_stride]
         assert (byte >> place.shift) & (2**bits - 1) == values[n, k]
 
@@ -199,7 +244,7 @@ def test_packing_places_every_weight_once(dot, bits: int, rng: np.random.Generat
 def test_rules_decline_with_reasons() -> None:
     settings = Settings(TARGETS["x86-64-v3"], "float16", 64)
     declined = RULES["matmul_vnni"]().apply(linear(AFFINE4, 32, 64), settings)
-    assert isinstance(declined, Decline) and "AVX512-VNNI" in declined.reason
+    assert isinstance(declined, Decline) and "avx512_vnni" in declined.reason
     declined = RULES["matmul_grouped"]().apply(linear(FLOAT32, 32, 64), settings)
     assert isinstance(declined, Decline) and "float32" in declined.reason
     declined = RULES["matmul_grouped"]().apply(linear(AFFINE4, 32, 48), settings)

@@ -10,8 +10,8 @@ from kernel_runner import RUNNABLE, Kernels, aligned, placed
 from test_matmul import dense, stored
 
 from forerun.compiler.schedules.attention import attention_blocked, tail_elements
-from forerun.compiler.schedules.dots import DOTS, pack_blocks
 from forerun.compiler.schedules.embed import embed_quantized
+from forerun.compiler.schedules.layouts import LAYOUTS, pack_blocks
 from forerun.compiler.schedules.norm import rms_norm
 from forerun.compiler.schedules.rope import AttentionShape, rope_store
 from forerun.compiler.schemes import AFFINE4, SYMMETRIC8
@@ -54,14 +54,14 @@ def test_rms_norm(target: Target, tmp_path: Path, rng: np.random.Generator) -> N
     assert not values[2].any()
 
 
-@pytest.mark.parametrize("dot", DOTS.values(), ids=lambda dot: dot.name)
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=lambda layout: layout.name)
 @pytest.mark.parametrize("scheme", (AFFINE4, SYMMETRIC8), ids=lambda scheme: scheme.name)
-def test_embedding_reads_the_matmul_layout(dot, scheme, tmp_path: Path, rng: np.random.Generator) -> None:
+def test_embedding_reads_the_matmul_layout(layout, scheme, tmp_path: Path, rng: np.random.Generator) -> None:
     target, vocabulary, columns = RUNNABLE[-1], 48, 64
-    kernel = embed_quantized("embed", target.fma, dot, scheme, columns)
+    kernel = embed_quantized("embed", target.fma, layout, scheme, columns)
     parts = stored(scheme, vocabulary, columns, rng)
     unsigned = (parts["q"].astype(np.int16) + scheme.offset).astype(np.uint8)
-    packed = [placed(pack_blocks(dot, unsigned, scheme.bits))]
+    packed = [placed(pack_blocks(layout, unsigned, scheme.bits))]
     for name in list(parts)[1:]:
         packed.append(placed(parts[name].reshape(vocabulary // 16, 16, -1).transpose(0, 2, 1)))
     ids = placed(rng.integers(0, vocabulary, 9).astype(np.int32))

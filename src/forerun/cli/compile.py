@@ -14,7 +14,7 @@ NAME = "compile"
 HELP = "compile an exported model into a bundle for one target"
 EXAMPLES = (
     "forerun compile build/export -o build/bundle",
-    "forerun compile build/export -o build/bundle --target x86_64-avx2 --explain",
+    "forerun compile build/export -o build/bundle --target x86-64-v3 --explain",
 )
 
 
