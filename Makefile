@@ -11,7 +11,7 @@ NATIVE := CMakeLists.txt $(wildcard runtime/native/src/* runtime/native/include/
 OFFLINE := $(shell find models export compiler targets src/forerun -name '*.py' -not -path 'src/forerun/*/*' 2>/dev/null)
 DEMO := build/demo/smollm2
 
-.PHONY: setup demo test lint format test-sanitize bench clean help
+.PHONY: setup demo test lint format test-sanitize bench growth clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -65,6 +65,9 @@ test-sanitize:  ## the core's own tests under AddressSanitizer and UBSan
 
 bench: $(DEMO)/manifest.json  ## measure the demo's bundle
 	$(BIN)/forerun bench $(DEMO) --drafter lookup
+
+growth: .venv/installed  ## measure how a token's time grows with model size and context (random weights)
+	$(BIN)/python -m benchmarks.growth
 
 clean:  ## remove what was built, but not .venv
 	rm -rf build

@@ -42,6 +42,7 @@ class Module:
         roles: values that are not in the arena: value → C expression (`call->hidden`, …).
         offsets: for each layer that is this module, the byte offset of each of its packed weights in the file.
         layers: the layer numbers, in the order of `offsets` ([0] for embed and head).
+        weight_bytes: the size of each of its packed weights, the same in every layer.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Module:
     roles: Mapping[Value, str]
     offsets: Sequence[Sequence[int]]
     layers: Sequence[int]
+    weight_bytes: Sequence[int]
 
 
 def c_type(parameter: Parameter) -> str:
@@ -93,8 +95,13 @@ def table_name(kernels: Mapping[int, Kernel]) -> str:
     return next(iter(kernels.values())).name.rsplit("_rows", 1)[0]
 
 
-def module_function(module: Module) -> str:
-    """Return the weight table and the C function of one module."""
+def kernel_name(kernels: Mapping[int, Kernel]) -> str:
+    """Return the name by which program.c calls a plan's kernels."""
+    return kernels[0].name if 0 in kernels else table_name(kernels)
+
+
+def module_function(module: Module, first_kernel: int) -> str:
+    """Return the weight table and the C function of one module; its kernels count from `first_kernel`."""
     name = module.name
     lines = wrapped(
         f"/* Byte offsets of each layer's packed weights in weights.bin: {_weight_names(module)}. */"
@@ -106,7 +113,7 @@ def module_function(module: Module) -> str:
     lines.append(
         f"static void {name}(const forerun_call *call, int32_t index, int32_t layer, int32_t tid) {{"
     )
-    for line in _body(module):
+    for line in _body(module, first_kernel):
         lines += wrapped(line, "  ")
     lines += ["}", ""]
     return "\n".join(lines)
@@ -121,7 +128,7 @@ def _weight_names(module: Module) -> str:
     return ", ".join(names) or "none"
 
 
-def _body(module: Module) -> list[str]:
+def _body(module: Module, first_kernel: int) -> list[str]:
     lines = [
         f"const uint64_t *const weight = {module.name}_weights[index];",
         "const int32_t rows = call->rows, threads = call->threads, tile = tile_rows(rows);",
@@ -136,10 +143,10 @@ def _body(module: Module) -> list[str]:
         lines += _call(module, node, choice, first_weight)
         first_weight += len(choice.plan.weights)
         following = module.graph.nodes[i + 1] if i + 1 < len(module.graph.nodes) else None
+        meet = "!alone" if _alone(module, node, choice) else "1"
         if following is not None and following.inputs == node.inputs and following.outputs == node.outputs:
-            continue  # side by side: same rows read, other columns written
-        guard = "if (!alone) " if _alone(module, node, choice) else ""
-        lines.append(f"{guard}call->barrier(call->team, tid);")
+            meet = "0"  # side by side: same rows read, other columns written
+        lines.append(f"finish(call, layer, {first_kernel + i}, tid, {meet});")
     return lines
 
 
@@ -174,7 +181,7 @@ def _call(module: Module, node: Node, choice: Choice, first_weight: int) -> list
         _argument(module, node, choice, argument, first_weight, C_TYPES[p.dtype])
         for argument, p in zip(choice.plan.arguments, kernel.parameters, strict=True)
     ]
-    name = kernel.name if 0 in kernels else f"{table_name(kernels)}[tile]"
+    name = kernel_name(kernels) + ("" if 0 in kernels else "[tile]")
     threads = "alone ? 0 : tid, alone ? 1 : threads" if _alone(module, node, choice) else "tid, threads"
     return [f"{name}({', '.join([*arguments, 'rows', threads])});"]
 

@@ -28,7 +28,8 @@ class Packing:
     `float_blocks` float32 weights [N/16, K, 16]; `vector` float32 as it is (None among the parts: zeros);
     `norms` and `residual_norms` float16, one a row of a matrix given as its values and scales: see `row_norms`.
     `interleave` alternates 32 rows of the first part with 32 of the second. `array` is which of the block layout's
-    arrays this is.
+    arrays this is. `row_bytes` is what one row of a call reads of a table that is looked up by row; 0 where a call
+    reads all of the array, however many rows it has.
     """
 
     layout: str
@@ -38,6 +39,7 @@ class Packing:
     array: int = 0
     scheme: Scheme | None = None
     interleave: bool = False
+    row_bytes: int = 0
 
     @property
     def ctype(self) -> str:
@@ -85,6 +87,7 @@ class WeightsFile:
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb")
         self._places: dict[object, int] = {}
+        self.sizes: dict[int, int] = {}  # offset → bytes of the array there
         self.bytes = 0
 
     def place(self, key: object, make: Callable[[], np.ndarray]) -> int:
@@ -93,6 +96,7 @@ class WeightsFile:
             self._append(b"\0" * (-self.bytes % ALIGNMENT))
             self._places[key] = self.bytes
             self._append(np.ascontiguousarray(make()).reshape(-1).view(np.uint8).data)
+            self.sizes[self._places[key]] = self.bytes - self._places[key]
         return self._places[key]
 
     def _append(self, data: bytes | memoryview) -> None:

@@ -138,7 +138,8 @@ def pack_modules(
             offsets[name].append(_place_weights(export, call, choices[name], file))
             layers[name].append(call.layer)
     modules = [
-        _module(name, graph, choices[name], offsets[name], layers[name]) for name, graph in graphs.items()
+        _module(name, graph, choices[name], offsets[name], layers[name], file.sizes)
+        for name, graph in graphs.items()
     ]
     file.close()
     return modules, file.bytes
@@ -168,7 +169,12 @@ def _place_weights(
 
 
 def _module(
-    name: str, graph: Graph, choices: list[Choice], offsets: list[list[int]], layers: list[int]
+    name: str,
+    graph: Graph,
+    choices: list[Choice],
+    offsets: list[list[int]],
+    layers: list[int],
+    sizes: Mapping[int, int],
 ) -> emit.Module:
     roles: dict[Value, str] = {}
     hidden = graph.input("hidden")
@@ -187,9 +193,9 @@ def _module(
         if value not in roles
     }
     snake = "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
-    return emit.Module(
-        snake, graph, choices, memory.plan_arena(graph, in_arena, MAX_ROWS), roles, offsets, layers
-    )
+    arena = memory.plan_arena(graph, in_arena, MAX_ROWS)
+    weight_bytes = [sizes[offset] for offset in offsets[0]]
+    return emit.Module(snake, graph, choices, arena, roles, offsets, layers, weight_bytes)
 
 
 # Where the forms of the head write.
@@ -284,8 +290,7 @@ def explain(graphs: Mapping[str, Graph], choices: Mapping[str, list[Choice]]) ->
     lines = []
     for name, graph in graphs.items():
         for node, choice in zip(graph.nodes, choices[name], strict=True):
-            kernel = emit.table_name(choice.plan.kernels) if 0 not in choice.plan.kernels else ""
-            kernel = kernel or next(iter(choice.plan.kernels.values())).name
+            kernel = emit.kernel_name(choice.plan.kernels)
             declined = "; ".join(f"{rule} declined: {reason}" for rule, reason in choice.declined)
             lines.append(
                 f"{name}: {node.op} → {choice.rule} ({kernel})" + (f"; {declined}" if declined else "")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from string import Template
 
 from forerun.compiler.emit import Module, kernel_declaration, kernel_table, module_function, table_name
 from forerun.compiler.memory import aligned
 from forerun.compiler.tir import Kernel
+from forerun.compiler.traffic import traffic_table
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,8 @@ _FILE = Template("""\
 /* A decoder compiled by forerun for $target. Generated: do not edit.
  *
  * Each function below is one distinct module of the network. Every thread of the team runs it; kernels share their
- * work out by (tid, threads) and call->barrier brings the threads together. Matmuls take rows in tiles of at most
- * $tile_rows, all of nearly the same size: 1-$tile_rows rows are one tile, 16, 32, 64 or more are several.
+ * work out by (tid, threads) and the barrier in finish() brings the threads together. Matmuls take rows in tiles of
+ * at most $tile_rows, all of nearly the same size: 1-$tile_rows rows are one tile, 16, 32, 64 or more are several.
  */
 #include <forerun/program.h>
 
@@ -87,8 +89,21 @@ static int32_t tile_rows(int32_t rows) {
   return (rows + tiles - 1) / tiles;
 }
 
+/* Ends a kernel: the threads meet, unless each worked for itself or for the next kernel's rows beside it. */
+static void finish(const forerun_call *call, int32_t layer, int32_t kernel, int32_t tid, int meet) {
+  if (call->mark) call->mark(call->profile, tid, layer, kernel, FORERUN_MARK_RAN);
+  if (!meet) return;
+  call->barrier(call->team, tid);
+  if (call->mark) call->mark(call->profile, tid, layer, kernel, FORERUN_MARK_MET);
+}
+
 $modules
 $steps
+/* Kernels as a profile counts them: module, name, bytes read a call, a row, a position of the KV cache. */
+static const forerun_kernel kernel_table[] = {
+$traffic
+};
+
 static const forerun_layer layer_table[$layers] = {
 $layer_table
 };
@@ -103,6 +118,8 @@ static const forerun_program program = {
     .max_gather = $max_gather,
     .kv_element_bytes = $kv_element_bytes,
     .layer = layer_table,
+    .kernels = sizeof kernel_table / sizeof *kernel_table,
+    .kernel = kernel_table,
     .weights_bytes = $weights_bytes,
     .arena_bytes = $arena_bytes,
     .scratch_bytes = $scores_offset,
@@ -153,11 +170,17 @@ def program_source(decoder: Decoder) -> str:
         tail_offset=tail_offset,
         scores_offset=tail_offset + aligned(decoder.tail_bytes),
         scores_bytes=decoder.group * 4,
-        modules="\n".join(module_function(module) for module in decoder.modules),
+        modules="\n".join(_module_functions(decoder.modules)),
+        traffic=traffic_table(decoder.modules),
         steps=_steps(decoder),
         layer_table="\n".join([f"    {{{decoder.kv_heads}, {decoder.head_dim}}},"] * decoder.layers),
         arena_bytes=max(arena, 64),
     )
+
+
+def _module_functions(modules: Sequence[Module]) -> list[str]:
+    firsts = accumulate((len(module.choices) for module in modules), initial=0)
+    return [module_function(module, first) for module, first in zip(modules, firsts, strict=False)]
 
 
 def _steps(decoder: Decoder) -> str:

@@ -116,6 +116,18 @@ class NativeSampling(ctypes.Structure):
     _fields_ = (("temperature", c_double), ("top_k", c_int32), ("top_p", c_double), ("seed", c_uint64))
 
 
+class NativeKernel(ctypes.Structure):
+    """`forerun_kernel_facts`."""
+
+    _fields_ = (
+        ("module", c_char_p),
+        ("name", c_char_p),
+        ("call_bytes", c_uint64),
+        ("row_bytes", c_uint64),
+        ("position_bytes", c_uint64),
+    )
+
+
 # Function → types of its arguments; all of these return a status.
 _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "forerun_bundle_open": (c_char_p, c_char_p, POINTER(c_void_p)),
@@ -134,6 +146,12 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "forerun_row_done": (c_void_p, c_int32, c_int32, POINTER(c_int32)),
     "forerun_forward": (c_void_p, POINTER(NativeRequest), POINTER(NativeResult)),
     "forerun_read_kv": (c_void_p, c_int32, c_int32, c_int32, c_int32, POINTER(c_float), POINTER(c_float)),
+    "forerun_bundle_kernel_count": (c_void_p, POINTER(c_int32)),
+    "forerun_bundle_kernel": (c_void_p, c_int32, POINTER(NativeKernel)),
+    "forerun_profile_open": (c_void_p,),
+    "forerun_profile_close": (c_void_p,),
+    "forerun_profile_read": (c_void_p, c_void_p, c_void_p, c_void_p),
+    "forerun_measure_read": (c_void_p, c_int32, c_uint64, c_int32, c_void_p),
     "forerun_sample": (c_void_p, c_void_p, POINTER(NativeSampling), c_int64, POINTER(c_int32)),
     "forerun_draw": (c_void_p, c_int32, POINTER(NativeSampling), c_int64, POINTER(c_int32)),
 }

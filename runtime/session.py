@@ -24,6 +24,7 @@ from forerun.runtime.library import (
     check,
     load_library,
 )
+from forerun.runtime.profile import Profiler
 from forerun.runtime.program import LoadedProgram, ModelConfig, Step, full_steps
 from forerun.runtime.protocol import Drawable
 
@@ -277,6 +278,10 @@ class Session:
         check(library.forerun_read_kv(self._pointer, seq, layer, start, stop, *pointers))
         return keys, values
 
+    def profiler(self) -> Profiler:
+        """Times every kernel of the forwards from now until it is closed; one at a time."""
+        return Profiler(self._open_handle, self._program, self.threads, self.config.layers)
+
     def close(self) -> None:
         """Free the session; its memory goes when the last array that `forward` gave out does."""
         self._handle = None
@@ -294,10 +299,14 @@ class Session:
     # ---- the rest is between this class and ctypes ----
 
     @property
-    def _pointer(self) -> int:
+    def _open_handle(self) -> Handle:
         if self._handle is None:
             raise RuntimeFailure("the session is closed")
-        return self._handle.pointer
+        return self._handle
+
+    @property
+    def _pointer(self) -> int:
+        return self._open_handle.pointer
 
     def _set_sampling(self, temperature: float, top_k: int, top_p: float, seed: int) -> None:
         sampling = self._sampling

@@ -63,12 +63,14 @@ class Plan:
         weights: packed arrays, per layer.
         arguments: one for each parameter of the kernels.
         by_row: the kernel shares rows among threads, so that for few rows each thread may as well do all of them.
+        position_bytes: what it reads of the KV cache for each position that the call attends to.
     """
 
     kernels: Mapping[int, Kernel]
     weights: tuple[Packing, ...]
     arguments: tuple[Argument, ...]
     by_row: bool = False
+    position_bytes: int = 0
 
 
 @dataclass(frozen=True)

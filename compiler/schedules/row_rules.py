@@ -48,10 +48,11 @@ class EmbedRows:
         assert isinstance(operation, Embed)
         table, fma = operation.table, settings.target.fma
         if not table.scheme.quantized:
-            packing = Packing("float_blocks", table.parts, (table.columns,))
+            packing = Packing("float_blocks", table.parts, (table.columns,), row_bytes=4 * table.inputs)
             kernel = embed_float(f"embed_float32_{table.inputs}", fma, table.inputs)
             return Plan({0: kernel}, (packing,), (Field("token_ids"), Packed(0), Output()), by_row=False)
         layout = table_layout(settings.target, table.scheme)
+        halves = table.inputs // GROUP * 2
         packings = [
             Packing(
                 "blocks",
@@ -60,10 +61,13 @@ class EmbedRows:
                 block_layout=layout.name,
                 array=array,
                 scheme=table.scheme,
+                row_bytes=size * (table.inputs // GROUP) // LANES,
             )
-            for array in range(len(layout.arrays(table.scheme.bits)))
+            for array, size in enumerate(layout.arrays(table.scheme.bits))
         ]
-        packings += [Packing("halves", (part,), (table.columns,)) for part in table.parts[1:]]
+        packings += [
+            Packing("halves", (part,), (table.columns,), row_bytes=halves) for part in table.parts[1:]
+        ]
         kernel = embed_quantized(
             f"embed_{table.scheme.name}_{table.inputs}", fma, layout, table.scheme, table.inputs
         )
@@ -140,8 +144,11 @@ class RopeStoreRule:
         kernel = rope_store(
             f"rope_store_{o.heads}_{o.kv_heads}x{o.head_dim}{suffix}", settings.target.fma, shape
         )
-        names = [o.cos, o.sin] + ([] if o.q_norm is None or o.k_norm is None else [o.q_norm, o.k_norm])
-        packings = tuple(Packing("vector", (name,), (0,)) for name in names)
+        norms = [] if o.q_norm is None or o.k_norm is None else [o.q_norm, o.k_norm]
+        packings = (
+            *(Packing("vector", (name,), (0,), row_bytes=2 * o.head_dim) for name in (o.cos, o.sin)),
+            *(Packing("vector", (name,), (0,)) for name in norms),
+        )
         arguments: tuple[Argument, ...] = (
             Input(0),
             *(Field(name) for name in ("positions", "sequences", "slots")),
@@ -175,4 +182,5 @@ class AttentionBlocked:
             *_outputs(o.quantized),
             *(Field(name) for name in ("capacity", "gather_stride")),
         )
-        return Plan({0: kernel}, (), arguments)
+        element = {"float16": 2, "float32": 4}[settings.kv_dtype]
+        return Plan({0: kernel}, (), arguments, position_bytes=2 * o.kv_heads * o.head_dim * element)

@@ -28,6 +28,8 @@ class Call(ctypes.Structure):
         ("buffers", ctypes.c_void_p),
         ("barrier", _BARRIER),
         ("team", ctypes.c_void_p),
+        ("mark", ctypes.c_void_p),
+        ("profile", ctypes.c_void_p),
     ]
 
 

@@ -73,6 +73,43 @@ static void test_skipped_sublayers_and_hidden_rows(forerun_bundle* bundle) {
   forerun_session_release(session);
 }
 
+static void test_profile(forerun_bundle* bundle) {
+  enum { LAYERS = 3, KERNELS = 9, THREADS = 2, CELLS = THREADS * LAYERS * KERNELS };
+  uint64_t ran[CELLS], waited[CELLS], core[THREADS], pass[3];
+  forerun_session* session;
+  const forerun_session_options options = {1, 32, THREADS};
+  int32_t sequence, count, token = 4;
+  forerun_kernel_facts facts;
+  CHECK(forerun_bundle_kernel_count(bundle, &count) == FORERUN_OK && count == KERNELS);
+  CHECK(forerun_bundle_kernel(bundle, KERNELS - 1, &facts) == FORERUN_OK &&
+        strcmp(facts.name, "blocks") == 0);
+  CHECK(forerun_bundle_kernel(bundle, KERNELS, &facts) == FORERUN_INVALID_ARGUMENT);
+  CHECK(forerun_session_create(bundle, &options, &session) == FORERUN_OK);
+  CHECK(forerun_sequence_create(session, &sequence) == FORERUN_OK);
+  CHECK(forerun_profile_open(session) == FORERUN_OK);
+  CHECK(forerun_profile_open(session) == FORERUN_INVALID_ARGUMENT);
+  CHECK(forerun_profile_read(session, ran, waited, core) == FORERUN_NOT_COMPUTED);
+  CHECK(forerun_stage(session, sequence, 1, &token, NULL) == FORERUN_OK);
+  const forerun_row row = {sequence, 0};
+  const forerun_request request = {&row, 1, NULL, FORERUN_ALL, NULL, FORERUN_ALL, NULL, 0};
+  forerun_result result;
+  const long before = allocation_count();
+  CHECK(forerun_forward(session, &request, &result) == FORERUN_OK);
+  CHECK(forerun_profile_read(session, ran, waited, core) == FORERUN_OK);
+  CHECK(allocation_count() == before); /* a profile's memory is all reserved when it is opened */
+  uint64_t sums[THREADS];
+  for (int t = 0; t < THREADS; ++t) {
+    sums[t] = core[t];
+    for (int i = t * LAYERS * KERNELS; i < (t + 1) * LAYERS * KERNELS; ++i) sums[t] += ran[i] + waited[i];
+  }
+  CHECK(sums[0] == sums[1] && (double)sums[0] >= result.elapsed_ms * 1e6 - 1);
+  CHECK(forerun_measure_read(session, FORERUN_MEMORY_OWN, 1 << 20, 3, pass) == FORERUN_OK && pass[2] > 0);
+  CHECK(forerun_measure_read(session, FORERUN_MEMORY_WEIGHTS, 1 << 30, 3, pass) == FORERUN_INVALID_ARGUMENT);
+  CHECK(forerun_measure_read(session, 2, 1 << 20, 3, pass) == FORERUN_INVALID_ARGUMENT);
+  CHECK(forerun_profile_close(session) == FORERUN_OK);
+  forerun_session_release(session);
+}
+
 static void* walk_alone(void* bundle) {
   forerun_session* session;
   const forerun_session_options options = {1, 32, 2};
@@ -110,6 +147,7 @@ int main(int count, char** arguments) {
   CHECK(allocation_count() > before); /* the counter counts */
   test_example_of_the_header(bundle);
   test_skipped_sublayers_and_hidden_rows(bundle);
+  test_profile(bundle);
   test_sessions_side_by_side(bundle);
   for (int32_t threads = 1; threads <= 4; ++threads)
     test_walk(bundle, (uint64_t)threads, threads, threads == 1 ? 12000 : 1500);

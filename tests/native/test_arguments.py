@@ -170,7 +170,8 @@ def test_statuses_are_those_of_the_header() -> None:
     from tiny_model import ROOT
 
     header = (ROOT / "runtime/native/include/forerun/forerun.h").read_text(encoding="utf-8")
-    listed = dict(re.findall(r"  FORERUN_(\w+) = (\d+)", header))
+    enumeration = header.split("typedef enum forerun_status")[1].split("} forerun_status")[0]
+    listed = dict(re.findall(r"  FORERUN_(\w+) = (\d+)", enumeration))
     assert {name: int(value) for name, value in listed.items()} == {s.name: s.value for s in Status}
 
 

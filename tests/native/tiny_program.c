@@ -6,7 +6,8 @@
  * numpy.
  *
  * -DTINY_HALF stores keys and values as halves. -DTINY_ABI, -DTINY_ROWS, -DTINY_CONTEXT, -DTINY_VOCABULARY,
- * -DTINY_LAYERS and -DTINY_NULL make programs of other sizes, or such that the core must refuse.
+ * -DTINY_LAYERS, -DTINY_KERNELS and -DTINY_NULL make programs of other sizes, or such that the core must
+ * refuse.
  */
 #include <math.h>
 #include <string.h>
@@ -27,6 +28,9 @@
 #endif
 #ifndef TINY_NULL
 #define TINY_NULL 0
+#endif
+#ifndef TINY_KERNELS
+#define TINY_KERNELS 9
 #endif
 #ifndef TINY_LAYERS
 #define TINY_LAYERS 3
@@ -122,6 +126,27 @@ static int32_t slot_of(const forerun_call* call, int32_t row, int32_t position) 
   return position < first ? position : call->gather[row * call->gather_stride + position - first];
 }
 
+/* Kernels as a profile counts them. */
+enum { EMBED_ROWS, PROJECT, ATTEND, OUT, UP_ROWS, DOWN_ROWS, LOGITS, BOUNDS, BLOCKS, KERNELS };
+
+static const forerun_kernel KERNEL_TABLE[KERNELS] = {
+    {"embed", "embed_rows", 0, 4 * HIDDEN, 0},
+    {"attention", "project", 4 * (OUTPUT - QUERY), 0, 0},
+    {"attention", "attend", 0, 0, 2 * 2 * HEAD_DIM * sizeof(element)},
+    {"attention", "out", 4 * HIDDEN * HIDDEN, 0, 0},
+    {"feed_forward", "up", 4 * FEED_FORWARD * HIDDEN, 0, 0},
+    {"feed_forward", "down", 4 * FEED_FORWARD * HIDDEN, 0, 0},
+    {"head", "logits", 4 * VOCABULARY * HIDDEN, 0, 0},
+    {"head_bounds", "bounds", 4 * VOCABULARY * HIDDEN, 0, 0},
+    {"head_blocks", "blocks", 4 * VOCABULARY * HIDDEN, 0, 0},
+};
+
+static void finish(const forerun_call* call, int32_t layer, int32_t kernel, int32_t tid) {
+  if (call->mark) call->mark(call->profile, tid, layer, kernel, FORERUN_MARK_RAN);
+  call->barrier(call->team, tid);
+  if (call->mark) call->mark(call->profile, tid, layer, kernel, FORERUN_MARK_MET);
+}
+
 static void embed(const forerun_call* call, int32_t tid) {
   for (int32_t row = tid; row < call->rows; row += call->threads) {
     const float* from = (const float*)call->weights + EMBED + call->token_ids[row] * HIDDEN;
@@ -130,7 +155,7 @@ static void embed(const forerun_call* call, int32_t tid) {
       call->hidden[row * HIDDEN + i] = from[i] + 0.5f * sinf(angle);
     }
   }
-  call->barrier(call->team, tid);
+  finish(call, 0, EMBED_ROWS, tid);
 }
 
 /* Keys and values of a row, and its query into the arena. */
@@ -183,16 +208,16 @@ static void attention(const forerun_call* call, int32_t layer, int32_t tid) {
   const float* output = weights_of(call, layer) + OUTPUT;
   float* scores = (float*)(call->scratch + tid * call->scratch_stride);
   for (int32_t row = tid; row < call->rows; row += call->threads) project(call, layer, row);
-  call->barrier(call->team, tid);
+  finish(call, layer, PROJECT, tid);
   for (int32_t item = tid; item < call->rows * HEADS; item += call->threads) {
     attend(call, layer, item / HEADS, item % HEADS, scores);
   }
-  call->barrier(call->team, tid);
+  finish(call, layer, ATTEND, tid);
   for (int32_t item = tid; item < call->rows * HIDDEN; item += call->threads) {
     const float* attended = (const float*)call->arena + (TINY_ROWS + item / HIDDEN) * HIDDEN;
     call->hidden[item] += dot(output + item % HIDDEN * HIDDEN, attended, HIDDEN);
   }
-  call->barrier(call->team, tid);
+  finish(call, layer, OUT, tid);
 }
 
 static void feed_forward(const forerun_call* call, int32_t layer, int32_t tid) {
@@ -204,12 +229,12 @@ static void feed_forward(const forerun_call* call, int32_t layer, int32_t tid) {
     const float value = dot(weights + UP + item % FEED_FORWARD * HIDDEN, normal, HIDDEN);
     up[item] = value / (1 + expf(-value));
   }
-  call->barrier(call->team, tid);
+  finish(call, layer, UP_ROWS, tid);
   for (int32_t item = tid; item < call->rows * HIDDEN; item += call->threads) {
     const float* down = weights + DOWN + item % HIDDEN * FEED_FORWARD;
     call->hidden[item] += dot(down, up + item / HIDDEN * FEED_FORWARD, FEED_FORWARD);
   }
-  call->barrier(call->team, tid);
+  finish(call, layer, DOWN_ROWS, tid);
 }
 
 static void head(const forerun_call* call, int32_t tid) {
@@ -219,7 +244,7 @@ static void head(const forerun_call* call, int32_t tid) {
     const float* weights = (const float*)call->weights + HEAD + item % VOCABULARY * HIDDEN;
     call->logits[item] = dot(weights, normal, HIDDEN);
   }
-  call->barrier(call->team, tid);
+  finish(call, 0, LOGITS, tid);
 }
 
 static float head_logit(const forerun_call* call, int32_t row, int32_t id) {
@@ -242,7 +267,7 @@ static void head_bounds(const forerun_call* call, int32_t tid) {
     call->bounds[row * 2 * blocks + block] = largest + 0.25f;
     call->bounds[(row * 2 + 1) * blocks + block] = largest - 0.125f;
   }
-  call->barrier(call->team, tid);
+  finish(call, 0, BOUNDS, tid);
 }
 
 static void head_blocks(const forerun_call* call, int32_t tid) {
@@ -251,7 +276,7 @@ static void head_blocks(const forerun_call* call, int32_t tid) {
         call->items[item / FORERUN_HEAD_BLOCK] * FORERUN_HEAD_BLOCK + item % FORERUN_HEAD_BLOCK;
     call->block_logits[item] = id < VOCABULARY ? head_logit(call, 0, id) : INFINITY;
   }
-  call->barrier(call->team, tid);
+  finish(call, 0, BLOCKS, tid);
 }
 
 static const forerun_program PROGRAM = {
@@ -264,6 +289,8 @@ static const forerun_program PROGRAM = {
     .max_gather = MAX_GATHER,
     .kv_element_bytes = sizeof(element),
     .layer = LAYERS,
+    .kernels = TINY_KERNELS,
+    .kernel = TINY_KERNELS > 9 ? NULL : KERNEL_TABLE,
     .weights_bytes = WEIGHTS * sizeof(float),
     .arena_bytes = 2 * TINY_ROWS * HIDDEN * sizeof(float),
     .scratch_bytes = 0,

@@ -11,6 +11,7 @@ namespace {
 constexpr int32_t kMaxLayers = 4096;
 constexpr int32_t kMaxSize = 1 << 26;
 constexpr int32_t kMaxRows = 1 << 16;
+constexpr int32_t kMaxKernels = 1 << 16;
 
 bool within(int32_t value, int32_t least, int32_t most) {
   return value >= least && value <= most;
@@ -37,6 +38,11 @@ Status check_sizes(const forerun_program& program) {
   for (int32_t l = 0; l < program.layers; ++l) {
     if (!within(program.layer[l].kv_heads, 1, kMaxRows)) return refuse("kv_heads", program.layer[l].kv_heads);
     if (!within(program.layer[l].head_dim, 1, kMaxRows)) return refuse("head_dim", program.layer[l].head_dim);
+  }
+  if (!within(program.kernels, 0, kMaxKernels)) return refuse("kernels", program.kernels);
+  if (program.kernels > 0 && program.kernel == nullptr) return refuse("kernel", 0);
+  for (int32_t k = 0; k < program.kernels; ++k) {
+    if (!program.kernel[k].module || !program.kernel[k].name) return refuse("the name of kernel", k);
   }
   if (!program.embed || !program.attention || !program.feed_forward || !program.head ||
       !program.head_bounds || !program.head_blocks) {

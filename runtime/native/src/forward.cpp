@@ -1,9 +1,8 @@
 // forward: checks a request, finds the pending ancestors to take along, and runs passes.
 
-#include <time.h>
-
 #include <algorithm>
 
+#include "clock.h"
 #include "pass.h"
 #include "session.h"
 
@@ -19,12 +18,6 @@ struct Plan {
   bool regular;           // every row that runs simply continues: ancestors can share its pass
   int32_t carried_count;  // entries of the workspace's `carried`
 };
-
-double now_ms() {
-  timespec time{};
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return static_cast<double>(time.tv_sec) * 1e3 + static_cast<double>(time.tv_nsec) * 1e-6;
-}
 
 Sequence& sequence_of(Session& session, const forerun_row& row) {
   return session.sequences()[row.sequence];
@@ -292,7 +285,9 @@ int32_t run_plan(Session& session, const Plan& plan, bool together) {
 }  // namespace
 
 Status forward(Session& session, const forerun_request& request, forerun_result* result) {
-  const double begin_ms = now_ms();
+  Profile* const profile = session.profile.get();
+  if (profile != nullptr) profile->begin();
+  const uint64_t begin_ns = now_ns();
   if (++session.call == 0) ++session.call;  // 0 means "never"
   Plan plan{};
   plan.request = &request;
@@ -313,7 +308,8 @@ Status forward(Session& session, const forerun_request& request, forerun_result*
   result->carried_rows = plan.carried_count;
   result->logits = session.work.logits.as<float>();
   result->taps = session.work.taps.as<float>();
-  result->elapsed_ms = now_ms() - begin_ms;
+  result->elapsed_ms = static_cast<double>(now_ns() - begin_ns) * 1e-6;
+  if (profile != nullptr) profile->end();
   return FORERUN_OK;
 }
 

@@ -146,6 +146,11 @@ void read_taps(const Job& job, int32_t layer, int32_t tid) {
   }
 }
 
+// What this thread has done since its last kernel was no kernel's work.
+void leave_core(const forerun_call& call, int32_t tid) {
+  if (call.profile != nullptr) static_cast<Profile*>(call.profile)->leave_core(tid);
+}
+
 void run_head(const Job& job, forerun_call* call, int32_t tid) {
   const Outputs& outputs = job.pass->outputs;
   call->rows = outputs.logits_count;
@@ -155,6 +160,7 @@ void run_head(const Job& job, forerun_call* call, int32_t tid) {
               [&](int32_t k) -> int64_t { return job.where[logits_row(outputs, k)]; });
     call->barrier(call->team, tid);
   }
+  leave_core(*call, tid);
   (outputs.draws ? job.program->head_bounds : job.program->head)(call, tid);
 }
 
@@ -165,6 +171,7 @@ void run_steps(void* argument, int32_t tid) {
   forerun_call call = job.call;
   if (job.embed_rows > 0) {
     call.rows = job.embed_rows;
+    leave_core(call, tid);
     job.program->embed(&call, tid);
   }
   for (int32_t i = 0; i < pass.step_count; ++i) {
@@ -172,6 +179,7 @@ void run_steps(void* argument, int32_t tid) {
     const int32_t* end = std::upper_bound(job.starts, job.starts + pass.row_count, step);
     call.rows = static_cast<int32_t>(end - job.starts);
     if (call.rows == 0) continue;
+    leave_core(call, tid);
     if (step % 2 == 0) {
       job.program->attention(&call, step / 2, tid);
     } else {
@@ -249,6 +257,10 @@ void run_pass(Session& session, const Pass& pass) {
   job.pass = &pass;
   job.embed_rows = fill_rows(session, pass);
   job.call = make_call(session);
+  if (session.profile != nullptr) {
+    job.call.mark = Profile::mark;
+    job.call.profile = session.profile.get();
+  }
   job.starts = session.work.starts.as<int32_t>();
   job.where = session.work.where.as<int32_t>();
   job.taps = session.work.taps.as<float>();

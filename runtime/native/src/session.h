@@ -3,10 +3,12 @@
 #define FORERUN_SESSION_H
 
 #include <atomic>
+#include <memory>
 
 #include "bundle.h"
 #include "kv_cache.h"
 #include "memory.h"
+#include "profile.h"
 #include "sequence.h"
 #include "team.h"
 
@@ -72,6 +74,7 @@ struct Session {
   Workspace work;
   uint32_t call = 0;  // number of the current forward; marks rows without clearing the marks
   std::atomic<bool> busy{false};
+  std::unique_ptr<Profile> profile;  // while one is taken
 
   Region sequence_records;
   Region row_records;

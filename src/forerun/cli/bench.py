@@ -28,6 +28,7 @@ EXAMPLES = (
     "forerun bench BUNDLE",
     "forerun bench BUNDLE --pp 0 --tg 0 --rows 0 --drafter lookup --drafter self:layers=20,tokens=3",
     "forerun bench BUNDLE --pp 0 --tg 128 --rows 0 --sequences 1,4,16",
+    "forerun bench BUNDLE --profile --rows 1,4 --contexts 128,2048",
     "forerun bench BUNDLE --prompts prompts.jsonl --drafter lookup:branches=2 --repetitions 5 --json",
 )
 DEFAULT_ANSWER_TOKENS = 64
@@ -65,9 +66,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--rows",
-        default="1,2,4,8,16",
         metavar="N,…",
-        help="rows per call; 0 = leave out (default 1,2,4,8,16)",
+        help="rows per call; 0 = leave out (default 1,2,4,8,16; with --profile 1)",
+    )
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="instead of the tests: where the time of a call goes, kernel by kernel and layer by layer, beside"
+        " the read bandwidth of the machine's memory",
+    )
+    parser.add_argument(
+        "--contexts",
+        default="128",
+        metavar="N,…",
+        help="positions before the rows of a call that is profiled (default 128)",
     )
     parser.add_argument(
         "--sequences",
@@ -88,7 +100,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Measure and print."""
-    rows = parse_counts("rows", arguments.rows)
+    if arguments.profile:
+        return profile(arguments)
+    rows = parse_counts("rows", arguments.rows or "1,2,4,8,16")
     sequences = parse_counts("sequences", arguments.sequences)
     check_numbers(arguments)
     prompts = load_prompts(arguments.prompts)
@@ -117,6 +131,33 @@ def execute(arguments: argparse.Namespace) -> int:
     else:
         print(title)
         print_rows(result, BRIEF_COLUMNS if arguments.brief else COLUMNS)
+    return 0
+
+
+def profile(arguments: argparse.Namespace) -> int:
+    """Profile calls and print."""
+    if arguments.context is not None:
+        raise OptionError("--profile makes room for what --contexts says; leave --context out")
+    rows = parse_counts("rows", arguments.rows or "1")
+    contexts = parse_counts("contexts", arguments.contexts)
+    check_numbers(arguments)
+    from forerun.cli.profile import profile_bundle
+    from forerun.cli.profile_table import print_profiles
+
+    with progress_bar("profiling") as report:
+        profiles = profile_bundle(
+            arguments.bundle,
+            arguments.target,
+            arguments.threads,
+            rows,
+            contexts,
+            arguments.repetitions,
+            report,
+        )
+    if arguments.json:
+        print(json.dumps([asdict(one) for one in profiles], ensure_ascii=False, indent=1))
+    else:
+        print_profiles(profiles)
     return 0
 
 

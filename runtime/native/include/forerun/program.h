@@ -18,13 +18,17 @@ extern "C" {
 #endif
 
 /* Raised whenever a struct below changes; a library built for another number is refused. */
-#define FORERUN_PROGRAM_ABI 2
+#define FORERUN_PROGRAM_ABI 3
 
 /* Keys are stored in blocks of this many positions, so that one vector holds one dimension of a block. */
 #define FORERUN_KEY_BLOCK 16
 
 /* Logits that the head bounds, and computes on demand, together. */
 #define FORERUN_HEAD_BLOCK 16
+
+/* What a thread tells a profile: it has done its share of a kernel; the threads have met after it. */
+#define FORERUN_MARK_RAN 0
+#define FORERUN_MARK_MET 1
 
 /* What one call of a step function works on. All arrays are owned by the core and 64-byte aligned. */
 typedef struct forerun_call {
@@ -67,6 +71,12 @@ typedef struct forerun_call {
 
   void (*barrier)(void* team, int32_t tid);
   void* team;
+
+  /* NULL except while a profile is taken: every thread calls it after its share of kernel number `kernel`
+   * (FORERUN_MARK_RAN) and, where a barrier follows, after that (FORERUN_MARK_MET). `layer` is 0 in embed and
+   * head. */
+  void (*mark)(void* profile, int32_t tid, int32_t layer, int32_t kernel, int32_t event);
+  void* profile;
 } forerun_call;
 
 typedef struct forerun_layer {
@@ -74,18 +84,29 @@ typedef struct forerun_layer {
   int32_t head_dim;
 } forerun_layer;
 
+/* A kernel as profiles count it, and what it reads in one layer beside activations. */
+typedef struct forerun_kernel {
+  const char* module; /* the function of program.c that runs it */
+  const char* name;
+  uint64_t call_bytes;     /* weights read once a call, however many rows; head_blocks: at most */
+  uint64_t row_bytes;      /* weights looked up for each row */
+  uint64_t position_bytes; /* KV cache read for each position attended to */
+} forerun_kernel;
+
 /* A decoder: embed → (attention_l → feed_forward_l) × layers → head. */
 typedef struct forerun_program {
   uint32_t abi; /* FORERUN_PROGRAM_ABI */
   int32_t layers;
-  int32_t hidden_size;        /* D */
-  int32_t vocabulary_size;    /* V */
-  int32_t context_length;     /* positions the rotary table holds: no row may lie beyond */
-  int32_t max_rows;           /* rows one call may carry */
-  int32_t max_gather;         /* positions one row may gather */
-  int32_t kv_element_bytes;   /* 2 = IEEE half, 4 = float */
-  const forerun_layer* layer; /* [layers] */
-  uint64_t weights_bytes;     /* the weights file must have exactly this size */
+  int32_t hidden_size;          /* D */
+  int32_t vocabulary_size;      /* V */
+  int32_t context_length;       /* positions the rotary table holds: no row may lie beyond */
+  int32_t max_rows;             /* rows one call may carry */
+  int32_t max_gather;           /* positions one row may gather */
+  int32_t kv_element_bytes;     /* 2 = IEEE half, 4 = float */
+  const forerun_layer* layer;   /* [layers] */
+  int32_t kernels;              /* kernels of all modules; 0: the program marks none */
+  const forerun_kernel* kernel; /* [kernels] */
+  uint64_t weights_bytes;       /* the weights file must have exactly this size */
   uint64_t arena_bytes;
   uint64_t scratch_bytes;
   uint64_t scratch_bytes_per_position;

@@ -1,0 +1,82 @@
+// The part of the C interface that measures.
+
+#include <new>
+
+#include "read_speed.h"
+#include "visit.h"
+
+using forerun::fail;
+using forerun::Profile;
+using forerun::require;
+using forerun::Visit;
+
+extern "C" {
+
+int forerun_bundle_kernel_count(const forerun_bundle* bundle, int32_t* count) {
+  FORERUN_TRY(require(bundle, "bundle"));
+  FORERUN_TRY(require(count, "count"));
+  *count = bundle->program().kernels;
+  return FORERUN_OK;
+}
+
+int forerun_bundle_kernel(const forerun_bundle* bundle, int32_t kernel, forerun_kernel_facts* facts) {
+  FORERUN_TRY(require(bundle, "bundle"));
+  FORERUN_TRY(require(facts, "facts"));
+  const forerun_program& program = bundle->program();
+  if (kernel < 0 || kernel >= program.kernels) {
+    return fail(FORERUN_INVALID_ARGUMENT, "there is no kernel %d; the program has %d", kernel,
+                program.kernels);
+  }
+  const forerun_kernel& found = program.kernel[kernel];
+  *facts = {found.module, found.name, found.call_bytes, found.row_bytes, found.position_bytes};
+  return FORERUN_OK;
+}
+
+int forerun_profile_open(forerun_session* session) {
+  const Visit visit(session);
+  FORERUN_TRY(visit.status());
+  if (session->program().kernels == 0) {
+    return fail(FORERUN_INVALID_ARGUMENT, "the program of this bundle marks no kernels: it has no profile");
+  }
+  if (session->profile != nullptr) {
+    return fail(FORERUN_INVALID_ARGUMENT, "a profile is open already; close it first");
+  }
+  std::unique_ptr<Profile> profile(new (std::nothrow) Profile);
+  if (!profile) return fail(FORERUN_OUT_OF_MEMORY, "no memory for a profile");
+  FORERUN_TRY(profile->reserve(session->program(), session->options.threads));
+  session->profile = std::move(profile);
+  return FORERUN_OK;
+}
+
+int forerun_profile_close(forerun_session* session) {
+  const Visit visit(session);
+  FORERUN_TRY(visit.status());
+  session->profile.reset();
+  return FORERUN_OK;
+}
+
+int forerun_profile_read(forerun_session* session, uint64_t* ran_ns, uint64_t* waited_ns, uint64_t* core_ns) {
+  const Visit visit(session);
+  FORERUN_TRY(visit.status());
+  FORERUN_TRY(require(ran_ns, "ran_ns"));
+  FORERUN_TRY(require(waited_ns, "waited_ns"));
+  FORERUN_TRY(require(core_ns, "core_ns"));
+  if (session->profile == nullptr || !session->profile->complete()) {
+    return fail(FORERUN_NOT_COMPUTED, "there is no profile to read: open one, then run a forward");
+  }
+  session->profile->read(ran_ns, waited_ns, core_ns);
+  return FORERUN_OK;
+}
+
+int forerun_measure_read(forerun_session* session, int32_t memory, uint64_t bytes, int32_t passes,
+                         uint64_t* pass_ns) {
+  const Visit visit(session);
+  FORERUN_TRY(visit.status());
+  FORERUN_TRY(require(pass_ns, "pass_ns"));
+  if (memory != FORERUN_MEMORY_OWN && memory != FORERUN_MEMORY_WEIGHTS) {
+    return fail(FORERUN_INVALID_ARGUMENT, "memory is %d; it must be a forerun_memory", memory);
+  }
+  return measure_read(*session, memory == FORERUN_MEMORY_WEIGHTS, bytes, passes, pass_ns);
+}
+
+}  // extern "C"

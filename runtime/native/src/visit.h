@@ -1,0 +1,38 @@
+// What every function of the C interface does first: check pointers and keep a second thread out.
+#ifndef FORERUN_VISIT_H
+#define FORERUN_VISIT_H
+
+#include "session.h"
+
+namespace forerun {
+
+// One thread's stay in a session.
+class Visit {
+ public:
+  explicit Visit(forerun_session* session) : session_(session) {
+    entered_ = session != nullptr && !session->busy.exchange(true, std::memory_order_acquire);
+  }
+  Visit(const Visit&) = delete;
+  Visit& operator=(const Visit&) = delete;
+  ~Visit() {
+    if (entered_) session_->busy.store(false, std::memory_order_release);
+  }
+
+  Status status() const {
+    if (session_ == nullptr) return fail(FORERUN_INVALID_ARGUMENT, "the session is NULL");
+    if (entered_) return FORERUN_OK;
+    return fail(FORERUN_BUSY, "another thread is using this session; give every thread a session of its own");
+  }
+
+ private:
+  forerun_session* session_;
+  bool entered_ = false;
+};
+
+inline Status require(const void* pointer, const char* name) {
+  return pointer != nullptr ? FORERUN_OK : fail(FORERUN_INVALID_ARGUMENT, "%s is NULL", name);
+}
+
+}  // namespace forerun
+
+#endif
