@@ -149,9 +149,7 @@ def _score_group(
         tir.store(running[g], tir.maximum(tir.load(running[g], 0), score), 0)
 
 
-def _exponentiate(
-    block: RowBlock, largest: Sequence[tir.Expr], parts: tirx.Buffer, first: tir.Expr
-) -> None:
+def _exponentiate(block: RowBlock, largest: Sequence[tir.Expr], parts: tirx.Buffer, first: tir.Expr) -> None:
     """Turn scores into weights e^(score - largest) in place, 0 where masked; write their sums and the largest."""
     scores, dims = block.buffers["scores"], block.shape.head_dim
     sums = [tir.registers(tir.LANES) for _ in largest]

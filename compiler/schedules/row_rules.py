@@ -156,11 +156,17 @@ class AttentionBlocked:
             return declined
         o = operation
         shape = AttentionShape(o.heads, o.kv_heads, o.head_dim, 1.0, settings.kv_dtype)
-        size, fma, outputs = f"{o.heads}_{o.kv_heads}x{o.head_dim}", settings.target.fma, _outputs(o.quantized)
+        size, fma, outputs = (
+            f"{o.heads}_{o.kv_heads}x{o.head_dim}",
+            settings.target.fma,
+            _outputs(o.quantized),
+        )
         fields = ("positions", "sequences", "gather_start", "gather", "keys", "values")
         read = (Input(0), *(Field(name) for name in fields), Private("tail"), Private("scores"))
         scalars = (Field("capacity"), Field("gather_stride"))
-        parts = Stage(attention_parts(f"attention_parts_{size}", fma, shape), (*read, SharedParts(), *scalars))
+        parts = Stage(
+            attention_parts(f"attention_parts_{size}", fma, shape), (*read, SharedParts(), *scalars)
+        )
         merge = Stage(
             attention_merge(f"attention_merge_{_form(o.quantized)}_{size}", fma, shape, o.quantized),
             (SharedParts(), Field("positions"), *outputs),
