@@ -162,8 +162,13 @@ class AttentionBlocked:
             _outputs(o.quantized),
         )
         fields = ("positions", "sequences", "gather_start", "gather", "keys", "values")
-        read = (Input(0), *(Field(name) for name in fields), Private("tail"), Private("scores"))
-        scalars = (Field("capacity"), Field("gather_stride"))
+        read: tuple[Argument, ...] = (
+            Input(0),
+            *(Field(name) for name in fields),
+            Private("tail"),
+            Private("scores"),
+        )
+        scalars: tuple[Argument, ...] = (Field("capacity"), Field("gather_stride"))
         parts = Stage(
             attention_parts(f"attention_parts_{size}", fma, shape), (*read, SharedParts(), *scalars)
         )
