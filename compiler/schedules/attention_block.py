@@ -44,6 +44,7 @@ class RowBlock:
     gather_start: tir.Expr
     direct: tir.Expr  # lanes-wide groups of keys read in place; the rest is copied to the tail
     groups: tir.Expr  # lanes-wide groups in all
+    together: int = 2
 
     @property
     def buffers(self) -> dict[str, tirx.Buffer]:
@@ -110,12 +111,18 @@ def _score(block: RowBlock) -> list[tir.Expr]:
     for vector in running:
         tir.store(vector, tir.floats(_MASKED), 0)
     first = tir.bind(block.base + tir.cast(block.start, "int64") * shape.head_dim)
-    with tir.loop(0, block.direct) as index:
+    steps = tir.bind(tirx.floordiv(block.direct, block.together))
+    together = tir.bind(steps * block.together)
+    with tir.loop(0, steps) as step:
+        index = tir.bind(step * block.together)
         start = tir.bind(first + tir.cast(index * group_elements, "int64"))
-        _score_group(block, block.buffers["keys"], start, index, running)
+        _score_groups(block, block.together, block.buffers["keys"], start, index, running)
+    with tir.loop(together, block.direct) as index:
+        start = tir.bind(first + tir.cast(index * group_elements, "int64"))
+        _score_groups(block, 1, block.buffers["keys"], start, index, running)
     with tir.loop(block.direct, op.max(block.groups, block.direct)) as index:
         start = tir.bind((index - block.direct) * group_elements)
-        _score_group(block, block.buffers["tail"], start, index, running)
+        _score_groups(block, 1, block.buffers["tail"], start, index, running)
     return [tir.bind(tir.lanes_max(tir.load(vector, 0))) for vector in running]
 
 
@@ -124,29 +131,38 @@ def _inside(block: RowBlock, index: tir.Expr) -> tir.Expr:
     return tir.ramp(tir.bind(block.start + index * tir.LANES)) < tir.splat(block.stop)
 
 
-def _score_group(
-    block: RowBlock, keys: tirx.Buffer, start: tir.Expr, index: tir.Expr, running: Sequence[tirx.Buffer]
+def _score_groups(
+    block: RowBlock,
+    count: int,
+    keys: tirx.Buffer,
+    start: tir.Expr,
+    index: tir.Expr,
+    running: Sequence[tirx.Buffer],
 ) -> None:
-    """Score 16 positions for each head; positions past the length are masked."""
-    heads = range(block.shape.group)
-    chains = [tir.registers(_PARTIAL_SUMS * tir.LANES) for _ in heads]
-    for chain in chains:
-        for part in range(_PARTIAL_SUMS):
-            tir.store(chain, tir.floats(0.0), part * tir.LANES)
+    """Score `count` times 16 positions for each head; positions past the length are masked."""
+    dims, heads = block.shape.head_dim, range(block.shape.group)
+    # Arrays stay below the size at which TVM would put them on a heap.
+    chains = [[tir.registers(count * tir.LANES) for _ in range(_PARTIAL_SUMS)] for _ in heads]
+    for chain in (chain for head in chains for chain in head):
+        for k in range(count):
+            tir.store(chain, tir.floats(0.0), k * tir.LANES)
     query = [tir.bind(block.query(g)) for g in heads]
-    with tir.loop(0, block.shape.head_dim // _PARTIAL_SUMS) as step:
+    with tir.loop(0, dims // _PARTIAL_SUMS) as step:
         for part in range(_PARTIAL_SUMS):
             i = step * _PARTIAL_SUMS + part
-            column = tir.bind(tir.cast(tir.load(keys, start + i * tir.LANES), "float32x16"))
-            for g in heads:
-                factor = tir.splat(block.buffers["queries"][query[g] + i])
-                total = tir.load(chains[g], part * tir.LANES)
-                tir.store(chains[g], block.writer.multiply_add(column, factor, total), part * tir.LANES)
+            factors = [tir.bind(tir.splat(block.buffers["queries"][query[g] + i])) for g in heads]
+            for k in range(count):
+                column = tir.load(keys, start + (i + k * dims) * tir.LANES)
+                column = tir.bind(tir.cast(column, "float32x16"))
+                for chain, factor in zip(chains, factors, strict=True):
+                    total = tir.load(chain[part], k * tir.LANES)
+                    tir.store(chain[part], block.writer.multiply_add(column, factor, total), k * tir.LANES)
     for g in heads:
-        total = tir.load(chains[g], 0) + tir.load(chains[g], tir.LANES)
-        score = tir.bind(tirx.Select(_inside(block, index), total, tir.floats(_MASKED)))
-        tir.store(block.buffers["scores"], score, g * BLOCK + index * tir.LANES)
-        tir.store(running[g], tir.maximum(tir.load(running[g], 0), score), 0)
+        for k in range(count):
+            total = tir.load(chains[g][0], k * tir.LANES) + tir.load(chains[g][1], k * tir.LANES)
+            score = tir.bind(tirx.Select(_inside(block, index + k), total, tir.floats(_MASKED)))
+            tir.store(block.buffers["scores"], score, g * BLOCK + (index + k) * tir.LANES)
+            tir.store(running[g], tir.maximum(tir.load(running[g], 0), score), 0)
 
 
 def _exponentiate(block: RowBlock, largest: Sequence[tir.Expr], parts: tirx.Buffer, first: tir.Expr) -> None:
