@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from forerun.compiler.operations import CachedAttention, Embed, Norm, Operation, Quantize, RopeStore, SwiGlu
 from forerun.compiler.pack import Packing
-from forerun.compiler.schedules.attention import attention_blocked
+from forerun.compiler.schedules.attention import attention_merge, attention_parts, attention_rows
 from forerun.compiler.schedules.embed import embed_float, embed_quantized
 from forerun.compiler.schedules.layouts import table_layout
 from forerun.compiler.schedules.norm import quantize_rows, rms_norm, swiglu
@@ -19,6 +19,8 @@ from forerun.compiler.schedules.plan import (
     Plan,
     Private,
     Settings,
+    SharedParts,
+    Stage,
 )
 from forerun.compiler.schedules.rope import AttentionShape, rope_store
 from forerun.compiler.tir import LANES
@@ -160,7 +162,7 @@ class RopeStoreRule:
 
 
 class AttentionBlocked:
-    """Attention in blocks of 16 positions, one key/value head an item."""
+    """Attention in blocks of positions: shared by block for few rows, by row for many."""
 
     name = "attention_blocked"
 
@@ -171,16 +173,32 @@ class AttentionBlocked:
             return declined
         o = operation
         shape = AttentionShape(o.heads, o.kv_heads, o.head_dim, 1.0, settings.kv_dtype)
-        name = f"attention_{_form(o.quantized)}_{o.heads}_{o.kv_heads}x{o.head_dim}"
-        kernel = attention_blocked(name, settings.target.fma, shape, o.quantized)
+        size, fma, outputs = (
+            f"{o.heads}_{o.kv_heads}x{o.head_dim}",
+            settings.target.fma,
+            _outputs(o.quantized),
+        )
         fields = ("positions", "sequences", "gather_start", "gather", "keys", "values")
-        arguments: tuple[Argument, ...] = (
+        read: tuple[Argument, ...] = (
             Input(0),
             *(Field(name) for name in fields),
             Private("tail"),
             Private("scores"),
-            *_outputs(o.quantized),
-            *(Field(name) for name in ("capacity", "gather_stride")),
         )
         element = {"float16": 2, "float32": 4}[settings.kv_dtype]
-        return Plan({0: kernel}, (), arguments, position_bytes=2 * o.kv_heads * o.head_dim * element)
+        scalars: tuple[Argument, ...] = (Field("capacity"), Field("gather_stride"))
+        parts = Stage(
+            attention_parts(f"attention_parts_{size}", fma, shape), (*read, SharedParts(), *scalars)
+        )
+        merge = Stage(
+            attention_merge(f"attention_merge_{_form(o.quantized)}_{size}", fma, shape, o.quantized),
+            (SharedParts(), Field("positions"), *outputs),
+        )
+        rows = attention_rows(f"attention_rows_{_form(o.quantized)}_{size}", fma, shape, o.quantized)
+        return Plan(
+            {0: rows},
+            (),
+            (*read, Private("parts"), *outputs, *scalars),
+            position_bytes=2 * o.kv_heads * o.head_dim * element,
+            few=(parts, merge),
+        )
