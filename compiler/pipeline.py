@@ -158,7 +158,6 @@ def _place_weights(
         key = (
             packing.layout,
             packing.block_layout,
-            packing.array,
             packing.scheme,
             packing.interleave,
             packing.columns,
@@ -199,7 +198,7 @@ def _module(
 
 
 # Where the forms of the head write.
-HEAD_RESULTS = {"Head": "call->logits", "HeadBounds": "call->bounds", "HeadBlocks": "call->block_logits"}
+HEAD_RESULTS = {"Head": "call->logits", "HeadMaxima": "call->maxima", "HeadBlocks": "call->block_logits"}
 
 # What the results of operations are called in program.c.
 _RESULTS = {
@@ -242,7 +241,7 @@ def assemble(
         attention=of_kind("attention"),
         feed_forward=of_kind("feed_forward"),
         head=named["head"],
-        head_bounds=named["head_bounds"],
+        head_maxima=named["head_maxima"],
         head_blocks=named["head_blocks"],
         layers=config["layers"],
         hidden_size=config["hidden_size"],

@@ -26,7 +26,7 @@ class Decoder:
     attention: Sequence[Module]
     feed_forward: Sequence[Module]
     head: Module
-    head_bounds: Module
+    head_maxima: Module
     head_blocks: Module
     layers: int
     hidden_size: int
@@ -49,7 +49,7 @@ class Decoder:
             *self.attention,
             *self.feed_forward,
             self.head,
-            self.head_bounds,
+            self.head_maxima,
             self.head_blocks,
         ]
 
@@ -133,7 +133,7 @@ static const forerun_program program = {
     .attention = attention_step,
     .feed_forward = feed_forward_step,
     .head = head_step,
-    .head_bounds = head_bounds_step,
+    .head_maxima = head_maxima_step,
     .head_blocks = head_blocks_step,
 };
 
@@ -195,7 +195,7 @@ def _module_functions(modules: Sequence[Module]) -> list[str]:
 def _steps(decoder: Decoder) -> str:
     once = [
         f"static void {module.name}_step(const forerun_call *call, int32_t tid) {{ {module.name}(call, 0, 0, tid); }}\n"
-        for module in (decoder.embed, decoder.head, decoder.head_bounds, decoder.head_blocks)
+        for module in (decoder.embed, decoder.head, decoder.head_maxima, decoder.head_blocks)
     ]
     return "\n".join(
         [*once, _layered("attention", decoder.attention), _layered("feed_forward", decoder.feed_forward)]

@@ -6,7 +6,7 @@ from forerun.compiler.operations import CachedAttention, Embed, Norm, Operation,
 from forerun.compiler.pack import Packing
 from forerun.compiler.schedules.attention import attention_merge, attention_parts, attention_rows
 from forerun.compiler.schedules.embed import embed_float, embed_quantized
-from forerun.compiler.schedules.layouts import table_layout
+from forerun.compiler.schedules.layouts import LAYOUTS
 from forerun.compiler.schedules.norm import quantize_rows, rms_norm, swiglu
 from forerun.compiler.schedules.plan import (
     QUANTIZED_PARTS,
@@ -53,19 +53,17 @@ class EmbedRows:
             packing = Packing("float_blocks", table.parts, (table.columns,), row_bytes=4 * table.inputs)
             kernel = embed_float(f"embed_float32_{table.inputs}", fma, table.inputs)
             return Plan({0: kernel}, (packing,), (Field("token_ids"), Packed(0), Output()), by_row=False)
-        layout = table_layout(settings.target, table.scheme)
-        halves = table.inputs // GROUP * 2
+        layout = LAYOUTS[settings.target.weight_layout]
+        blocks, halves = table.inputs * table.scheme.bits // 8, table.inputs // GROUP * 2
         packings = [
             Packing(
                 "blocks",
                 table.parts[:1],
                 (table.columns,),
                 block_layout=layout.name,
-                array=array,
                 scheme=table.scheme,
-                row_bytes=size * (table.inputs // GROUP) // LANES,
+                row_bytes=blocks,
             )
-            for array, size in enumerate(layout.arrays(table.scheme.bits))
         ]
         packings += [
             Packing("halves", (part,), (table.columns,), row_bytes=halves) for part in table.parts[1:]
