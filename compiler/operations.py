@@ -43,6 +43,8 @@ class Linear:
     """y = x · Wᵀ (+ bias) for one or several matrices stacked, written to `first_column` of a wider output.
 
     `add` names the residual: y is added to what the output already holds. Inputs: x (quantized if the scheme is).
+    `head` marks the LM head and says what of it is wanted: `logits` [rows, V]; `bounds` [rows, 2·B], for each block
+    of 16 logits a bound from above and one that its largest reaches; `blocks` [items, 16], listed blocks of one row.
     """
 
     weights: tuple[WeightRows, ...]
@@ -50,6 +52,7 @@ class Linear:
     first_column: int
     stride: int
     add: bool
+    head: str | None = None
 
     @property
     def columns(self) -> int:

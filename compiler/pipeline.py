@@ -16,6 +16,7 @@ from forerun.compiler.converters import COMPOSITES
 from forerun.compiler.export_reader import Export, ModuleCall
 from forerun.compiler.from_onnx import import_function
 from forerun.compiler.fuse import fuse
+from forerun.compiler.fuse.head import FORMS, HEAD, head_forms
 from forerun.compiler.graph import Dimension, Graph, Value
 from forerun.compiler.link import link
 from forerun.compiler.native import write_object
@@ -84,6 +85,8 @@ def compile_export(
         graphs = import_modules(export)
         for graph in graphs.values():
             fuse(graph)
+        functions = tuple(graphs)
+        graphs |= head_forms(graphs[HEAD])
         tell("scheduling", 0.3)
         choices = {name: [schedule(name, n, settings) for n in graph.nodes] for name, graph in graphs.items()}
         tell("packing weights", 0.4)
@@ -99,7 +102,7 @@ def compile_export(
     return CompileReport(
         Path(output),
         chosen.name,
-        tuple(graphs),
+        functions,
         len(decoder.kernels),
         weights_bytes,
         library_bytes,
@@ -131,8 +134,9 @@ def pack_modules(
     offsets: dict[str, list[list[int]]] = {name: [] for name in graphs}
     layers: dict[str, list[int]] = {name: [] for name in graphs}
     for call in export.calls:
-        offsets[call.function].append(_place_weights(export, call, choices[call.function], file))
-        layers[call.function].append(call.layer)
+        for name in FORMS if call.function == HEAD else (call.function,):
+            offsets[name].append(_place_weights(export, call, choices[name], file))
+            layers[name].append(call.layer)
     modules = [
         _module(name, graph, choices[name], offsets[name], layers[name]) for name, graph in graphs.items()
     ]
@@ -169,8 +173,8 @@ def _module(
     hidden = graph.input("hidden")
     if hidden is not None:
         roles[hidden] = "call->hidden"
-    roles[graph.outputs[0]] = "call->logits" if name == "Head" else "call->hidden"
-    if name != "Head" and hidden is not None:
+    roles[graph.outputs[0]] = HEAD_RESULTS.get(name, "call->hidden")
+    if name not in FORMS and hidden is not None:
         last = graph.producer(graph.outputs[0])
         if last is None or last.op != "linear" or not last.detail.add:
             raise CompileError(f"{name}: the result must be the residual stream plus a projection")
@@ -186,6 +190,9 @@ def _module(
         snake, graph, choices, memory.plan_arena(graph, in_arena, MAX_ROWS), roles, offsets, layers
     )
 
+
+# Where the forms of the head write.
+HEAD_RESULTS = {"Head": "call->logits", "HeadBounds": "call->bounds", "HeadBlocks": "call->block_logits"}
 
 # What the results of operations are called in program.c.
 _RESULTS = {
@@ -228,6 +235,8 @@ def assemble(
         attention=of_kind("attention"),
         feed_forward=of_kind("feed_forward"),
         head=named["head"],
+        head_bounds=named["head_bounds"],
+        head_blocks=named["head_blocks"],
         layers=config["layers"],
         hidden_size=config["hidden_size"],
         vocabulary_size=config["vocabulary_size"],

@@ -23,6 +23,8 @@ class Decoder:
     attention: Sequence[Module]
     feed_forward: Sequence[Module]
     head: Module
+    head_bounds: Module
+    head_blocks: Module
     layers: int
     hidden_size: int
     vocabulary_size: int
@@ -40,7 +42,14 @@ class Decoder:
     @property
     def modules(self) -> list[Module]:
         """Every distinct module."""
-        return [self.embed, *self.attention, *self.feed_forward, self.head]
+        return [
+            self.embed,
+            *self.attention,
+            *self.feed_forward,
+            self.head,
+            self.head_bounds,
+            self.head_blocks,
+        ]
 
     @property
     def single_kernels(self) -> dict[str, Kernel]:
@@ -102,6 +111,8 @@ static const forerun_program program = {
     .attention = attention_step,
     .feed_forward = feed_forward_step,
     .head = head_step,
+    .head_bounds = head_bounds_step,
+    .head_blocks = head_blocks_step,
 };
 
 const forerun_program *forerun_program_model(void);
@@ -151,8 +162,8 @@ def program_source(decoder: Decoder) -> str:
 
 def _steps(decoder: Decoder) -> str:
     once = [
-        f"static void {kind}_step(const forerun_call *call, int32_t tid) {{ {module.name}(call, 0, 0, tid); }}\n"
-        for kind, module in (("embed", decoder.embed), ("head", decoder.head))
+        f"static void {module.name}_step(const forerun_call *call, int32_t tid) {{ {module.name}(call, 0, 0, tid); }}\n"
+        for module in (decoder.embed, decoder.head, decoder.head_bounds, decoder.head_blocks)
     ]
     return "\n".join(
         [*once, _layered("attention", decoder.attention), _layered("feed_forward", decoder.feed_forward)]

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from forerun.errors import BatchError, ForerunError, OptionError, SequencesBusyError
 from forerun.runtime.generation import Generation
@@ -147,7 +147,11 @@ def choose_group(waiting: Sequence[Turn]) -> tuple[list[Turn], list[Turn]]:
     rows = 0
     for turn in waiting:
         request = turn.request
-        agrees = request.sublayers == first.sublayers and request.taps == first.taps
+        agrees = (request.sublayers, request.taps, request.draws) == (
+            first.sublayers,
+            first.taps,
+            first.draws,
+        )
         if agrees and rows + len(request.rows) <= max_rows:
             group.append(turn)
             rows += len(request.rows)
@@ -157,17 +161,18 @@ def choose_group(waiting: Sequence[Turn]) -> tuple[list[Turn], list[Turn]]:
 
 
 def merge(requests: Sequence[Request]) -> Request:
-    """One request for the rows of several that agree on sublayers and taps."""
+    """One request for the rows of several that agree on all else."""
     first = requests[0]
     if len(requests) == 1:
         return first
     rows: list[tuple[int, int]] = []
     logits: list[int] = []
     for request in requests:
-        wanted = range(len(request.rows)) if request.logits is None else request.logits
-        logits += [len(rows) + index for index in wanted]
+        indices = range(len(request.rows)) if request.logits is None else request.logits
+        logits += [len(rows) + index for index in indices]
         rows += request.rows
-    return Request(rows, first.sublayers, None if len(logits) == len(rows) else logits, first.taps)
+    wanted = None if len(logits) == len(rows) else logits
+    return replace(first, rows=rows, logits=wanted)
 
 
 def split(requests: Sequence[Request], result: Result) -> list[Result]:
@@ -180,7 +185,7 @@ def split(requests: Sequence[Request], result: Result) -> list[Result]:
         last_row = row + len(request.rows)
         last_logit = logit + len(request.rows if request.logits is None else request.logits)
         taps = {layer: result.taps[layer][row:last_row] for layer in request.taps}
-        parts.append(Part(result.logits[logit:last_logit], taps))
+        parts.append(Part(result.logits[logit:last_logit], taps, result.drawable[logit:last_logit]))
         row, logit = last_row, last_logit
     return parts
 

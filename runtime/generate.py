@@ -9,8 +9,6 @@ of the next tree.
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from forerun.errors import ContextFullError
 from forerun.runtime.output import Output
 from forerun.runtime.protocol import (
@@ -22,13 +20,14 @@ from forerun.runtime.protocol import (
     ExitPolicy,
     Observation,
     Result,
+    RowLogits,
     SessionLike,
     draw,
 )
 from forerun.runtime.request import Asking, Events, Request, drive
 from forerun.runtime.settings import Sampling
 from forerun.runtime.stats import Stats
-from forerun.runtime.verify import Verified, stage_draft, verify
+from forerun.runtime.verify import Verified, outputs_of, stage_draft, verify
 
 # Rows of one verify call at most, the root included.
 MAX_TREE_ROWS = 64
@@ -138,8 +137,8 @@ def prefill_piece(run: Run, start: int, stop: int) -> Asking[int | None]:
     staged = session.stage(sequence, token_ids)
     is_last = stop == len(run.token_ids)
     wanted = (len(token_ids) - 1,) if is_last else ()
-    result = yield Request([(sequence, row) for row in staged], logits=wanted, taps=taps)
-    token = draw(session, result.logits[0], run.sampling, stop) if is_last else None
+    result = yield Request([(sequence, row) for row in staged], None, wanted, taps, run.sampling.looks_at_few)
+    token = draw(session, outputs_of(result)[0], run.sampling, stop) if is_last else None
     kept_taps = {layer: result.taps[layer].copy() for layer in taps}
     session.commit(sequence, staged)
     run.drafter.observe(Observation(token_ids, start, taps=kept_taps))
@@ -153,7 +152,10 @@ def decode_step(run: Run, output: Output) -> Asking[str]:
     with run.stats.timed("verify"):
         stage_draft(run.session, run.sequence, draft)
         start = run.session.length(run.sequence)
-        verified = yield from verify(run.session, run.sequence, draft, run.exits, run.drafter.taps, start)
+        draws = run.sampling.looks_at_few and not run.acceptance.reads_logits
+        verified = yield from verify(
+            run.session, run.sequence, draft, run.exits, run.drafter.taps, start, draws
+        )
     with run.stats.timed("commit"):
         accepted = accept(run, draft, verified)
         taken = output.take(accepted.token_ids)
@@ -186,7 +188,7 @@ def accept(run: Run, draft: Draft, verified: Verified) -> Accepted:
     """Walk the tree with the acceptance rule; the token after a row at depth k stands at position len + k."""
     position = len(run.token_ids)
 
-    def draw_at(logits: np.ndarray, depth: int) -> int:
+    def draw_at(logits: RowLogits, depth: int) -> int:
         return draw(run.session, logits, run.sampling, position + depth)
 
     return run.acceptance.accept(draft, verified.logits, draw_at)

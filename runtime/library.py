@@ -94,6 +94,7 @@ class NativeRequest(ctypes.Structure):
         ("logits_count", c_int32),
         ("taps", c_void_p),
         ("tap_count", c_int32),
+        ("draws", c_int32),
     )
 
 
@@ -134,6 +135,7 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "forerun_forward": (c_void_p, POINTER(NativeRequest), POINTER(NativeResult)),
     "forerun_read_kv": (c_void_p, c_int32, c_int32, c_int32, c_int32, POINTER(c_float), POINTER(c_float)),
     "forerun_sample": (c_void_p, c_void_p, POINTER(NativeSampling), c_int64, POINTER(c_int32)),
+    "forerun_draw": (c_void_p, c_int32, POINTER(NativeSampling), c_int64, POINTER(c_int32)),
 }
 
 

@@ -6,7 +6,7 @@ A new drafter, shape, acceptance rule or exit policy is one file in its folder a
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 
@@ -38,11 +38,25 @@ class StepLike(Protocol):
     def layer(self) -> int: ...
 
 
+@dataclass(frozen=True)
+class Drawable:
+    """A row that a token can be drawn from without its logits ever being written out; valid, as an array of
+    logits would be, until the next `forward`. `index` counts the rows asked for."""
+
+    index: int
+
+
+# What a token is drawn from: a row's logits [V] float32, or a stand-in for them.
+RowLogits: TypeAlias = np.ndarray | Drawable
+
+
 class Result(Protocol):
     """What `forward` returns; arrays are views that the next `forward` overwrites."""
 
     @property
-    def logits(self) -> np.ndarray: ...  # [rows asked for, V] float32
+    def logits(self) -> np.ndarray: ...  # [rows asked for, V] float32; none with `draws`
+    @property
+    def drawable(self) -> Sequence[Drawable]: ...  # with `draws`: what stands in for each row's logits
     @property
     def taps(self) -> Mapping[int, np.ndarray]: ...  # layer → [rows, D] float32
 
@@ -68,11 +82,15 @@ class SessionLike(Protocol):
         steps: Sequence[Any] | None = None,
         logits: Sequence[int] | None = None,
         taps: Sequence[int] = (),
+        draws: bool = False,
     ) -> Result: ...
     def commit(self, seq: int, path: Sequence[int]) -> None: ...
     def rewind(self, seq: int, length: int) -> None: ...
     def sample(
         self, logits: np.ndarray, *, temperature: float, top_k: int, top_p: float, seed: int, position: int
+    ) -> int: ...
+    def draw(
+        self, row: Drawable, *, temperature: float, top_k: int, top_p: float, seed: int, position: int
     ) -> int: ...
     def close(self) -> None: ...
 
@@ -100,21 +118,23 @@ class DraftContext:
         """The token that was drawn last."""
         return self.token_ids[-1]
 
-    def draw(self, logits: np.ndarray, depth: int) -> int:
+    def draw(self, logits: RowLogits, depth: int) -> int:
         """Draw the token after a row `depth` below the root, exactly as the loop will."""
         return draw(self.session, logits, self.sampling, len(self.token_ids) + depth)
 
 
-def draw(session: SessionLike, logits: np.ndarray, sampling: Sampling, position: int) -> int:
-    """Draw the token at absolute `position` from `logits` ([V] float32) with the session's own sampler."""
-    return session.sample(
-        logits,
-        temperature=sampling.temperature,
-        top_k=sampling.top_k,
-        top_p=sampling.top_p,
-        seed=sampling.seed,
-        position=position,
-    )
+def draw(session: SessionLike, logits: RowLogits, sampling: Sampling, position: int) -> int:
+    """Draw the token at absolute `position` from a row's logits with the session's own sampler."""
+    numbers: dict[str, Any] = {
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "seed": sampling.seed,
+        "position": position,
+    }
+    if isinstance(logits, Drawable):
+        return session.draw(logits, **numbers)
+    return session.sample(logits, **numbers)
 
 
 @dataclass(frozen=True)
@@ -203,18 +223,23 @@ class Accepted:
 class Drawer(Protocol):
     """Draws the token that follows a row at `depth` below the root."""
 
-    def __call__(self, logits: np.ndarray, depth: int) -> int: ...
+    def __call__(self, logits: RowLogits, depth: int) -> int: ...
 
 
 class Acceptance(Protocol):
-    """Which drafted rows are kept. `guarantee` says in words what the output is worth."""
+    """Which drafted rows are kept. `guarantee` says in words what the output is worth.
+
+    A rule that looks at logits itself says so in `reads_logits`; one that only draws gets stand-ins, which are
+    cheaper to compute.
+    """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     guarantee: ClassVar[str]
+    reads_logits: ClassVar[bool]
 
-    def accept(self, draft: Draft, logits: Sequence[np.ndarray], draw: Drawer) -> Accepted:
-        """Walk from the root; `logits[row]` is [V] float32."""
+    def accept(self, draft: Draft, logits: Sequence[RowLogits], draw: Drawer) -> Accepted:
+        """Walk from the root; `logits[row]` is [V] float32, or what `draw` takes in its place."""
 
 
 @dataclass(frozen=True)

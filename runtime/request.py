@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from forerun.runtime.protocol import Result, SessionLike
+from forerun.runtime.protocol import Drawable, Result, SessionLike
 from forerun.runtime.session import full_steps
 
 
@@ -19,21 +19,24 @@ from forerun.runtime.session import full_steps
 class Request:
     """One forward: staged `rows` (sequence, index) through the first `sublayers` of the model (None: all).
 
-    `logits` are indices into `rows` (None: every row), `taps` layers whose hidden states are wanted.
+    `logits` are indices into `rows` (None: every row), `taps` layers whose hidden states are wanted. With `draws`
+    the rows are only drawn from, and get stand-ins for their logits.
     """
 
     rows: Sequence[tuple[int, int]]
     sublayers: int | None = None
     logits: Sequence[int] | None = None
     taps: tuple[int, ...] = ()
+    draws: bool = False
 
 
 @dataclass(frozen=True)
 class Part:
-    """Some rows of a result: logits [rows asked for, V] float32, taps layer → [rows, D] float32."""
+    """Some rows of a result: logits [rows asked for, V] float32 or stand-ins, taps layer → [rows, D] float32."""
 
     logits: np.ndarray
     taps: dict[int, np.ndarray]
+    drawable: Sequence[Drawable] = ()
 
 
 Kept = TypeVar("Kept")
@@ -48,7 +51,9 @@ def run_request(session: SessionLike, request: Request) -> Result:
     """Run one forward; its arrays are valid until the next. Raises `RuntimeFailure`."""
     sublayers = request.sublayers
     steps = None if sublayers is None else full_steps(session.config.layers)[:sublayers]
-    return session.forward(request.rows, steps=steps, logits=request.logits, taps=request.taps)
+    return session.forward(
+        request.rows, steps=steps, logits=request.logits, taps=request.taps, draws=request.draws
+    )
 
 
 def drive(session: SessionLike, events: Events) -> Iterator[str]:

@@ -25,6 +25,7 @@ from forerun.runtime.library import (
     load_library,
 )
 from forerun.runtime.program import LoadedProgram, ModelConfig, Step, full_steps
+from forerun.runtime.protocol import Drawable
 
 __all__ = ["ForwardResult", "LoadedProgram", "ModelConfig", "Session", "Step", "full_steps"]
 
@@ -37,11 +38,12 @@ _REMEMBERED_STEPS = 64
 class ForwardResult:
     """What one forward gave. The arrays are views that the next forward overwrites: copy to keep."""
 
-    logits: np.ndarray  # [rows asked for, V] float32
+    logits: np.ndarray  # [rows asked for, V] float32; [0, V] with `draws`
     taps: dict[int, np.ndarray]  # layer → [rows, D] float32, hidden states after that layer
     elapsed_ms: float
     carried_rows: int = 0  # pending ancestors that were taken along
     passes: int = 1  # runs through the program that it took
+    drawable: Sequence[Drawable] = ()  # with `draws`: what stands in for each row's logits
 
 
 class Session:
@@ -91,6 +93,7 @@ class Session:
         self._sampling = NativeSampling()
         self._result = NativeResult()
         self._rows = np.zeros((self.config.max_rows, 2), np.int32)
+        self._drawable = tuple(Drawable(index) for index in range(self.config.max_rows))
         self._request = NativeRequest(rows=self._rows.ctypes.data)
         self._steps: dict[int, tuple[Sequence[Step], np.ndarray]] = {}
         self._logits_buffer: np.ndarray | None = None  # [max_rows, V]
@@ -194,13 +197,14 @@ class Session:
         steps: Sequence[Step] | None = None,
         logits: Sequence[int] | None = None,
         taps: Sequence[int] = (),
+        draws: bool = False,
     ) -> ForwardResult:
         """Run staged rows, given as (sequence, index), through `steps` (None: the whole model).
 
         A row skips the steps it has passed before. If what remains is not the next sublayers in order it
         becomes inexact: readable, but it can be neither committed nor continued. Pending ancestors are taken
-        along through exactly what they miss. `logits` are indices into `rows` (None: all), `taps` layers.
-        Raises `RuntimeFailure`.
+        along through exactly what they miss. `logits` are indices into `rows` (None: all), `taps` layers. With
+        `draws` those rows get no logits, but can be given to `draw`. Raises `RuntimeFailure`.
         """
         request, result, count = self._request, self._result, len(rows)
         if count > self.config.max_rows:
@@ -214,13 +218,16 @@ class Session:
         request.logits_rows, request.logits_count = _address(wanted), ALL if wanted is None else len(wanted)
         layers = _int32(taps, "taps") if taps else None
         request.taps, request.tap_count = _address(layers), 0 if layers is None else len(layers)
+        request.draws = draws
         check(self._library.forerun_forward(self._pointer, byref(request), byref(result)))
+        outputs = count if wanted is None else len(wanted)
         return ForwardResult(
-            logits=self._logits(result, count if wanted is None else len(wanted)),
+            logits=self._logits(result, 0 if draws else outputs),
             taps=self._taps(result, taps, count),
             elapsed_ms=result.elapsed_ms,
             carried_rows=result.carried_rows,
             passes=result.passes,
+            drawable=self._drawable[:outputs] if draws else (),
         )
 
     def sample(
@@ -233,14 +240,27 @@ class Session:
         if logits.shape != (self.config.vocabulary_size,):
             raise RuntimeFailure(f"logits have shape {logits.shape}, not [{self.config.vocabulary_size}]")
         numbers = np.ascontiguousarray(logits, dtype=np.float32)
-        sampling, token_id = self._sampling, self._token_id
-        sampling.temperature, sampling.top_k, sampling.top_p = temperature, min(top_k, _MAX_INT32), top_p
-        sampling.seed = seed
+        self._set_sampling(temperature, top_k, top_p, seed)
         status = self._library.forerun_sample(
-            self._pointer, _address(numbers), byref(sampling), position, byref(token_id)
+            self._pointer, _address(numbers), byref(self._sampling), position, byref(self._token_id)
         )
         check(status, OptionError if status == Status.INVALID_ARGUMENT else RuntimeFailure)
-        return token_id.value
+        return self._token_id.value
+
+    def draw(
+        self, row: Drawable, *, temperature: float, top_k: int, top_p: float, seed: int, position: int
+    ) -> int:
+        """Draw the token at absolute `position` from a row of the last `forward`, which asked for `draws`: the
+        token that `sample` would draw from its logits.
+
+        Raises as `sample` does, and `OptionError` for a row that the last forward does not have.
+        """
+        self._set_sampling(temperature, top_k, top_p, seed)
+        status = self._library.forerun_draw(
+            self._pointer, row.index, byref(self._sampling), position, byref(self._token_id)
+        )
+        check(status, OptionError if status == Status.INVALID_ARGUMENT else RuntimeFailure)
+        return self._token_id.value
 
     def read_kv(self, seq: int, layer: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Keys and values of slots start … stop-1 (committed positions, then staged rows) of one layer.
@@ -278,6 +298,11 @@ class Session:
         if self._handle is None:
             raise RuntimeFailure("the session is closed")
         return self._handle.pointer
+
+    def _set_sampling(self, temperature: float, top_k: int, top_p: float, seed: int) -> None:
+        sampling = self._sampling
+        sampling.temperature, sampling.top_k, sampling.top_p = temperature, min(top_k, _MAX_INT32), top_p
+        sampling.seed = seed
 
     def _set_rows(self, rows: Sequence[tuple[int, int]]) -> None:
         try:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from forerun.errors import OptionError
 
 MAX_SEED = 2**64 - 1
+MANY = 256  # a top_k above this touches so many blocks of the vocabulary that computing all costs less
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,12 @@ class Sampling:
             raise OptionError(f"top_p is {self.top_p}; it must be above 0 and at most 1 (all tokens)")
         if not 0 <= self.seed <= MAX_SEED:
             raise OptionError(f"seed is {self.seed}; it must be between 0 and 2^64 - 1")
+
+    @property
+    def looks_at_few(self) -> bool:
+        """Whether few logits decide the draw: the largest, the largest few, or those that the noise can lift.
+        top_p on its own needs the sum over all."""
+        return self.temperature == 0 or 0 < self.top_k <= MANY or (self.top_k == 0 and self.top_p == 1)
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from forerun.runtime.protocol import Draft, Evidence, ExitPolicy, Result, SessionLike
+from forerun.runtime.protocol import Draft, Evidence, ExitPolicy, Result, RowLogits, SessionLike
 from forerun.runtime.request import Asking, Part, Request
 from forerun.runtime.tree import Tree
 
 
 @dataclass
 class Verified:
-    """Per row of the tree: its final logits ([V] float32, valid until the next `forward`) and the layer it
-    left after (None = it passed all); `taps` maps a layer to [rows, D] float32, NaN where a row left
+    """Per row of the tree: its final logits ([V] float32 or a stand-in, valid until the next `forward`) and the
+    layer it left after (None = it passed all); `taps` maps a layer to [rows, D] float32, NaN where a row left
     before."""
 
-    logits: list[np.ndarray]
+    logits: list[RowLogits]
     exit_layers: list[int | None]
     taps: dict[int, np.ndarray] = field(default_factory=dict)
 
@@ -36,10 +36,12 @@ def verify(
     exits: ExitPolicy,
     taps: tuple[int, ...] = (),
     committed: int = 0,
+    draws: bool = False,
 ) -> Asking[Verified]:
     """Run the staged rows of `draft` to the end, or to where the exit policy lets each of them leave.
 
-    `committed` is the length of the sequence: the position of the root.
+    `committed` is the length of the sequence: the position of the root. With `draws`, rows are only drawn from; an
+    exit policy needs their logits all the same.
     """
     rows = len(draft.tree)
     # Rows that have passed fewer sublayers come first, so that those active at a step are always a prefix.
@@ -48,7 +50,7 @@ def verify(
     layers = session.config.layers
     points = exits.points(layers)
     if not points:
-        return (yield from _verify_full(sequence, order, taps))
+        return (yield from _verify_full(sequence, order, taps, draws))
     verified = Verified([np.empty(0)] * rows, [None] * rows)
     passed = 0
     for layer in points:
@@ -68,12 +70,18 @@ def verify(
     return verified
 
 
-def _verify_full(sequence: int, order: list[int], taps: tuple[int, ...]) -> Asking[Verified]:
+def outputs_of(result: Result) -> list[RowLogits]:
+    """What tokens are drawn from, for each row asked for."""
+    return list(result.drawable) or list(result.logits)
+
+
+def _verify_full(sequence: int, order: list[int], taps: tuple[int, ...], draws: bool) -> Asking[Verified]:
     """All rows through all layers in one call: the path of every run without exits, kept short."""
-    result = yield Request([(sequence, row) for row in order], taps=taps)
-    verified = Verified(list(result.logits), [None] * len(order))
+    result = yield Request([(sequence, row) for row in order], taps=taps, draws=draws)
+    outputs = outputs_of(result)
+    verified = Verified(outputs[:], [None] * len(order))
     for index, row in enumerate(order):
-        verified.logits[row] = result.logits[index]
+        verified.logits[row] = outputs[index]
     _keep_taps(verified, result, order, taps)
     return verified
 

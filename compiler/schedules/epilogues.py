@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import tvm
 from tvm import tirx
+from tvm.tirx import op
 
 from forerun.compiler import tir
 from forerun.compiler.vector_math import (
@@ -31,12 +32,14 @@ class Tile:
         rows: rows in the tile; those at or past the call's row count are not written.
         first_row: index of the tile's first row.
         unit: index of the unit, i.e. of `blocks_per_unit` blocks of 16 weight rows.
+        place: the same, or where the unit stands in the list of those wanted.
     """
 
     totals: tuple[tirx.Buffer, ...]
     rows: int
     first_row: tir.Expr
     unit: tir.Expr
+    place: tir.Expr
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class StoreColumns:
     add: bool
 
     blocks_per_unit = 1
+    listed = None  # every unit is computed
 
     @property
     def inputs(self) -> Mapping[str, str]:
@@ -102,6 +106,7 @@ class SwiGlu:
     quantized: bool
 
     blocks_per_unit = 4
+    listed = None
 
     @property
     def inputs(self) -> Mapping[str, str]:
@@ -134,4 +139,88 @@ class SwiGlu:
         return tir.bind(silu(writer, tir.bind(gate)) * up)
 
 
-Epilogue = StoreColumns | SwiGlu
+@dataclass(frozen=True)
+class BlockBounds:
+    """The largest of each block's sums (+ bias), as its bound from above and from below; see program.h."""
+
+    columns: int
+    bias: bool
+
+    blocks_per_unit = 1
+    listed = None
+
+    @property
+    def inputs(self) -> Mapping[str, str]:
+        """The pointers that this epilogue reads."""
+        return {"bias": "float32"} if self.bias else {}
+
+    @property
+    def outputs(self) -> Mapping[str, str]:
+        """The pointers that it writes."""
+        return FLOAT_OUTPUTS
+
+    def write(self, writer: tir.KernelWriter, buffers: dict[str, tirx.Buffer], tile: Tile) -> None:
+        """Emit the maxima of one tile; NaN counts as infinite, so that such a block is always looked at."""
+        for m in range(tile.rows):
+            row = tile.first_row + m
+            with tir.when(row < writer.rows):
+                value = tir.load(tile.totals[0], m * tir.LANES)
+                if self.bias:
+                    value = value + tir.load(buffers["bias"], tile.unit * tir.LANES)
+                largest = tir.bind(block_maximum(without_nan(tir.bind(value)), tile.unit, self.columns))
+                store_bounds(buffers["out"], row, tile.unit, self.columns, (largest, largest))
+
+
+def without_nan(values: tir.Expr) -> tir.Expr:
+    """Return the vector with infinity for every NaN."""
+    # By the bits: TVM simplifies x != x to false.
+    magnitude = op.bitwise_and(op.reinterpret("int32x16", values), tir.splat(tirx.const(0x7FFFFFFF, "int32")))
+    is_nan = magnitude > tir.splat(tirx.const(0x7F800000, "int32"))
+    return tirx.Select(is_nan, tir.floats(float("inf")), values)
+
+
+def block_maximum(values: tir.Expr, block: tir.Expr, columns: int) -> tir.Expr:
+    """Return the largest lane that is a column of the matrix."""
+    inside = tir.ramp(block * tir.LANES) < tir.splat(tirx.const(columns, "int32"))
+    return tir.lanes_max(
+        tirx.Select(inside, values, tir.floats(float("-inf"))) if columns % tir.LANES else values
+    )
+
+
+def store_bounds(
+    out: tirx.Buffer, row: tir.Expr, block: tir.Expr, columns: int, bounds: tuple[tir.Expr, tir.Expr]
+) -> None:
+    """Store a block's bounds from above and from below: out is [rows, 2, blocks]."""
+    blocks = -(-columns // tir.LANES)
+    for i, bound in enumerate(bounds):
+        tir.store_one(out, bound, (row * 2 + i) * blocks + block)
+
+
+@dataclass(frozen=True)
+class ListedBlocks:
+    """out[place] = the 16 sums (+ bias) of the block listed there, for the first row."""
+
+    bias: bool
+
+    blocks_per_unit = 1
+    listed = "items"
+
+    @property
+    def inputs(self) -> Mapping[str, str]:
+        """The pointers that this epilogue reads."""
+        return {"items": "int32"} | ({"bias": "float32"} if self.bias else {})
+
+    @property
+    def outputs(self) -> Mapping[str, str]:
+        """The pointers that it writes."""
+        return FLOAT_OUTPUTS
+
+    def write(self, writer: tir.KernelWriter, buffers: dict[str, tirx.Buffer], tile: Tile) -> None:
+        """Emit the store of one block."""
+        value = tir.load(tile.totals[0], 0)
+        if self.bias:
+            value = value + tir.load(buffers["bias"], tile.unit * tir.LANES)
+        tir.store(buffers["out"], value, tile.place * tir.LANES)
+
+
+Epilogue = StoreColumns | SwiGlu | BlockBounds | ListedBlocks

@@ -28,7 +28,9 @@ class MatmulShape:
     """W is [columns, inputs]; a kernel of this shape handles `tile` rows per pass over a weight unit.
 
     `prefetch_bytes` is how far ahead of their use quantized weights are asked for, 0 = leave it to the hardware.
-    `together` blocks of 16 weight rows share each load of an activation.
+    `together` blocks of 16 weight rows share each load of an activation: a whole part of an epilogue's unit, or whole
+    units, and of `blocks`. `by_row` finishes a group of 32 inputs for one row before the next, with all the group's
+    weights in registers; else half a group's weights at a time meet all rows.
     """
 
     columns: int
@@ -36,6 +38,7 @@ class MatmulShape:
     tile: int
     prefetch_bytes: int = 0
     together: int = 1
+    by_row: bool = False
 
     @property
     def blocks(self) -> int:
@@ -67,26 +70,30 @@ def walk_units(
 ) -> None:
     """Emit the loops over this thread's units and over tiles of rows.
 
-    A step of the walk is one or several of the epilogue's units, as many as `shape.together` blocks need.
+    A step of the walk covers `shape.together` blocks, or a unit of the epilogue if that is more.
     `accumulate(blocks, first_row, totals)` emits the sums of blocks of 16 columns into `totals` [tile, 16] each.
     """
-    size = epilogue.blocks_per_unit
-    units, together = (
-        max(1, shape.together // size),
-        min(shape.together, size * max(1, shape.together // size)),
-    )
-    begin, end = writer.share(shape.blocks // (size * units))
+    size, listed = epilogue.blocks_per_unit, epilogue.listed
+    units = max(1, shape.together // size)
+    begin, end = writer.share(shape.blocks // (size * units) if listed is None else writer.scalars[0])
     tiles = tir.bind(tirx.floordiv(writer.rows + (shape.tile - 1), shape.tile))
-    with tir.loop(begin, end) as step, tir.loop(0, tiles) as index:
+    with tir.loop(begin, end) as place, tir.loop(0, tiles) as index:
+        step = place if listed is None else tir.bind(buffers[listed][place])
         first_row = tir.bind(index * shape.tile)
         # One array a block: TVM takes arrays of over a kilobyte from a heap, not from the stack.
         totals = tuple(tir.registers(shape.tile * tir.LANES) for _ in range(size * units))
-        for first in range(0, size * units, together):
-            blocks = [step * (size * units) + first + i for i in range(together)]
-            accumulate(blocks, first_row, totals[first : first + together])
+        for first in range(0, size * units, shape.together):
+            blocks = [step * (size * units) + first + i for i in range(shape.together)]
+            accumulate(blocks, first_row, totals[first : first + shape.together])
         for unit in range(units):
-            own = totals[unit * size : (unit + 1) * size]
-            epilogue.write(writer, buffers, Tile(own, shape.tile, first_row, step * units + unit))
+            own, number = totals[unit * size : (unit + 1) * size], step * units + unit
+            written = number if listed is None else place
+            epilogue.write(writer, buffers, Tile(own, shape.tile, first_row, number, written))
+
+
+def scalars_of(epilogue: Epilogue) -> Mapping[str, str]:
+    """The scalar parameters of a matmul: how many units are listed, where they are."""
+    return {} if epilogue.listed is None else {"item_count": "int32"}
 
 
 def quantized_matmul(
@@ -100,10 +107,20 @@ def quantized_matmul(
     inputs: dict[str, str] = {part: ACTIVATION_TYPES[part] for part in activation_parts(scheme)}
     minimum = {"weight_minimum": "float16"} if scheme.affine else {}
     inputs |= {"weights": "uint8", "weight_scale": "float16", **minimum, **epilogue.inputs}
-    with tir.writing(name, fma, inputs, epilogue.outputs) as writer:
+    with tir.writing(name, fma, inputs, epilogue.outputs, scalars_of(epilogue)) as writer:
         sums = _QuantizedSums(writer, dot, scheme, shape)
         walk_units(writer, shape, epilogue, writer.named, sums.accumulate)
     return writer.kernel()
+
+
+@dataclass(frozen=True)
+class _GroupPlace:
+    """A group of 32 inputs: its number, where it lies in each block, and each block's scale [and minimum] for it."""
+
+    number: tir.Expr
+    groups: Sequence[tir.Expr]
+    scales: Sequence[tir.Expr]
+    minimums: Sequence[tir.Expr]
 
 
 class _QuantizedSums:
@@ -118,77 +135,103 @@ class _QuantizedSums:
         self, blocks: Sequence[tir.Expr], first_row: tir.Expr, totals: Sequence[tirx.Buffer]
     ) -> None:
         """Emit the loop over groups: integer dot products a half, scaled and added up in order."""
-        tile = self.shape.tile
+        rows = range(self.shape.tile)
         first_groups = [tir.bind(tir.cast(block, "int64") * self.groups) for block in blocks]
         for sums in totals:
-            for m in range(tile):
+            for m in rows:
                 tir.store(sums, tir.floats(0.0), m * tir.LANES)
         with tir.loop(0, self.groups) as g:
-            places = [tir.bind(first + tir.cast(g, "int64")) for first in first_groups]
-            for place in places:
-                self._prefetch(place)
-            products = [tir.registers(tile * tir.LANES) for _ in blocks]
+            place = self._place(g, [tir.bind(first + tir.cast(g, "int64")) for first in first_groups])
+            products: list[list[tir.Expr]] = [[] for _ in rows]
+            if self.shape.by_row:
+                loaded = [self._load(place, half) for half in range(2)]
+                for m in rows:
+                    for half in range(2):
+                        products[m] = self._half(loaded[half], (first_row + m, g, half), products[m])
+                    self._finish(place, first_row, m, products[m], totals)
+                return
             for half in range(2):
-                loaded = [self._load(place, half) for place in places]
-                for m in range(tile):
-                    self._add_half(loaded, (first_row + m, g, half), [(p, m * tir.LANES) for p in products])
-            for place, product, sums in zip(places, products, totals, strict=True):
-                self._add_group(place, (first_row, g), product, sums)
+                weights = self._load(place, half)
+                for m in rows:
+                    products[m] = self._half(weights, (first_row + m, g, half), products[m])
+            for m in rows:
+                self._finish(place, first_row, m, products[m], totals)
 
-    def _prefetch(self, group: tir.Expr) -> None:
+    def _place(self, g: tir.Expr, groups: Sequence[tir.Expr]) -> _GroupPlace:
+        """Emit the prefetches and the loads of scales."""
         size, ahead = block_bytes(self.scheme.bits), self.shape.prefetch_bytes
-        for line in range(0, size if ahead else 0, 64):
-            tir.prefetch(self.buffers["weights"], group * size + ahead + line)
+        for group in groups:
+            for line in range(0, size if ahead else 0, 64):
+                tir.prefetch(self.buffers["weights"], group * size + ahead + line)
+        for name in ("weight_scale", "weight_minimum") if ahead % 2 else ():
+            if name in self.buffers:
+                for group in groups:
+                    tir.prefetch(self.buffers[name], (group + ahead // size) * tir.LANES)
+        scales = [_widen(self.buffers["weight_scale"], group) for group in groups]
+        if self.scheme.wide:
+            # Two bytes of activations count in 256ths; a power of two rounds nothing.
+            scales = [scale * tir.floats(1.0 / 256.0) for scale in scales]
+        minimums = (
+            [_widen(self.buffers["weight_minimum"], group) for group in groups] if self.scheme.affine else []
+        )
+        return _GroupPlace(g, groups, [tir.bind(s) for s in scales], [tir.bind(m) for m in minimums])
 
-    def _load(self, group: tir.Expr, half: int) -> Loaded:
-        bits = self.scheme.bits
-        return self.dot.load(HalfBlock(self.buffers["weights"], group * block_bytes(bits), bits, half))
+    def _load(self, place: _GroupPlace, half: int) -> list[Loaded]:
+        weights, bits = self.buffers["weights"], self.scheme.bits
+        return [
+            self.dot.load(HalfBlock(weights, group * block_bytes(bits), bits, half)) for group in place.groups
+        ]
 
-    def _add_half(
+    def _half(
         self,
         loaded: Sequence[Loaded],
         place: tuple[tir.Expr, tir.Expr, int],
-        products: Sequence[tuple[tirx.Buffer, int]],
-    ) -> None:
-        """Emit Σ x · u over half a group of one row, scaled by the half's activation scale, for each block."""
+        before: Sequence[tir.Expr],
+    ) -> list[tir.Expr]:
+        """Return Σ x · u over half a group of one row, scaled by the half's activation scale, added to `before`
+        in the second half, for each block."""
         row, g, half = place
         index = row * (self.shape.inputs // HALF) + g * 2 + half
         start = row * self.shape.inputs + g * GROUP + half * HALF
+        zero = tir.splat(tirx.const(0, "int32"))
         # u - offset is never formed: the dot starts at -offset · Σ activations instead.
-        first = tir.splat(tirx.const(0, "int32"))
+        first = zero
         if self.scheme.offset:
             total = self.buffers["wide_sum" if self.scheme.wide else "sum"][index]
             first = tir.bind(tir.splat(total * -self.scheme.offset))
-        sums: Sequence[tir.Expr] = [first for _ in loaded]
+        firsts: Sequence[tir.Expr] = [first for _ in loaded]
         if self.scheme.wide:
-            zero = tir.splat(tirx.const(0, "int32"))
             high = self.dot.sums(loaded, self.buffers["values"], start, [zero for _ in loaded])
             eight = tir.splat(tirx.const(8, "int32"))
-            sums = [tir.bind(op.shift_left(one, eight) + first) for one in high]
+            firsts = [tir.bind(op.shift_left(one, eight) + first) for one in high]
         values = self.buffers["low" if self.scheme.wide else "values"]
         scale = tir.bind(tir.splat(self.buffers["scale"][index]))
-        for one, (product, m) in zip(self.dot.sums(loaded, values, start, sums), products, strict=True):
-            dots = tir.cast(one, "float32x16")
-            before = tir.load(product, m)
-            scaled = self.writer.multiply_add(dots, scale, before) if half else dots * scale
-            tir.store(product, scaled, m)
+        dots = [tir.cast(one, "float32x16") for one in self.dot.sums(loaded, values, start, firsts)]
+        if not before:
+            return [tir.bind(one * scale) for one in dots]
+        return [
+            tir.bind(self.writer.multiply_add(one, scale, part))
+            for one, part in zip(dots, before, strict=True)
+        ]
 
-    def _add_group(
-        self, group: tir.Expr, place: tuple[tir.Expr, tir.Expr], products: tirx.Buffer, totals: tirx.Buffer
+    def _finish(
+        self,
+        place: _GroupPlace,
+        first_row: tir.Expr,
+        m: int,
+        products: Sequence[tir.Expr],
+        totals: Sequence[tirx.Buffer],
     ) -> None:
-        """Emit totals += weight scale · products (+ weight minimum · Σ activations), for each row."""
-        first_row, g = place
-        scale = _widen(self.buffers["weight_scale"], group)
-        # Two bytes of activations count in 256ths; a power of two rounds nothing.
-        scale = tir.bind(scale * tir.floats(1.0 / 256.0) if self.scheme.wide else scale)
-        minimum = tir.bind(_widen(self.buffers["weight_minimum"], group)) if self.scheme.affine else None
-        for m in range(self.shape.tile):
-            lanes = m * tir.LANES
-            total = self.writer.multiply_add(tir.load(products, lanes), scale, tir.load(totals, lanes))
-            if minimum is not None:
-                part = self.buffers["scaled_sum"][(first_row + m) * self.groups + g]
-                total = self.writer.multiply_add(minimum, tir.splat(part), total)
-            tir.store(totals, total, lanes)
+        """Emit totals += weight scale · products (+ weight minimum · Σ activations) for one row."""
+        lanes = m * tir.LANES
+        if self.scheme.affine:
+            part = self.buffers["scaled_sum"][(first_row + m) * self.groups + place.number]
+            scaled_sum = tir.bind(tir.splat(part))
+        for block, sums in enumerate(totals):
+            total = self.writer.multiply_add(products[block], place.scales[block], tir.load(sums, lanes))
+            if self.scheme.affine:
+                total = self.writer.multiply_add(place.minimums[block], scaled_sum, total)
+            tir.store(sums, total, lanes)
 
 
 def _widen(halves: tirx.Buffer, group: tir.Expr) -> tir.Expr:
@@ -201,7 +244,7 @@ def float_matmul(name: str, fma: bool, shape: MatmulShape, epilogue: Epilogue) -
     Parameters of the kernel: values; weights; then the epilogue's.
     """
     inputs = {"values": "float32", "weights": "float32", **epilogue.inputs}
-    with tir.writing(name, fma, inputs, epilogue.outputs) as writer:
+    with tir.writing(name, fma, inputs, epilogue.outputs, scalars_of(epilogue)) as writer:
         buffers = writer.named
 
         def accumulate(

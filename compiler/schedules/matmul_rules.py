@@ -7,12 +7,19 @@ from collections.abc import Callable
 from forerun.compiler.operations import Linear, LinearSwiGlu, Operation, WeightRows
 from forerun.compiler.pack import Packing
 from forerun.compiler.schedules.dots import Dot, MaddDot, NarrowVnniDot, VnniDot, WideningDot
-from forerun.compiler.schedules.epilogues import Epilogue, StoreColumns, SwiGlu
-from forerun.compiler.schedules.matmul import MatmulShape, activation_parts, float_matmul, quantized_matmul
+from forerun.compiler.schedules.epilogues import BlockBounds, Epilogue, ListedBlocks, StoreColumns, SwiGlu
+from forerun.compiler.schedules.matmul import (
+    MatmulShape,
+    activation_parts,
+    float_matmul,
+    quantized_matmul,
+    scalars_of,
+)
 from forerun.compiler.schedules.plan import (
     QUANTIZED_PARTS,
     Argument,
     Decline,
+    Field,
     Input,
     Output,
     Packed,
@@ -137,14 +144,23 @@ def plan_tiles(
     columns, inputs = sum(r.columns for r in rows), rows[0].inputs
     epilogue, suffix = _epilogue(operation, columns)
     arguments: list[Argument] = [*activations, *(Packed(i) for i in range(len(packings)))]
+    if epilogue.listed is not None:
+        arguments.append(Field(epilogue.listed))
     if isinstance(operation, Linear) and any(name is not None for name in operation.biases):
         packings = [*packings, Packing("vector", operation.biases, tuple(r.columns for r in rows))]
         arguments.append(Packed(len(packings) - 1))
     quantized = isinstance(epilogue, SwiGlu) and epilogue.quantized
     arguments += [Output(part) for part in QUANTIZED_PARTS] if quantized else [Output()]
+    arguments += [Field(name) for name in scalars_of(epilogue)]
     name = f"linear_{scheme}_{columns}x{inputs}{suffix}"
-    tiles = range(1, settings.target.tile_rows + 1)
     ahead = settings.target.prefetch_bytes
+    if epilogue.listed is not None:  # one row by definition
+        return Plan(
+            {0: build(name, MatmulShape(columns, inputs, 1, ahead), epilogue)},
+            tuple(packings),
+            tuple(arguments),
+        )
+    tiles = range(1, settings.target.tile_rows + 1)
     kernels = {
         tile: build(f"{name}_rows{tile}", MatmulShape(columns, inputs, tile, ahead), epilogue)
         for tile in tiles
@@ -157,8 +173,12 @@ def _epilogue(operation: Linear | LinearSwiGlu, columns: int) -> tuple[Epilogue,
         form = "quantized" if operation.quantized else "float"
         return SwiGlu(operation.gate.columns, operation.quantized), f"_swiglu_{form}"
     bias = any(name is not None for name in operation.biases)
-    epilogue = StoreColumns(columns, operation.stride, operation.first_column, bias, operation.add)
     suffix = ("_bias" if bias else "") + ("_add" if operation.add else "")
+    if operation.head == "bounds":
+        return BlockBounds(columns, bias), f"{suffix}_bounds"
+    if operation.head == "blocks":
+        return ListedBlocks(bias), f"{suffix}_blocks"
+    epilogue = StoreColumns(columns, operation.stride, operation.first_column, bias, operation.add)
     if operation.stride != columns:
         suffix += f"_at{operation.first_column}of{operation.stride}"
     return epilogue, suffix

@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
-import numpy as np
-
-from forerun.runtime.protocol import Accepted, Draft, Drawer
+from forerun.runtime.protocol import Accepted, Draft, Drawer, RowLogits
 
 
 class Exact:
@@ -14,8 +12,9 @@ class Exact:
     name: ClassVar[str] = "exact"
     summary: ClassVar[str] = "draw each token from the model; keep drafted rows that hold it"
     guarantee: ClassVar[str] = "identical ids to plain decoding, greedy and sampled"
+    reads_logits: ClassVar[bool] = False
 
-    def accept(self, draft: Draft, logits: Sequence[np.ndarray], draw: Drawer) -> Accepted:
+    def accept(self, draft: Draft, logits: Sequence[RowLogits], draw: Drawer) -> Accepted:
         """Walk from the root to the first row none of whose children holds the drawn token."""
         path: list[int] = []
         token_ids: list[int] = []

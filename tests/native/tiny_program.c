@@ -222,6 +222,38 @@ static void head(const forerun_call* call, int32_t tid) {
   call->barrier(call->team, tid);
 }
 
+static float head_logit(const forerun_call* call, int32_t row, int32_t id) {
+  float normal[HIDDEN];
+  normalize(call->hidden + row * HIDDEN, normal);
+  return dot((const float*)call->weights + HEAD + id * HIDDEN, normal, HIDDEN);
+}
+
+/* Bounds that are not tight, as a screen's are not. */
+static void head_bounds(const forerun_call* call, int32_t tid) {
+  const int32_t blocks = (VOCABULARY + FORERUN_HEAD_BLOCK - 1) / FORERUN_HEAD_BLOCK;
+  for (int32_t item = tid; item < call->rows * blocks; item += call->threads) {
+    const int32_t row = item / blocks, block = item % blocks;
+    float largest = -INFINITY;
+    for (int32_t id = block * FORERUN_HEAD_BLOCK; id < VOCABULARY && id < (block + 1) * FORERUN_HEAD_BLOCK;
+         ++id) {
+      const float logit = head_logit(call, row, id);
+      if (!(logit <= largest)) largest = logit == logit ? logit : INFINITY;
+    }
+    call->bounds[row * 2 * blocks + block] = largest + 0.25f;
+    call->bounds[(row * 2 + 1) * blocks + block] = largest - 0.125f;
+  }
+  call->barrier(call->team, tid);
+}
+
+static void head_blocks(const forerun_call* call, int32_t tid) {
+  for (int32_t item = tid; item < call->item_count * FORERUN_HEAD_BLOCK; item += call->threads) {
+    const int32_t id =
+        call->items[item / FORERUN_HEAD_BLOCK] * FORERUN_HEAD_BLOCK + item % FORERUN_HEAD_BLOCK;
+    call->block_logits[item] = id < VOCABULARY ? head_logit(call, 0, id) : INFINITY;
+  }
+  call->barrier(call->team, tid);
+}
+
 static const forerun_program PROGRAM = {
     .abi = TINY_ABI,
     .layers = TINY_LAYERS,
@@ -240,6 +272,8 @@ static const forerun_program PROGRAM = {
     .attention = attention,
     .feed_forward = feed_forward,
     .head = head,
+    .head_bounds = head_bounds,
+    .head_blocks = head_blocks,
 };
 
 const forerun_program* forerun_program_model(void);

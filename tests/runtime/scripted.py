@@ -8,10 +8,12 @@ sublayer, is inexact and gets other logits; it may be neither committed nor cont
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from forerun.errors import ContextFullError, RuntimeFailure
+from forerun.runtime.protocol import Drawable
 from forerun.runtime.sample import draw_token, mix
 from forerun.runtime.session import full_steps
 from forerun.runtime.settings import Sampling
@@ -32,6 +34,7 @@ class ScriptedConfig:
 class ScriptedResult:
     logits: np.ndarray
     taps: dict[int, np.ndarray]
+    drawable: Sequence[Drawable] = ()
     elapsed_ms: float = 0.0
 
 
@@ -83,6 +86,7 @@ class ScriptedSession:
         self._repeat = repeat
         self._sequences: dict[int, CachedSequence] = {}
         self._last: list[np.ndarray] = []
+        self._undrawn: np.ndarray | None = None
 
     def create_sequence(self) -> int:
         if len(self._sequences) >= self._limit:
@@ -133,7 +137,9 @@ class ScriptedSession:
         steps: Sequence[object] | None = None,
         logits: Sequence[int] | None = None,
         taps: Sequence[int] = (),
+        draws: bool = False,
     ) -> ScriptedResult:
+        self._undrawn = None
         for old in self._last:
             old.fill(np.nan)
         if not 1 <= len(rows) <= self.config.max_rows or len(set(rows)) != len(rows):
@@ -161,8 +167,11 @@ class ScriptedSession:
         )
         states = {layer: np.stack([self._tap(self._row(*pair), layer) for pair in rows]) for layer in taps}
         self._last = [values, *states.values()]
+        self._undrawn = values if draws else None
         self.calls.append(Call(len(rows), tuple(chosen), tuple(done_before)))
-        return ScriptedResult(values, states)
+        if not draws:
+            return ScriptedResult(values, states)
+        return ScriptedResult(values[:0], states, [Drawable(index) for index in range(len(values))])
 
     def commit(self, seq: int, path: Sequence[int]) -> None:
         sequence = self._sequences[seq]
@@ -187,6 +196,10 @@ class ScriptedSession:
     ) -> int:
         assert not np.isnan(logits).any(), "these logits were overwritten by a later forward"
         return draw_token(logits, Sampling(temperature, top_k, top_p, seed), position)
+
+    def draw(self, row: Drawable, **numbers: Any) -> int:
+        assert self._undrawn is not None, "the last forward did not ask for draws"
+        return self.sample(self._undrawn[row.index], **numbers)
 
     def close(self) -> None:
         self.is_closed = True

@@ -255,4 +255,13 @@ int forerun_sample(forerun_session* session, const float* logits, const forerun_
   return sample(*session, logits, *sampling, position, token_id);
 }
 
+int forerun_draw(forerun_session* session, int32_t index, const forerun_sampling* sampling, int64_t position,
+                 int32_t* token_id) {
+  const Visit visit(session);
+  FORERUN_TRY(visit.status());
+  FORERUN_TRY(require(sampling, "sampling"));
+  FORERUN_TRY(require(token_id, "token_id"));
+  return draw(*session, index, *sampling, position, token_id);
+}
+
 }  // extern "C"

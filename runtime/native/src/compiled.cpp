@@ -38,7 +38,8 @@ Status check_sizes(const forerun_program& program) {
     if (!within(program.layer[l].kv_heads, 1, kMaxRows)) return refuse("kv_heads", program.layer[l].kv_heads);
     if (!within(program.layer[l].head_dim, 1, kMaxRows)) return refuse("head_dim", program.layer[l].head_dim);
   }
-  if (!program.embed || !program.attention || !program.feed_forward || !program.head) {
+  if (!program.embed || !program.attention || !program.feed_forward || !program.head ||
+      !program.head_bounds || !program.head_blocks) {
     return refuse("a step function", 0);
   }
   return FORERUN_OK;

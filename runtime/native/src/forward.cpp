@@ -279,8 +279,12 @@ int32_t run_plan(Session& session, const Plan& plan, bool together) {
   Pass pass = together ? plain_pass(session, plan, rows, count)
                        : Pass{rows, count, plan.steps, plan.step_count, Outputs{}};
   const bool all = request.logits_count == FORERUN_ALL;
-  pass.outputs = {all ? nullptr : request.logits_rows, plan.logits_count, request.taps, request.tap_count,
-                  request.row_count};
+  pass.outputs = {all ? nullptr : request.logits_rows,
+                  plan.logits_count,
+                  request.taps,
+                  request.tap_count,
+                  request.row_count,
+                  request.draws != 0};
   run_pass(session, pass);
   return passes + 1;
 }
@@ -298,6 +302,7 @@ Status forward(Session& session, const forerun_request& request, forerun_result*
   FORERUN_TRY(plan_ancestors(session, &plan));
   const bool together = plan.regular && plan.carried_count + request.row_count <= session.program().max_rows;
   if (!together) FORERUN_TRY(check_order(session, plan));
+  session.work.draw_count = 0;
   result->passes = run_plan(session, plan, together);
   for (int32_t i = 0; i < request.row_count; ++i) {
     Sequence& sequence = sequence_of(session, request.rows[i]);

@@ -15,8 +15,14 @@ struct Job {
   const int32_t* where;   // request index → row of the pass
   int32_t embed_rows;
   float* taps;
-  float* head_hidden;  // where rows for the head are brought together
-  int32_t head_first;  // or the row from which they lie together already, -1 if they do not
+  float* head_hidden;  // where rows for the head are brought together,
+  float* head_input;   // or where they lie together already
+};
+
+// What they share while computing blocks of logits.
+struct BlockJob {
+  void (*head_blocks)(const forerun_call*, int32_t);
+  forerun_call call;
 };
 
 Row& row_of(Session& session, const PassRow& row) {
@@ -83,6 +89,9 @@ forerun_call make_call(Session& session) {
   call.positions = work.positions.as<int32_t>();
   call.hidden = work.hidden.as<float>();
   call.logits = work.logits.as<float>();
+  call.bounds = work.bounds.as<float>();
+  call.items = work.items.as<int32_t>();
+  call.block_logits = work.block_logits.as<float>();
   call.keys = session.cache.keys();
   call.values = session.cache.values();
   call.capacity = session.cache.capacity();
@@ -140,15 +149,13 @@ void read_taps(const Job& job, int32_t layer, int32_t tid) {
 void run_head(const Job& job, forerun_call* call, int32_t tid) {
   const Outputs& outputs = job.pass->outputs;
   call->rows = outputs.logits_count;
-  if (job.head_first >= 0) {
-    call->hidden = job.call.hidden + static_cast<int64_t>(job.head_first) * job.program->hidden_size;
-  } else {
-    call->hidden = job.head_hidden;
+  call->hidden = job.head_input;
+  if (job.head_input == job.head_hidden) {
     copy_rows(job, tid, outputs.logits_count, job.head_hidden,
               [&](int32_t k) -> int64_t { return job.where[logits_row(outputs, k)]; });
     call->barrier(call->team, tid);
   }
-  job.program->head(call, tid);
+  (outputs.draws ? job.program->head_bounds : job.program->head)(call, tid);
 }
 
 // One thread's way through the pass. Every thread takes the same turns.
@@ -246,9 +253,30 @@ void run_pass(Session& session, const Pass& pass) {
   job.where = session.work.where.as<int32_t>();
   job.taps = session.work.taps.as<float>();
   job.head_hidden = session.work.head_hidden.as<float>();
-  job.head_first = find_head_rows(session, pass.outputs, job.where);
+  const int32_t first = find_head_rows(session, pass.outputs, job.where);
+  job.head_input =
+      first < 0 ? job.head_hidden : job.call.hidden + static_cast<int64_t>(first) * job.program->hidden_size;
   session.team.run(run_steps, &job);
+  if (pass.outputs.draws) {
+    session.work.draw_hidden = job.head_input;
+    session.work.draw_count = pass.outputs.logits_count;
+  }
   record(session, pass);
+}
+
+void compute_blocks(Session& session, int32_t row, int32_t count) {
+  BlockJob job{session.program().head_blocks, make_call(session)};
+  job.call.rows = 1;
+  // Kernels only read it.
+  job.call.hidden = const_cast<float*>(session.work.draw_hidden) +
+                    static_cast<int64_t>(row) * session.program().hidden_size;
+  job.call.item_count = count;
+  session.team.run(
+      [](void* argument, int32_t tid) {
+        const BlockJob& shared = *static_cast<const BlockJob*>(argument);
+        shared.head_blocks(&shared.call, tid);
+      },
+      &job);
 }
 
 }  // namespace forerun

@@ -36,10 +36,16 @@ struct Workspace {
   Region hidden;        // float [M, D]
   Region head_hidden;   // float [M, D]
   Region logits;        // float [M, V]
+  Region bounds;        // float [M, 2, B]: the head's bounds on blocks of logits
+  Region items;         // int32 [B]: blocks to compute
+  Region block_logits;  // float [B, FORERUN_HEAD_BLOCK]
   Region taps;          // float [L, M, D]
   Region arena;
   Region scratch;  // [threads, scratch_stride]
   Region ranks;    // uint64 [2, V], for sampling
+  // Rows of the last forward that wait to be drawn from: their hidden states, [draw_count, D].
+  const float* draw_hidden = nullptr;
+  int32_t draw_count = 0;
   int64_t gather_stride = 0;
   int64_t scratch_stride = 0;
 };
@@ -54,6 +60,9 @@ struct Session {
 
   const forerun_program& program() const { return bundle->program(); }
   int32_t full_depth() const { return 2 * program().layers; }
+  int32_t head_blocks() const {
+    return (program().vocabulary_size + FORERUN_HEAD_BLOCK - 1) / FORERUN_HEAD_BLOCK;
+  }
   int32_t filled_words() const { return (program().layers + 63) / 64; }
 
   Bundle* bundle = nullptr;
@@ -75,6 +84,14 @@ struct Session {
 
 // The call of the C interface: plans passes and runs them.
 Status forward(Session& session, const forerun_request& request, forerun_result* result);
+
+// Computes the logits of blocks work.items[0 … count-1] of one row that waits to be drawn from, in
+// work.block_logits.
+void compute_blocks(Session& session, int32_t row, int32_t count);
+
+// Draws a token from a row that waits for it; see draw.cpp.
+Status draw(Session& session, int32_t index, const forerun_sampling& sampling, int64_t position,
+            int32_t* token_id);
 
 // Draws a token; see sample.cpp.
 Status sample(Session& session, const float* logits, const forerun_sampling& sampling, int64_t position,

@@ -9,7 +9,7 @@
  *   forerun_stage(session, sequence, 3, tokens, NULL);
  *   forerun_row rows[3] = {{sequence, 0}, {sequence, 1}, {sequence, 2}};
  *   int32_t last[1] = {2};
- *   forerun_request request = {rows, 3, NULL, FORERUN_ALL, last, 1, NULL, 0};
+ *   forerun_request request = {rows, 3, NULL, FORERUN_ALL, last, 1, NULL, 0, 0};
  *   forerun_result result;
  *   forerun_forward(session, &request, &result);
  *   forerun_sampling greedy = {0};
@@ -199,11 +199,14 @@ typedef struct forerun_request {
   int32_t logits_count;
   const int32_t* taps; /* layers after which to read hidden states; every row must pass them in this call */
   int32_t tap_count;
+  /* 1: the rows of logits_rows get no logits; forerun_draw draws from them instead, which computes only the
+   * logits that can matter. */
+  int32_t draws;
 } forerun_request;
 
 /* Arrays live in the session and are valid until its next forward. */
 typedef struct forerun_result {
-  const float* logits;  /* [logits_count, V], in the order asked for */
+  const float* logits;  /* [logits_count, V], in the order asked for; undefined with `draws` */
   const float* taps;    /* [tap_count, row_count, D] */
   double elapsed_ms;    /* time spent in this call */
   int32_t carried_rows; /* pending ancestors that were taken along */
@@ -235,6 +238,12 @@ typedef struct forerun_sampling {
  * id) alone: the same logits give the same token, whatever was drafted. */
 FORERUN_API int forerun_sample(forerun_session* session, const float* logits,
                                const forerun_sampling* sampling, int64_t position, int32_t* token_id);
+
+/* Draws the same token from row `index` (of logits_rows) of the last forward, which asked for `draws`.
+ * Greedy drawing, top_k and plain temperature look at few logits; top_p without top_k needs all of them, so
+ * that asking for logits is faster then. */
+FORERUN_API int forerun_draw(forerun_session* session, int32_t index, const forerun_sampling* sampling,
+                             int64_t position, int32_t* token_id);
 
 #ifdef __cplusplus
 }

@@ -18,10 +18,13 @@ extern "C" {
 #endif
 
 /* Raised whenever a struct below changes; a library built for another number is refused. */
-#define FORERUN_PROGRAM_ABI 1
+#define FORERUN_PROGRAM_ABI 2
 
 /* Keys are stored in blocks of this many positions, so that one vector holds one dimension of a block. */
 #define FORERUN_KEY_BLOCK 16
+
+/* Logits that the head bounds, and computes on demand, together. */
+#define FORERUN_HEAD_BLOCK 16
 
 /* What one call of a step function works on. All arrays are owned by the core and 64-byte aligned. */
 typedef struct forerun_call {
@@ -32,6 +35,12 @@ typedef struct forerun_call {
   const int32_t* positions; /* [rows], absolute position of each row in its sequence */
   float* hidden;            /* [rows, D], read and written in place; embed only writes it */
   float* logits;            /* [rows, V], written by head only */
+
+  /* For head_bounds and head_blocks; B = ceil(V / FORERUN_HEAD_BLOCK). */
+  float* bounds;        /* [rows, 2, B], see head_bounds */
+  const int32_t* items; /* [item_count], blocks of logits to compute, each 0 … B-1 */
+  int32_t item_count;
+  float* block_logits; /* [item_count, FORERUN_HEAD_BLOCK]; lanes past V are undefined */
 
   /* KV cache. Element (sequence s, kv head h, slot p, dimension i) of layer l lies at
    *   keys[l][((s*Kv + h)*(C/16) + p/16)*d*16 + i*16 + p%16]
@@ -84,6 +93,11 @@ typedef struct forerun_program {
   void (*attention)(const forerun_call* call, int32_t layer, int32_t tid);
   void (*feed_forward)(const forerun_call* call, int32_t layer, int32_t tid);
   void (*head)(const forerun_call* call, int32_t tid);
+  /* The head without its logits. For every row and block: first a number that no logit of the block exceeds
+   * (infinity where one may be NaN), then, B further on, one that the largest of them reaches. */
+  void (*head_bounds)(const forerun_call* call, int32_t tid);
+  /* The logits of the blocks in `items` for one row (rows = 1), the same bits as head's. */
+  void (*head_blocks)(const forerun_call* call, int32_t tid);
 } forerun_program;
 
 /* Any other network: inputs and outputs in `buffers`, row-major, shapes fixed when compiled or led by `rows`.

@@ -1,0 +1,160 @@
+// Drawing a token without all logits: bounds on blocks of them say which blocks can matter, and only those
+// are computed. The token is the one that sample.cpp draws from all logits: a block is left out only where
+// its bound proves that none of its logits could be drawn.
+
+#include <algorithm>
+
+#include "sampling.h"
+#include "session.h"
+
+namespace forerun {
+namespace {
+
+constexpr int32_t kBlock = FORERUN_HEAD_BLOCK;
+
+// One row's bounds, and the blocks of it that were chosen.
+class Blocks {
+ public:
+  Blocks(Session& session, int32_t row)
+      : session_(session),
+        row_(row),
+        count_(session.head_blocks()),
+        above_(session.work.bounds.as<float>() + 2 * static_cast<int64_t>(row) * count_),
+        chosen_(session.work.items.as<int32_t>()),
+        logits_(session.work.block_logits.as<float>()) {}
+
+  int32_t count() const { return count_; }
+  int32_t size(int32_t block) const {
+    return std::min(kBlock, session_.program().vocabulary_size - block * kBlock);
+  }
+  float above(int32_t block) const { return above_[block]; }           // no logit of the block exceeds this
+  float below(int32_t block) const { return above_[count_ + block]; }  // the largest of them reaches this
+
+  // Computes the blocks that `wanted(block)` chooses, in ascending order.
+  template <typename Wanted>
+  void compute(Wanted wanted) {
+    computed_ = 0;
+    for (int32_t block = 0; block < count_; ++block) {
+      if (wanted(block)) chosen_[computed_++] = block;
+    }
+    if (computed_ > 0) compute_blocks(session_, row_, computed_);
+  }
+
+  // Calls visit(id, logit) for what was computed, ids ascending; false if one is NaN.
+  template <typename Visit>
+  bool each(Visit visit) const {
+    bool numbers = true;
+    for (int32_t i = 0; i < computed_; ++i) {
+      const int32_t block = chosen_[i], size = this->size(block);
+      for (int32_t lane = 0; lane < size; ++lane) {
+        const float logit = logits_[i * kBlock + lane];
+        numbers = numbers && logit == logit;
+        visit(block * kBlock + lane, logit);
+      }
+    }
+    return numbers;
+  }
+
+ private:
+  Session& session_;
+  int32_t row_;
+  int32_t count_;
+  const float* above_;
+  int32_t* chosen_;
+  const float* logits_;
+  int32_t computed_ = 0;
+};
+
+// The block that surely holds the largest logit known so far.
+int32_t highest_block(const Blocks& blocks) {
+  int32_t highest = 0;
+  for (int32_t block = 1; block < blocks.count(); ++block) {
+    if (blocks.below(block) > blocks.below(highest)) highest = block;
+  }
+  return highest;
+}
+
+Status draw_largest(Blocks* blocks, int32_t* token_id) {
+  const float reached = blocks->below(highest_block(*blocks));
+  // Not `>=`: a bound that is no number must not leave its block out.
+  blocks->compute([&](int32_t block) { return !(blocks->above(block) < reached); });
+  float largest = 0;
+  *token_id = -1;
+  const bool numbers = blocks->each([&](int32_t id, float logit) {
+    if (*token_id >= 0 && !(logit > largest)) return;
+    *token_id = id;
+    largest = logit;
+  });
+  return numbers ? FORERUN_OK : not_a_number();
+}
+
+// Among the top_k largest, or by top_p alone among all.
+Status draw_from_top(Session& session, Blocks* blocks, const forerun_sampling& sampling, int64_t position,
+                     int32_t* token_id) {
+  uint64_t* ranks = session.work.ranks.as<uint64_t>();
+  float reached = -std::numeric_limits<float>::infinity();
+  if (sampling.top_k > 0 && sampling.top_k < blocks->count()) {
+    // As many blocks as tokens are kept reach this, each with a logit of its own.
+    float* below = reinterpret_cast<float*>(ranks);
+    for (int32_t block = 0; block < blocks->count(); ++block) below[block] = blocks->below(block);
+    float* const kth = below + sampling.top_k - 1;
+    std::nth_element(below, kth, below + blocks->count(), [](float a, float b) { return a > b; });
+    reached = *kth;
+  }
+  blocks->compute([&](int32_t block) { return !(blocks->above(block) < reached); });
+  int32_t count = 0;
+  if (!blocks->each([&](int32_t id, float logit) { ranks[count++] = rank_of(logit, id); })) {
+    return not_a_number();
+  }
+  *token_id = draw_filtered(ranks, ranks + session.program().vocabulary_size, count, sampling, position);
+  return FORERUN_OK;
+}
+
+// Whether noise could lift a logit of this block to the best score so far.
+bool may_win(const Blocks& blocks, int32_t block, double temperature, uint64_t key, const Draw& best) {
+  const double above = static_cast<double>(blocks.above(block)) / temperature;
+  const int32_t first = block * kBlock;
+  for (int32_t lane = 0; lane < blocks.size(block); ++lane) {
+    const uint64_t noise = token_noise(key, static_cast<uint32_t>(first + lane));
+    // The cheap bound first: it settles nearly all.
+    if (above + gumbel_bound(noise) < best.score) continue;
+    if (!(above + gumbel(noise) < best.score)) return true;
+  }
+  return false;
+}
+
+Status draw_noisy(Blocks* blocks, const forerun_sampling& sampling, int64_t position, int32_t* token_id) {
+  const uint64_t key = noise_key(sampling.seed, position);
+  const int32_t highest = highest_block(*blocks);
+  Draw best;
+  const auto offer = [&](int32_t id, float logit) {
+    offer_noisy(&best, logit, id, sampling.temperature, key);
+  };
+  blocks->compute([&](int32_t block) { return block == highest; });
+  if (!blocks->each(offer)) return not_a_number();
+  const Draw first = best;
+  blocks->compute([&](int32_t block) {
+    return block != highest && may_win(*blocks, block, sampling.temperature, key, first);
+  });
+  if (!blocks->each(offer)) return not_a_number();
+  *token_id = best.token_id;
+  return FORERUN_OK;
+}
+
+}  // namespace
+
+Status draw(Session& session, int32_t index, const forerun_sampling& sampling, int64_t position,
+            int32_t* token_id) {
+  if (index < 0 || index >= session.work.draw_count) {
+    return fail(FORERUN_INVALID_ARGUMENT,
+                "there is no row %d to draw from; the last forward asked for %d rows with `draws`", index,
+                session.work.draw_count);
+  }
+  FORERUN_TRY(check_sampling(sampling));
+  Blocks blocks(session, index);
+  if (sampling.temperature == 0) return draw_largest(&blocks, token_id);
+  if (sampling.top_k == 0 && sampling.top_p == 1) return draw_noisy(&blocks, sampling, position, token_id);
+  return draw_from_top(session, &blocks, sampling, position, token_id);
+}
+
+}  // namespace forerun
