@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,24 @@ import xxhash
 from forerun import __version__
 from forerun.targets import Target
 
-BUNDLE_VERSION = 1
+BUNDLE_VERSION = 2
+HASH_PIECE = 1 << 20  # bytes of a piece, as in the runtime's hash.h
 MANIFEST = "manifest.json"
 _COPIED = ("tokenizer.json", "chat_template.jinja")
 
 
 def hash_file(path: Path) -> str:
-    """Return a file's XXH64 in hex, read in pieces."""
-    state = xxhash.xxh64()
+    """Return the hash of a bundle's file in hex: XXH64, or, of more than one piece, XXH64 of its pieces' XXH64s.
+
+    In pieces, so that opening a bundle can check them on several threads.
+    """
+    hashes: list[int] = []
     with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            state.update(piece)
-    return state.hexdigest()
+        while piece := file.read(HASH_PIECE):
+            hashes.append(xxhash.xxh64_intdigest(piece))
+    if len(hashes) > 1:
+        return xxhash.xxh64_hexdigest(struct.pack(f"<{len(hashes)}Q", *hashes))
+    return f"{hashes[0] if hashes else xxhash.xxh64_intdigest(b''):016x}"
 
 
 def copy_text_files(export: Path, bundle: Path) -> None:
@@ -34,7 +41,7 @@ def copy_text_files(export: Path, bundle: Path) -> None:
 
 
 def write_manifest(
-    bundle: Path, settings: dict[str, Any], target: Target, library: str, weights_hash: str, **extra: Any
+    bundle: Path, settings: dict[str, Any], target: Target, library: str, **extra: Any
 ) -> None:
     """Write manifest.json: a first line with format, version and hash, then the JSON object that it vouches for.
 
@@ -43,14 +50,11 @@ def write_manifest(
         settings: the export's settings.
         target: what the library was compiled for.
         library: path of the library within the bundle.
-        weights_hash: XXH64 of weights.bin, known from writing it.
         extra: further members of the manifest.
     """
-    hashes = {"weights.bin": weights_hash}
     listed = ["weights.bin", library, *(name for name in _COPIED if (bundle / name).is_file())]
     files = {
-        name: {"bytes": (bundle / name).stat().st_size, "xxh64": hashes.get(name) or hash_file(bundle / name)}
-        for name in listed
+        name: {"bytes": (bundle / name).stat().st_size, "xxh64": hash_file(bundle / name)} for name in listed
     }
     entry = {
         "library": library,

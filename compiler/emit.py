@@ -124,11 +124,11 @@ def _weight_names(module: Module) -> str:
 def _body(module: Module) -> list[str]:
     lines = [
         f"const uint64_t *const weight = {module.name}_weights[index];",
-        "const int32_t rows = call->rows, threads = call->threads, tile = tile_rows(rows);",
+        "const int32_t rows = call->rows, threads = call->threads;",
         f"const int alone = rows <= {ALONE_ROWS};",
         "uint8_t *const arena = call->arena;",
         "uint8_t *const own = call->scratch + tid * call->scratch_stride;",
-        "(void)weight, (void)layer, (void)tile, (void)alone, (void)arena, (void)own;",
+        "(void)weight, (void)layer, (void)alone, (void)arena, (void)own;",
     ]
     lines += _pointers(module)
     first_weight = 0
@@ -174,7 +174,7 @@ def _call(module: Module, node: Node, choice: Choice, first_weight: int) -> list
         _argument(module, node, choice, argument, first_weight, C_TYPES[p.dtype])
         for argument, p in zip(choice.plan.arguments, kernel.parameters, strict=True)
     ]
-    name = kernel.name if 0 in kernels else f"{table_name(kernels)}[tile]"
+    name = kernel.name if 0 in kernels else f"{table_name(kernels)}[tile_rows(rows, {max(kernels)})]"
     threads = "alone ? 0 : tid, alone ? 1 : threads" if _alone(module, node, choice) else "tid, threads"
     return [f"{name}({', '.join([*arguments, 'rows', threads])});"]
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import xxhash
 
-from forerun.compiler.schedules.layouts import LAYOUTS, pack_blocks
+from forerun.compiler.schedules.layouts import LAYOUTS, block_bytes, pack_blocks
 from forerun.compiler.schemes import Scheme
 from forerun.compiler.tir import LANES
 from forerun.compiler.vector_math import GROUP
@@ -39,6 +38,15 @@ class Packing:
     def ctype(self) -> str:
         """The C element type that kernels see."""
         return {"blocks": "uint8_t", "halves": "uint16_t"}.get(self.layout, "float")
+
+    def bytes(self, inputs: int) -> int:
+        """Return the size of the packed array of a matrix with that many inputs."""
+        rows = -(-sum(self.columns) // LANES) * LANES
+        if self.layout == "blocks":
+            assert self.scheme is not None
+            return rows // LANES * (inputs // GROUP) * block_bytes(self.scheme.bits)
+        each = {"halves": inputs // GROUP * 2, "float_blocks": inputs * 4, "vector": 4}
+        return (sum(self.columns) if self.layout == "vector" else rows) * each[self.layout]
 
     def pack(self, load: Load) -> np.ndarray:
         """Return the packed array; `load` gives a function input's data by name."""
@@ -77,7 +85,6 @@ class WeightsFile:
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb")
-        self._hash = xxhash.xxh64()
         self._places: dict[object, int] = {}
         self.bytes = 0
 
@@ -91,11 +98,9 @@ class WeightsFile:
 
     def _append(self, data: bytes | memoryview) -> None:
         self._file.write(data)
-        self._hash.update(data)
         self.bytes += len(data)
 
-    def close(self) -> str:
-        """Finish the file, padded to a whole line; return its XXH64 in hex."""
+    def close(self) -> None:
+        """Finish the file, padded to a whole line."""
         self._append(b"\0" * (-self.bytes % ALIGNMENT))
         self._file.close()
-        return self._hash.hexdigest()

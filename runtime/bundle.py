@@ -10,7 +10,7 @@ from forerun.errors import BundleError
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = "forerun-bundle"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ templates expect (`raise_exception`, `strftime_now`, `tojson` without HTML escap
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from jinja2 import TemplateError
@@ -19,9 +20,10 @@ Message = Mapping[str, Any]
 
 
 class ChatTemplate:
-    """One compiled template. `bos_token` and `eos_token` are the literal texts that it may write out."""
+    """One compiled template. `special_tokens` gives the literal texts that it may write out: `bos_token` and
+    `eos_token`; it is called for the first messages."""
 
-    def __init__(self, source: str, bos_token: str = "", eos_token: str = "") -> None:
+    def __init__(self, source: str, special_tokens: Callable[[], Mapping[str, str]] = dict) -> None:
         """Compile `source`; raises `BundleError` when it is not a jinja2 template."""
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
@@ -33,7 +35,7 @@ class ChatTemplate:
             self._template = environment.from_string(source)
         except TemplateError as error:
             raise BundleError(f"the chat template is not valid: {error}") from error
-        self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
+        self._special_tokens = cache(special_tokens)
 
     def render(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:
         """The text for `messages` (`role` and `content` each); `OptionError` if the template refuses."""
@@ -44,7 +46,7 @@ class ChatTemplate:
                 add_generation_prompt=add_generation_prompt,
                 tools=None,
                 documents=None,
-                **self._tokens,
+                **self._special_tokens(),
             )
         except (TemplateError, TypeError, ValueError, KeyError, ArithmeticError) as error:
             raise OptionError(f"the chat template refuses these messages: {error}") from error

@@ -19,16 +19,23 @@ class Language:
 
 
 def read_language(bundle: Bundle) -> Language:
-    """Read tokenizer and chat template; raises `BundleError` for files that are missing or broken."""
+    """Read the chat template, find the tokenizer; raises `BundleError` for a template missing or broken."""
     tokenizer = Tokenizer(bundle.tokenizer_path)
     end_token_id = bundle.eos_token_ids[0] if bundle.eos_token_ids else None
+
+    def special_tokens() -> dict[str, str]:
+        return {
+            "bos_token": tokenizer.token(bundle.bos_token_id),
+            "eos_token": tokenizer.token(end_token_id),
+        }
+
     template = None
     if bundle.chat_template_path is not None:
         try:
             source = bundle.chat_template_path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise BundleError(f"{bundle.chat_template_path} cannot be read: {error}") from error
-        template = ChatTemplate(source, tokenizer.token(bundle.bos_token_id), tokenizer.token(end_token_id))
+        template = ChatTemplate(source, special_tokens)
     return Language(
         tokenizer,
         template,

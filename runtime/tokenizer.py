@@ -1,6 +1,7 @@
 """Text ↔ token ids, by the bundle's own tokenizer.json."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 from tokenizers import Tokenizer as HuggingFaceTokenizer
@@ -9,16 +10,24 @@ from forerun.errors import BundleError
 
 
 class Tokenizer:
-    """A thin face over `tokenizers`: no padding, no truncation, no tokens added on its own account."""
+    """A thin face over `tokenizers`: no padding, no truncation, no tokens added on its own account.
+
+    The file is read when it is first needed, as that takes several times as long as opening a bundle, and who works
+    with token ids never needs it. Every use raises `BundleError` when the file is missing or no tokenizer.json.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Read a tokenizer.json; raises `BundleError` when it is missing or not one."""
+        self._path = path
+
+    @cached_property
+    def _tokenizer(self) -> HuggingFaceTokenizer:
         try:
-            self._tokenizer = HuggingFaceTokenizer.from_file(str(path))
+            tokenizer = HuggingFaceTokenizer.from_file(str(self._path))
         except Exception as error:  # the library raises bare Exception
-            raise BundleError(f"{path} is not a readable tokenizer.json: {error}") from error
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
+            raise BundleError(f"{self._path} is not a readable tokenizer.json: {error}") from error
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return tokenizer
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`; special tokens written out in it, as chat templates do, become their ids."""

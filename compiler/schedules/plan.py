@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from forerun.compiler.operations import Operation
 from forerun.compiler.pack import Packing
+from forerun.compiler.schedules.tiling import Tiling, default_tiling
 from forerun.compiler.tir import Kernel
 from forerun.targets import Target
 
@@ -63,12 +64,14 @@ class Plan:
         weights: packed arrays, per layer.
         arguments: one for each parameter of the kernels.
         by_row: the kernel shares rows among threads, so that for few rows each thread may as well do all of them.
+        tiling: the numbers of a matmul's kernels.
     """
 
     kernels: Mapping[int, Kernel]
     weights: tuple[Packing, ...]
     arguments: tuple[Argument, ...]
     by_row: bool = False
+    tiling: Tiling | None = None
 
 
 @dataclass(frozen=True)
@@ -80,11 +83,17 @@ class Decline:
 
 @dataclass(frozen=True)
 class Settings:
-    """What kernels are built for, beside the operation: the target, the cache's element, the gather limit."""
+    """What kernels are built for, beside the operation: the target, the cache's element, the gather limit, and
+    the numbers of matmuls that were tuned, by the name of their kernels."""
 
     target: Target
     kv_dtype: str
     max_gather: int
+    tuned: Mapping[str, Tiling] = field(default_factory=dict)
+
+    def tiling(self, name: str) -> Tiling:
+        """Return the numbers for a matmul's kernels."""
+        return self.tuned.get(name) or default_tiling(self.target)
 
 
 class Rule(Protocol):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tiny_model import (
     TARGET,
@@ -17,6 +18,7 @@ from tiny_model import (
     write_manifest_text,
 )
 
+from forerun.compiler.bundle import hash_file as compiler_hash
 from forerun.errors import BundleError, ForerunError, TargetError
 from forerun.runtime.bundle import read_bundle
 from forerun.runtime.library import Status
@@ -123,7 +125,7 @@ def short_hash(folder: Path) -> None:
 
 
 def other_version(folder: Path) -> None:
-    write_manifest(folder, make_manifest(folder), version=2)
+    write_manifest(folder, make_manifest(folder), version=1)
 
 
 def escape_by_dots(folder: Path) -> None:
@@ -208,7 +210,7 @@ CASES: tuple[tuple[Callable[[Path], None], Status, str], ...] = (
     (no_target, Status.MANIFEST, "target"),
     (negative_size, Status.MANIFEST, "bytes"),
     (short_hash, Status.MANIFEST, "hex"),
-    (other_version, Status.VERSION, "version 2"),
+    (other_version, Status.VERSION, "version 1"),
     (escape_by_dots, Status.PATH, "outside.bin"),
     (escape_absolute, Status.PATH, "/etc/passwd"),
     (escape_by_link, Status.PATH, "weights.bin"),
@@ -321,3 +323,21 @@ def test_sessions_outlive_the_program(tiny_bundle: Path) -> None:
         session.create_sequence()
     with pytest.raises(ForerunError, match="closed"):
         Session(program)
+
+
+@pytest.mark.parametrize("size", (0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, (5 << 20) + 12345))
+def test_a_file_of_any_number_of_pieces_is_vouched_for(own_bundle: Path, size: int) -> None:
+    """The compiler's hash of a file is the core's, and a changed byte in any piece is found."""
+    content = np.random.default_rng(size).integers(0, 256, size, np.uint8)
+    path = own_bundle / "chat_template.jinja"
+    path.write_bytes(content.tobytes())
+    manifest = make_manifest(own_bundle)
+    manifest["files"][path.name] = {"bytes": size, "xxh64": compiler_hash(path)}
+    write_manifest(own_bundle, manifest)
+    LoadedProgram(own_bundle)
+    for at in {0, size // 2, size - 1} if size else ():
+        changed = content.copy()
+        changed[at] ^= 1
+        path.write_bytes(changed.tobytes())
+        with pytest.raises(BundleError, match="changed after"):
+            LoadedProgram(own_bundle)

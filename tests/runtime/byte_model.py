@@ -42,7 +42,7 @@ def byte_model(
     tokenizer = Tokenizer(write_tokenizer(folder))
     language = Language(
         tokenizer,
-        ChatTemplate(TEMPLATE, eos_token=END) if template else None,
+        ChatTemplate(TEMPLATE, lambda: {"eos_token": END}) if template else None,
         end_token_ids=frozenset({END_ID} if ends else ()),
     )
     config = ScriptedConfig(vocabulary_size=258)

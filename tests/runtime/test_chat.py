@@ -13,7 +13,7 @@ def test_a_template_renders_messages_and_tokens() -> None:
         "{{ bos_token }}{% for m in messages %}\n    {% if m.role == 'user' %}\n[{{ m.content }}]\n"
         "    {% endif %}\n"
         "{% endfor %}{% if add_generation_prompt %}>{% endif %}",
-        bos_token="<s>",
+        lambda: {"bos_token": "<s>"},
     )
     assert template.render(HELLO) == "<s>[Hello]\n>"
     assert template.render(HELLO, add_generation_prompt=False) == "<s>[Hello]\n"

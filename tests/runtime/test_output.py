@@ -101,4 +101,4 @@ def test_a_broken_tokenizer_file_is_a_bundle_error(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_text("{")
     with pytest.raises(BundleError, match=r"tokenizer\.json"):
-        Tokenizer(path)
+        Tokenizer(path).encode("a")

@@ -36,7 +36,9 @@ Status check_file(const ListedFile& listed, const MappedFile& file) {
                 "%s has %zu bytes, the manifest says %" PRIu64 "; copy or compile the bundle again",
                 listed.name.c_str(), file.bytes(), listed.bytes);
   }
-  if (hash64(file.data(), file.bytes(), 0) != listed.hash) {
+  uint64_t hash = 0;
+  FORERUN_TRY(hash_file(file.data(), file.bytes(), &hash));
+  if (hash != listed.hash) {
     return fail(FORERUN_HASH, "%s was changed after it was written; copy or compile the bundle again",
                 listed.name.c_str());
   }

@@ -1,6 +1,10 @@
 #include "hash.h"
 
+#include <algorithm>
 #include <cstring>
+
+#include "memory.h"
+#include "team.h"
 
 namespace forerun {
 namespace {
@@ -55,7 +59,41 @@ uint64_t hash_tail(uint64_t hash, const uint8_t* at, const uint8_t* end) {
   return hash;
 }
 
+// The pieces of a file, shared out among threads.
+struct Pieces {
+  const uint8_t* data;
+  size_t bytes;
+  size_t count;
+  int32_t threads;
+  uint64_t* hashes;
+};
+
+void hash_share(void* argument, int32_t tid) {
+  const Pieces& pieces = *static_cast<const Pieces*>(argument);
+  for (size_t i = tid; i < pieces.count; i += pieces.threads) {
+    const size_t begin = i * kHashPiece;
+    pieces.hashes[i] = hash64(pieces.data + begin, std::min(kHashPiece, pieces.bytes - begin), 0);
+  }
+}
+
 }  // namespace
+
+Status hash_file(const void* data, size_t bytes, uint64_t* hash) {
+  const size_t count = (bytes + kHashPiece - 1) / kHashPiece;
+  if (count <= 1) {
+    *hash = hash64(data, bytes, 0);
+    return FORERUN_OK;
+  }
+  Region hashes;
+  FORERUN_TRY(hashes.reserve(count, sizeof(uint64_t), "the hashes of a file"));
+  Team team;
+  const int32_t threads = static_cast<int32_t>(std::min<size_t>(default_threads(), count));
+  FORERUN_TRY(team.start(threads));
+  Pieces pieces{static_cast<const uint8_t*>(data), bytes, count, threads, hashes.as<uint64_t>()};
+  team.run(hash_share, &pieces);
+  *hash = hash64(pieces.hashes, count * sizeof(uint64_t), 0);
+  return FORERUN_OK;
+}
 
 uint64_t hash64(const void* data, size_t bytes, uint64_t seed) {
   const uint8_t* at = static_cast<const uint8_t*>(data);

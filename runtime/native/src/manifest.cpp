@@ -10,7 +10,7 @@
 namespace forerun {
 namespace {
 
-constexpr int64_t kVersion = 1;
+constexpr int64_t kVersion = 2;
 constexpr char kFormat[] = "{\"format\": \"forerun-bundle\", \"version\": ";
 constexpr char kHash[] = ", \"xxh64\": \"";
 constexpr char kEnd[] = "\", \"manifest\":";
