@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from forerun.compiler.schedules.layouts import LAYOUTS, pack_blocks
+from forerun.compiler.schedules.layouts import LAYOUTS, block_bytes, pack_blocks
 from forerun.compiler.schemes import Scheme
 from forerun.compiler.tir import LANES
 from forerun.compiler.vector_math import GROUP
@@ -40,6 +40,15 @@ class Packing:
     def ctype(self) -> str:
         """The C element type that kernels see."""
         return {"blocks": "uint8_t", "halves": "uint16_t"}.get(self.layout, "float")
+
+    def bytes(self, inputs: int) -> int:
+        """Return the size of the packed array of a matrix with that many inputs."""
+        rows = -(-sum(self.columns) // LANES) * LANES
+        if self.layout == "blocks":
+            assert self.scheme is not None
+            return rows // LANES * (inputs // GROUP) * block_bytes(self.scheme.bits)
+        each = {"halves": inputs // GROUP * 2, "float_blocks": inputs * 4, "vector": 4}
+        return (sum(self.columns) if self.layout == "vector" else rows) * each[self.layout]
 
     def pack(self, load: Load) -> np.ndarray:
         """Return the packed array; `load` gives a function input's data by name."""

@@ -36,7 +36,6 @@ class Decoder:
     head_dim: int
     max_rows: int
     max_gather: int
-    tile_rows: int
     kv_element_bytes: int
     space: AttentionSpace
     weights_bytes: int
@@ -72,8 +71,8 @@ _FILE = Template("""\
 /* A decoder compiled by forerun for $target. Generated: do not edit.
  *
  * Each function below is one distinct module of the network. Every thread of the team runs it; kernels share their
- * work out by (tid, threads) and the barrier in finish() brings the threads together. Matmuls take rows in tiles of
- * at most $tile_rows, all of nearly the same size: 1-$tile_rows rows are one tile, 16, 32, 64 or more are several.
+ * work out by (tid, threads) and the barrier in finish() brings the threads together. Matmuls take rows in tiles, as
+ * few as can be and all of nearly the same size: with tiles of at most 8, 1-8 rows are one tile and 9 rows 5 + 4.
  */
 #include <forerun/program.h>
 
@@ -89,8 +88,8 @@ $tables
 #define PARTS_OFFSET $parts_offset
 #define SHARED_PARTS_OFFSET $tail_offset
 
-static int32_t tile_rows(int32_t rows) {
-  const int32_t tiles = (rows + $tile_rows - 1) / $tile_rows;
+static int32_t tile_rows(int32_t rows, int32_t most) {
+  const int32_t tiles = (rows + most - 1) / most;
   return (rows + tiles - 1) / tiles;
 }
 
@@ -167,7 +166,7 @@ def program_source(decoder: Decoder) -> str:
                 "max_rows",
                 "max_gather",
             ),
-            *("kv_element_bytes", "weights_bytes", "tile_rows"),
+            *("kv_element_bytes", "weights_bytes"),
         )
     }
     return _FILE.substitute(

@@ -21,7 +21,10 @@ class Target:
         rules: for each fused operation, the names of the schedule rules to try, best first.
         weight_layout: how quantized weights are stored, for matmuls and the embedding alike.
         tile_rows: most rows one pass over the weights keeps in registers.
-        prefetch_bytes: how far ahead of their use weights are asked for; 0 leaves it to the hardware.
+        prefetch_bytes: how far ahead of their use weights are asked for; 0 leaves it to the hardware. This, `tile_rows`
+            and `whole_groups` are defaults: `forerun tune` may find better ones for a matmul on a machine.
+        whole_groups: sizes of tiles whose matmuls finish a group of inputs for one row before the next, which
+            suits them where the group's weights fit the registers beside the rest.
         bit_exact: the result of a row does not depend on the other rows of the call, the tree or the threads.
     """
 
@@ -35,4 +38,5 @@ class Target:
     weight_layout: str = "columns"
     tile_rows: int = 8
     prefetch_bytes: int = 0
+    whole_groups: tuple[int, ...] = ()
     bit_exact: bool = True

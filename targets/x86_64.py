@@ -56,6 +56,7 @@ AVX_VNNI = Target(
     fma=True,
     rules=_with_matmul("matmul_avx_vnni"),
     weight_layout="quads",
+    tile_rows=4,
     prefetch_bytes=8192,
 )
 
@@ -68,6 +69,7 @@ AVX2 = Target(
     fma=True,
     rules=_with_matmul("matmul_avx2"),
     weight_layout="quads",
+    tile_rows=4,
     prefetch_bytes=8192,
 )
 

@@ -1,7 +1,7 @@
 """Exact integer dot products of unsigned weights and int8 activations: the part of a matmul that differs by ISA.
 
 A dot loads half a block (16 output columns × 16 inputs) into registers in its own form, then adds the products with
-one row's activations to 16 int32 lanes, for as many blocks at a time as share the row. Everything around it,
+one row's activations to 16 int32 lanes. Everything around it,
 scales, tiles and epilogues, is `matmul.py`. All dots are exact, so they give the same bits.
 """
 
@@ -44,20 +44,15 @@ class VnniDot:
         """Return one vector of 64 weights a quad."""
         return _load_quads(half, 0, 64)
 
-    def sums(
-        self, loaded: Sequence[Loaded], values: tirx.Buffer, start: tir.Expr, firsts: Sequence[tir.Expr]
-    ) -> list[tir.Expr]:
-        """Return `firsts` (int32x16, one a block) plus the products with the 16 activations at `start`."""
-        sums = list(firsts)
-        for quad in range(QUADS):
-            four = tir.bind(_broadcast_four(values, start + quad * 4, 64))
-            for block, quads in enumerate(loaded):
-                sums[block] = tir.bind(
-                    op.call_llvm_pure_intrin(
-                        "int32x16", "llvm.x86.avx512.vpdpbusd.512", sums[block], quads[quad], four
-                    )
-                )
-        return sums
+    def add(self, loaded: Loaded, values: tirx.Buffer, start: tir.Expr, first: tir.Expr) -> tir.Expr:
+        """Return `first` (int32x16) plus the products with the 16 activations at `start`."""
+        total = first
+        for quad, weights in enumerate(loaded):
+            four = _broadcast_four(values, start + quad * 4, 64)
+            total = tir.bind(
+                op.call_llvm_pure_intrin("int32x16", "llvm.x86.avx512.vpdpbusd.512", total, weights, four)
+            )
+        return total
 
 
 class NarrowVnniDot:
@@ -69,26 +64,18 @@ class NarrowVnniDot:
         """Return one vector of 32 weights a quad for columns 0-7, then the same for 8-15."""
         return [*_load_quads(half, 0, 32), *_load_quads(half, 32, 32)]
 
-    def sums(
-        self, loaded: Sequence[Loaded], values: tirx.Buffer, start: tir.Expr, firsts: Sequence[tir.Expr]
-    ) -> list[tir.Expr]:
-        """Return `firsts` (int32x16, one a block) plus the products with the 16 activations at `start`."""
-        zero = tir.splat(tirx.const(0, "int32"), 8)
-        sums = [[zero, zero] for _ in loaded]
+    def add(self, loaded: Loaded, values: tirx.Buffer, start: tir.Expr, first: tir.Expr) -> tir.Expr:
+        """Return `first` (int32x16) plus the products with the 16 activations at `start`."""
+        sides = [tir.splat(tirx.const(0, "int32"), 8)] * 2
         for quad in range(QUADS):
             four = tir.bind(_broadcast_four(values, start + quad * 4, 32))
-            for quads, pair in zip(loaded, sums, strict=True):
-                for side in range(2):
-                    pair[side] = tir.bind(
-                        op.call_llvm_pure_intrin(
-                            "int32x8",
-                            "llvm.x86.avx512.vpdpbusd.256",
-                            pair[side],
-                            quads[side * QUADS + quad],
-                            four,
-                        )
-                    )
-        return [tir.bind(first + tir.join(*pair)) for first, pair in zip(firsts, sums, strict=True)]
+            sides = [
+                tir.bind(
+                    op.call_llvm_pure_intrin("int32x8", "llvm.x86.avx512.vpdpbusd.256", total, weights, four)
+                )
+                for total, weights in zip(sides, loaded[quad::QUADS], strict=True)
+            ]
+        return tir.bind(first + tir.join(*sides))
 
 
 class MaddDot:
@@ -110,20 +97,17 @@ class MaddDot:
         nibbles = [_nibbles(quad, 32) for quad in quads]
         return [*(low for low, _ in nibbles), *(high for _, high in nibbles)]
 
-    def sums(
-        self, loaded: Sequence[Loaded], values: tirx.Buffer, start: tir.Expr, firsts: Sequence[tir.Expr]
-    ) -> list[tir.Expr]:
-        """Return `firsts` (int32x16, one a block) plus the products with the 16 activations at `start`."""
-        words: list[list[tir.Expr]] = [[] for _ in loaded]
+    def add(self, loaded: Loaded, values: tirx.Buffer, start: tir.Expr, first: tir.Expr) -> tir.Expr:
+        """Return `first` (int32x16) plus the products with the 16 activations at `start`."""
+        words: list[tir.Expr] = []
         for quad in range(QUADS):
             four = tir.bind(_broadcast_four(values, start + quad * 4, 32))
-            for vectors, sums in zip(loaded, words, strict=True):
-                products = [
-                    op.call_llvm_pure_intrin("int16x16", "llvm.x86.avx2.pmadd.ub.sw", vector, four)
-                    for vector in vectors[quad::QUADS]
-                ]
-                sums[:] = [tir.bind(a + b) for a, b in zip(sums, products, strict=True)] if sums else products
-        return [tir.bind(first + _widened(sums)) for first, sums in zip(firsts, words, strict=True)]
+            products = [
+                op.call_llvm_pure_intrin("int16x16", "llvm.x86.avx2.pmadd.ub.sw", weights, four)
+                for weights in loaded[quad::QUADS]
+            ]
+            words = [tir.bind(a + b) for a, b in zip(words, products, strict=True)] if words else products
+        return tir.bind(first + _widened(words))
 
 
 class WideningDot:
@@ -144,19 +128,15 @@ class WideningDot:
             tir.store(widened, tir.cast(column, "int16x16"), k * tir.LANES)
         return widened
 
-    def sums(
-        self, loaded: Sequence[Loaded], values: tirx.Buffer, start: tir.Expr, firsts: Sequence[tir.Expr]
-    ) -> list[tir.Expr]:
-        """Return `firsts` (int32x16, one a block) plus the products with the 16 activations at `start`."""
-        sums = [tir.registers(tir.LANES, "int32") for _ in firsts]
-        for total, first in zip(sums, firsts, strict=True):
-            tir.store(total, first, 0)
+    def add(self, loaded: Loaded, values: tirx.Buffer, start: tir.Expr, first: tir.Expr) -> tir.Expr:
+        """Return `first` (int32x16) plus the products with the 16 activations at `start`."""
+        total = tir.registers(tir.LANES, "int32")
+        tir.store(total, first, 0)
         with tir.loop(0, HALF) as k:
-            value = tir.bind(tir.splat(tir.cast(values[start + k], "int32")))
-            for total, columns in zip(sums, loaded, strict=True):
-                column = tir.cast(tir.load(columns, k * tir.LANES), "int32x16")
-                tir.store(total, tir.load(total, 0) + column * value, 0)
-        return [tir.load(total, 0) for total in sums]
+            value = tir.splat(tir.cast(values[start + k], "int32"))
+            column = tir.cast(tir.load(loaded, k * tir.LANES), "int32x16")
+            tir.store(total, tir.load(total, 0) + column * value, 0)
+        return tir.load(total, 0)
 
     @staticmethod
     def _nibble(packed: tir.Expr, bits: int, half: int) -> tir.Expr:

@@ -153,19 +153,16 @@ def plan_tiles(
     arguments += [Output(part) for part in QUANTIZED_PARTS] if quantized else [Output()]
     arguments += [Field(name) for name in scalars_of(epilogue)]
     name = f"linear_{scheme}_{columns}x{inputs}{suffix}"
-    ahead = settings.target.prefetch_bytes
+    tiling = settings.tiling(name)
+
+    def kernel(own_name: str, tile: int) -> Kernel:
+        shape = MatmulShape(columns, inputs, tile, tiling.prefetch_bytes, tile in tiling.whole_groups)
+        return build(own_name, shape, epilogue)
+
     if epilogue.listed is not None:  # one row by definition
-        return Plan(
-            {0: build(name, MatmulShape(columns, inputs, 1, ahead), epilogue)},
-            tuple(packings),
-            tuple(arguments),
-        )
-    tiles = range(1, settings.target.tile_rows + 1)
-    kernels = {
-        tile: build(f"{name}_rows{tile}", MatmulShape(columns, inputs, tile, ahead), epilogue)
-        for tile in tiles
-    }
-    return Plan(kernels, tuple(packings), tuple(arguments))
+        return Plan({0: kernel(name, 1)}, tuple(packings), tuple(arguments), tiling=tiling)
+    kernels = {tile: kernel(f"{name}_rows{tile}", tile) for tile in range(1, tiling.tile_rows + 1)}
+    return Plan(kernels, tuple(packings), tuple(arguments), tiling=tiling)
 
 
 def _epilogue(operation: Linear | LinearSwiGlu, columns: int) -> tuple[Epilogue, str]:
