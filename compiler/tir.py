@@ -171,7 +171,9 @@ def lanes_max(vector: Expr) -> Expr:
     number, that of integers halves the vector four times.
     """
     largest = bind(op.call_llvm_pure_intrin("int32", "llvm.vector.reduce.smax", _ordered_bits(vector)))
-    negative = op.bitwise_and(op.shift_right(largest, tirx.const(31, "int32")), tirx.const(_MAGNITUDE, "int32"))
+    negative = op.bitwise_and(
+        op.shift_right(largest, tirx.const(31, "int32")), tirx.const(_MAGNITUDE, "int32")
+    )
     return op.reinterpret("float32", op.bitwise_xor(largest, negative))
 
 

@@ -20,6 +20,7 @@ class Target:
             separately, in the same fixed order.
         rules: for each fused operation, the names of the schedule rules to try, best first.
         weight_layout: the dot whose layout of quantized weights matmuls and the embedding share.
+        vector_registers: registers of 16 float32 lanes, or what smaller ones amount to.
         tile_rows: most rows one pass over the weights keeps in registers.
         prefetch_bytes: how far ahead of their use weights are asked for; 0 leaves it to the hardware.
         bit_exact: the result of a row does not depend on the other rows of the call, the tree or the threads.
@@ -33,6 +34,7 @@ class Target:
     fma: bool
     rules: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     weight_layout: str = "widening"
+    vector_registers: int = 8
     tile_rows: int = 8
     prefetch_bytes: int = 0
     bit_exact: bool = True
