@@ -14,7 +14,16 @@ from dataclasses import dataclass
 from forerun.compiler.graph import Graph, Node, Value
 from forerun.compiler.memory import Arena
 from forerun.compiler.schedules import Choice
-from forerun.compiler.schedules.plan import Argument, Field, Input, Output, Packed, Private
+from forerun.compiler.schedules.plan import (
+    ALONE_ROWS,
+    Argument,
+    Field,
+    Input,
+    Output,
+    Packed,
+    Private,
+    SharedParts,
+)
 from forerun.compiler.tir import Kernel, Parameter
 
 C_TYPES = {"int8": "int8_t", "uint8": "uint8_t", "int32": "int32_t", "int64": "int64_t", "float32": "float"}
@@ -27,9 +36,6 @@ C_TYPES |= {
     "uint32": "uint32_t",
     "uint64": "uint64_t",
 }
-
-# Up to this many rows every thread runs a row-wise kernel for itself, which costs less than a barrier.
-ALONE_ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -140,7 +146,7 @@ def _body(module: Module, first_kernel: int) -> list[str]:
     lines += _pointers(module)
     first_weight = 0
     for i, (node, choice) in enumerate(zip(module.graph.nodes, module.choices, strict=True)):
-        lines += _call(module, node, choice, first_weight)
+        lines += _call(module, node, choice, first_weight, first_kernel + i)
         first_weight += len(choice.plan.weights)
         following = module.graph.nodes[i + 1] if i + 1 < len(module.graph.nodes) else None
         meet = "!alone" if _alone(module, node, choice) else "1"
@@ -152,7 +158,8 @@ def _body(module: Module, first_kernel: int) -> list[str]:
 
 def _alone(module: Module, node: Node, choice: Choice) -> bool:
     """Whether a node's result may be private to each thread: row-wise, and read within this function only."""
-    return choice.plan.by_row and node.output in module.arena.buffers
+    own = choice.plan.by_row or choice.plan.few is not None
+    return own and node.output in module.arena.buffers
 
 
 def _pointers(module: Module) -> list[str]:
@@ -174,16 +181,31 @@ def _variable(value: Value, part: str) -> str:
     return value.name if part == "values" else f"{value.name}_{part}"
 
 
-def _call(module: Module, node: Node, choice: Choice, first_weight: int) -> list[str]:
+def _call(module: Module, node: Node, choice: Choice, first_weight: int, number: int) -> list[str]:
     kernels = choice.plan.kernels
     kernel = next(iter(kernels.values()))
-    arguments = [
-        _argument(module, node, choice, argument, first_weight, C_TYPES[p.dtype])
-        for argument, p in zip(choice.plan.arguments, kernel.parameters, strict=True)
-    ]
+
+    def call(name: str, called: Kernel, given: Sequence[Argument], threads: str) -> str:
+        arguments = [
+            _argument(module, node, choice, argument, first_weight, C_TYPES[p.dtype])
+            for argument, p in zip(given, called.parameters, strict=True)
+        ]
+        return f"{name}({', '.join([*arguments, 'rows', threads])});"
+
     name = kernel_name(kernels) + ("" if 0 in kernels else "[tile]")
+    if choice.plan.few is not None:
+        shared, own = choice.plan.few
+        return [
+            "if (alone) {",
+            "  " + call(shared.kernel.name, shared.kernel, shared.arguments, "tid, threads"),
+            f"  finish(call, layer, {number}, tid, 1);",
+            "  " + call(own.kernel.name, own.kernel, own.arguments, "0, 1"),
+            "} else {",
+            "  " + call(name, kernel, choice.plan.arguments, "tid, threads"),
+            "}",
+        ]
     threads = "alone ? 0 : tid, alone ? 1 : threads" if _alone(module, node, choice) else "tid, threads"
-    return [f"{name}({', '.join([*arguments, 'rows', threads])});"]
+    return [call(name, kernel, choice.plan.arguments, threads)]
 
 
 def _argument(
@@ -198,8 +220,9 @@ def _argument(
         element = choice.plan.weights[argument.index].ctype
         return f"(const {element} *)(call->weights + weight[{first_weight + argument.index}])"
     if isinstance(argument, Private):
-        offset = "TAIL_OFFSET" if argument.region == "tail" else "SCORES_OFFSET"
-        return f"({ctype} *)(own + {offset})"
+        return f"({ctype} *)(own + {argument.region.upper()}_OFFSET)"
+    if isinstance(argument, SharedParts):
+        return f"({ctype} *)(arena + SHARED_PARTS_OFFSET)"
     assert isinstance(argument, Field)
     if argument.name in ("keys", "values"):
         return f"({ctype} *)call->{argument.name}[layer]"

@@ -22,7 +22,7 @@ from forerun.compiler.link import link
 from forerun.compiler.native import write_object
 from forerun.compiler.program import Decoder, program_source
 from forerun.compiler.schedules import Choice, schedule
-from forerun.compiler.schedules.attention import tail_elements
+from forerun.compiler.schedules.attention import attention_space
 from forerun.compiler.schedules.plan import Settings
 from forerun.compiler.schedules.rope import AttentionShape
 from forerun.errors import CompileError, OptionError
@@ -158,6 +158,7 @@ def _place_weights(
         key = (
             packing.layout,
             packing.block_layout,
+            packing.array,
             packing.scheme,
             packing.interleave,
             packing.columns,
@@ -249,12 +250,11 @@ def assemble(
         context_length=config["context_length"],
         kv_heads=config["kv_heads"],
         head_dim=config["head_dim"],
-        group=shape.group,
         max_rows=MAX_ROWS,
         max_gather=settings.max_gather,
         tile_rows=settings.target.tile_rows,
         kv_element_bytes=element,
-        tail_bytes=tail_elements(shape, settings.max_gather) * element,
+        space=attention_space(shape, element, config["context_length"]),
         weights_bytes=weights_bytes,
     )
 

@@ -9,6 +9,7 @@ from string import Template
 
 from forerun.compiler.emit import Module, kernel_declaration, kernel_table, module_function, table_name
 from forerun.compiler.memory import aligned
+from forerun.compiler.schedules.attention import AttentionSpace
 from forerun.compiler.tir import Kernel
 from forerun.compiler.traffic import traffic_table
 
@@ -33,12 +34,11 @@ class Decoder:
     context_length: int
     kv_heads: int
     head_dim: int
-    group: int
     max_rows: int
     max_gather: int
     tile_rows: int
     kv_element_bytes: int
-    tail_bytes: int
+    space: AttentionSpace
     weights_bytes: int
 
     @property
@@ -57,13 +57,15 @@ class Decoder:
     def single_kernels(self) -> dict[str, Kernel]:
         """The kernels that take any number of rows, by name."""
         plans = [choice.plan for module in self.modules for choice in module.choices]
-        return {plan.kernels[0].name: plan.kernels[0] for plan in plans if 0 in plan.kernels}
+        kernels = [k for plan in plans for k in (*plan.stages, plan.kernels.get(0)) if k is not None]
+        return {kernel.name: kernel for kernel in kernels}
 
     @property
     def kernels(self) -> dict[str, Kernel]:
         """Every kernel by name; modules share those that are the same."""
         plans = [choice.plan for module in self.modules for choice in module.choices]
-        return {kernel.name: kernel for plan in plans for kernel in plan.kernels.values()}
+        kernels = [kernel for plan in plans for kernel in (*plan.stages, *plan.kernels.values())]
+        return {kernel.name: kernel for kernel in kernels}
 
 
 _FILE = Template("""\
@@ -80,9 +82,12 @@ $declarations
 
 /* Matmul kernels by rows in a tile. */
 $tables
-/* Thread-private scratch: a copy of row-wise results, then gathered keys, then attention scores. */
+/* Thread-private scratch: a copy of row-wise results, then gathered keys, attention scores and attention parts; parts
+ * that threads share lie at the end of the arena. */
 #define TAIL_OFFSET $tail_offset
 #define SCORES_OFFSET $scores_offset
+#define PARTS_OFFSET $parts_offset
+#define SHARED_PARTS_OFFSET $tail_offset
 
 static int32_t tile_rows(int32_t rows) {
   const int32_t tiles = (rows + $tile_rows - 1) / $tile_rows;
@@ -122,8 +127,8 @@ static const forerun_program program = {
     .kernel = kernel_table,
     .weights_bytes = $weights_bytes,
     .arena_bytes = $arena_bytes,
-    .scratch_bytes = $scores_offset,
-    .scratch_bytes_per_position = $scores_bytes,
+    .scratch_bytes = $scratch_bytes,
+    .scratch_bytes_per_position = $parts_bytes,
     .embed = embed_step,
     .attention = attention_step,
     .feed_forward = feed_forward_step,
@@ -141,7 +146,9 @@ const forerun_program *forerun_program_model(void) { return &program; }
 def program_source(decoder: Decoder) -> str:
     """Return program.c."""
     arena = max(aligned(module.arena.bytes) for module in decoder.modules)
-    tail_offset = arena
+    space = decoder.space
+    scores_offset = arena + aligned(space.tail_bytes)
+    parts_offset = scores_offset + aligned(space.scores_bytes)
     tables: dict[str, str] = {}
     for module in decoder.modules:
         for choice in module.choices:
@@ -167,14 +174,16 @@ def program_source(decoder: Decoder) -> str:
         sizes,
         declarations="\n".join(kernel_declaration(kernel) for kernel in decoder.single_kernels.values()),
         tables="\n".join(tables.values()),
-        tail_offset=tail_offset,
-        scores_offset=tail_offset + aligned(decoder.tail_bytes),
-        scores_bytes=decoder.group * 4,
+        tail_offset=arena,
+        scores_offset=scores_offset,
+        parts_offset=parts_offset,
+        scratch_bytes=parts_offset + space.parts_bytes,
+        parts_bytes=space.parts_bytes_per_position,
         modules="\n".join(_module_functions(decoder.modules)),
         traffic=traffic_table(decoder.modules),
         steps=_steps(decoder),
         layer_table="\n".join([f"    {{{decoder.kv_heads}, {decoder.head_dim}}},"] * decoder.layers),
-        arena_bytes=max(arena, 64),
+        arena_bytes=arena + space.shared_bytes,
     )
 
 

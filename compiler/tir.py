@@ -22,6 +22,8 @@ from tvm.tirx.script.builder import ir as builder
 # such a vector into as many registers as they need; the order of the arithmetic stays the same.
 LANES = 16
 
+_MAGNITUDE = 0x7FFFFFFF  # all bits of a float32 but the sign
+
 # TVM's expressions overload the operators; it ships no types that say so.
 Expr: TypeAlias = Any
 
@@ -168,8 +170,23 @@ def ordered_sum(vector: Expr) -> Expr:
 
 
 def lanes_max(vector: Expr) -> Expr:
-    """Return the largest lane of a float32 vector (exact, so the order does not matter)."""
-    return op.call_llvm_pure_intrin("float32", "llvm.vector.reduce.fmax", vector)
+    """Return the largest lane of a float32x16 vector (exact, so the order does not matter).
+
+    As integers of the same order: LLVM's reduction of floats goes lane by lane and asks of each whether it is a
+    number, that of integers halves the vector four times.
+    """
+    largest = bind(op.call_llvm_pure_intrin("int32", "llvm.vector.reduce.smax", _ordered_bits(vector)))
+    negative = op.bitwise_and(
+        op.shift_right(largest, tirx.const(31, "int32")), tirx.const(_MAGNITUDE, "int32")
+    )
+    return op.reinterpret("float32", op.bitwise_xor(largest, negative))
+
+
+def _ordered_bits(vector: Expr) -> Expr:
+    """Return integers that compare like the float32 lanes: the magnitude of negative ones complemented."""
+    bits = bind(op.reinterpret("int32x16", vector))
+    sign = op.shift_right(bits, splat(tirx.const(31, "int32")))
+    return op.bitwise_xor(bits, op.bitwise_and(sign, splat(tirx.const(_MAGNITUDE, "int32"))))
 
 
 def lanes_add(vector: Expr) -> Expr:

@@ -22,6 +22,7 @@ class Target:
         weight_layout: how quantized weights are stored, for matmuls and the embedding alike.
         tile_rows: most rows one pass over the weights keeps in registers.
         prefetch_bytes: how far ahead of their use weights are asked for; 0 leaves it to the hardware.
+        screens_head: 8-bit heads are split in planes of bits, of which bounds on the logits need only one.
         bit_exact: the result of a row does not depend on the other rows of the call, the tree or the threads.
     """
 
@@ -35,4 +36,5 @@ class Target:
     weight_layout: str = "columns"
     tile_rows: int = 8
     prefetch_bytes: int = 0
+    screens_head: bool = False
     bit_exact: bool = True

@@ -37,6 +37,7 @@ VNNI_512 = Target(
     fma=True,
     rules=_with_matmul("matmul_vnni"),
     weight_layout="quads",
+    screens_head=True,
     # Of 1, 4 and 16 KiB: the latter two were alike; calls of 1 to 8 rows took 0.55 to 0.76 of their
     # time without, on one thread of a Zen 5.
     prefetch_bytes=8192,

@@ -15,7 +15,7 @@ from tvm import tirx
 from tvm.tirx import op
 
 from forerun.compiler import tir
-from forerun.compiler.schedules.layouts import ColumnLayout, QuadLayout
+from forerun.compiler.schedules.layouts import BlockLayout, ColumnLayout, PlaneLayout, QuadLayout
 from forerun.compiler.vector_math import HALF
 
 QUADS = HALF // 4  # dot products of four bytes in half a block
@@ -23,10 +23,12 @@ QUADS = HALF // 4  # dot products of four bytes in half a block
 
 @dataclass(frozen=True)
 class HalfBlock:
-    """Half a block in memory: the weights, the byte at which the block starts, and which half it is (0 or 1)."""
+    """Half a block in memory: in each array of its layout the weights and the byte at which the block starts; the
+    bits of a weight, and which half it is (0 or 1)."""
 
-    weights: tirx.Buffer
-    start: tir.Expr
+    layout: BlockLayout
+    weights: Sequence[tirx.Buffer]
+    starts: Sequence[tir.Expr]
     bits: int
     half: int
 
@@ -139,7 +141,7 @@ class WideningDot:
         first = half.half * HALF if half.bits == 8 else 0
         widened = tir.registers(HALF * tir.LANES, "int16")
         with tir.loop(0, HALF) as k:
-            packed = tir.bind(tir.load(half.weights, half.start + (first + k) * tir.LANES))
+            packed = tir.bind(tir.load(half.weights[0], half.starts[0] + (first + k) * tir.LANES))
             column = self._nibble(packed, half.bits, half.half)
             tir.store(widened, tir.cast(column, "int16x16"), k * tir.LANES)
         return widened
@@ -172,20 +174,52 @@ Dot = VnniDot | NarrowVnniDot | MaddDot | WideningDot
 
 def _load_quads(half: HalfBlock, offset: int, size: int) -> list[tir.Expr]:
     """Return a vector of unsigned bytes for each quad: `size` bytes at `offset` of its chunk of 64."""
-    chunks = HALF * half.bits // 8 * tir.LANES // 64
-    places = [half.start + (half.half * chunks + chunk) * 64 + offset for chunk in range(chunks)]
-    packed = [tir.bind(tir.load(half.weights, place, size)) for place in places]
+    if isinstance(half.layout, PlaneLayout):
+        return _load_planes(half, offset, size)
+    packed = _chunks(half, 0, offset, size)
     return packed if half.bits == 8 else [part for chunk in packed for part in _nibbles(chunk, size)]
+
+
+def _load_planes(half: HalfBlock, offset: int, size: int) -> list[tir.Expr]:
+    """Return the same from planes; of weights of 6 bits with the lower 2 zero."""
+    *nibbles, pairs = _chunks(half, 0, offset, size)
+    lower = _chunks(half, 1, offset, size) if half.bits == 8 else []
+    quads = []
+    for quad in range(QUADS):
+        weight = op.bitwise_or(
+            _bits(nibbles[quad // 2], 4 - 4 * (quad % 2), 0xF0), _bits(pairs, 2 - 2 * quad, 0x0C)
+        )
+        for plane in lower:
+            weight = op.bitwise_or(weight, _bits(plane, -2 * quad, 0x03))
+        quads.append(tir.bind(weight))
+    return quads
+
+
+def _chunks(half: HalfBlock, array: int, offset: int, size: int) -> list[tir.Expr]:
+    """Return, of each 64 bytes of half a block in one array, `size` bytes at `offset`."""
+    half_bytes = half.layout.arrays(half.bits)[array] // 2
+    start = half.starts[array] + half.half * half_bytes + offset
+    return [
+        tir.bind(tir.load(half.weights[array], start + chunk, size)) for chunk in range(0, half_bytes, 64)
+    ]
 
 
 def _nibbles(packed: tir.Expr, size: int) -> tuple[tir.Expr, tir.Expr]:
     """Return the low and the high nibbles of a vector of bytes."""
-    mask = tir.splat(tirx.const(15, "uint8"), size)
-    # Bytes have no shift of their own: shift 16-bit lanes and mask away what crossed over.
-    words = op.reinterpret(f"uint16x{size // 2}", packed)
-    shifted = op.shift_right(words, tir.splat(tirx.const(4, "uint16"), size // 2))
-    high = op.bitwise_and(op.reinterpret(f"uint8x{size}", shifted), mask)
-    return tir.bind(op.bitwise_and(packed, mask)), tir.bind(high)
+    return tir.bind(_bits(packed, 0, 0x0F)), tir.bind(_bits(packed, -4, 0x0F))
+
+
+def _bits(packed: tir.Expr, left: int, mask: int) -> tir.Expr:
+    """Return each byte shifted left (right if negative), then masked."""
+    dtype = tir.dtype_of(packed)
+    size = int(dtype.removeprefix("uint8x"))
+    if left:
+        # Bytes have no shift of their own: shift 16-bit lanes and mask away what crossed over.
+        words = op.reinterpret(f"uint16x{size // 2}", packed)
+        amount = tir.splat(tirx.const(abs(left), "uint16"), size // 2)
+        words = op.shift_left(words, amount) if left > 0 else op.shift_right(words, amount)
+        packed = op.reinterpret(dtype, words)
+    return op.bitwise_and(packed, tir.splat(tirx.const(mask, "uint8"), size))
 
 
 def _broadcast_four(values: tirx.Buffer, start: tir.Expr, size: int) -> tir.Expr:

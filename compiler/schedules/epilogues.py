@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import tvm
 from tvm import tirx
-from tvm.tirx import op
 
 from forerun.compiler import tir
 from forerun.compiler.vector_math import (
@@ -42,8 +42,32 @@ class Tile:
     place: tir.Expr
 
 
+class Epilogue:
+    """What a matmul does with its sums; as it stands here, all units are computed, nothing happens before the first."""
+
+    blocks_per_unit = 1
+    listed: ClassVar[str | None] = None  # the parameter that lists which units are computed
+
+    @property
+    def inputs(self) -> Mapping[str, str]:
+        """The pointers that this epilogue reads."""
+        return {}
+
+    @property
+    def outputs(self) -> Mapping[str, str]:
+        """The pointers that it writes."""
+        return FLOAT_OUTPUTS
+
+    def begin(self, writer: tir.KernelWriter, buffers: dict[str, tirx.Buffer], inputs: int) -> None:
+        """Emit what every thread does first; `inputs` is K."""
+
+    def write(self, writer: tir.KernelWriter, buffers: dict[str, tirx.Buffer], tile: Tile) -> None:
+        """Emit the end of one tile."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
-class StoreColumns:
+class StoreColumns(Epilogue):
     """out[row, first_column + column] = sum (+ bias), or += with `add`."""
 
     columns: int
@@ -52,18 +76,10 @@ class StoreColumns:
     bias: bool
     add: bool
 
-    blocks_per_unit = 1
-    listed = None  # every unit is computed
-
     @property
     def inputs(self) -> Mapping[str, str]:
         """The pointers that this epilogue reads."""
         return {"bias": "float32"} if self.bias else {}
-
-    @property
-    def outputs(self) -> Mapping[str, str]:
-        """The pointers that it writes."""
-        return FLOAT_OUTPUTS
 
     def write(self, writer: tir.KernelWriter, buffers: dict[str, tirx.Buffer], tile: Tile) -> None:
         """Emit the stores of one tile."""
@@ -99,19 +115,13 @@ class StoreColumns:
 
 
 @dataclass(frozen=True)
-class SwiGlu:
+class SwiGlu(Epilogue):
     """silu(gate) · up, for weights whose rows alternate 32 of gate, 32 of up; stored quantized or as float."""
 
     columns: int
     quantized: bool
 
     blocks_per_unit = 4
-    listed = None
-
-    @property
-    def inputs(self) -> Mapping[str, str]:
-        """The pointers that this epilogue reads."""
-        return {}
 
     @property
     def outputs(self) -> Mapping[str, str]:
@@ -137,90 +147,3 @@ class SwiGlu:
         gate = tir.load(tile.totals[half], m * tir.LANES)
         up = tir.load(tile.totals[2 + half], m * tir.LANES)
         return tir.bind(silu(writer, tir.bind(gate)) * up)
-
-
-@dataclass(frozen=True)
-class BlockBounds:
-    """The largest of each block's sums (+ bias), as its bound from above and from below; see program.h."""
-
-    columns: int
-    bias: bool
-
-    blocks_per_unit = 1
-    listed = None
-
-    @property
-    def inputs(self) -> Mapping[str, str]:
-        """The pointers that this epilogue reads."""
-        return {"bias": "float32"} if self.bias else {}
-
-    @property
-    def outputs(self) -> Mapping[str, str]:
-        """The pointers that it writes."""
-        return FLOAT_OUTPUTS
-
-    def write(self, writer: tir.KernelWriter, buffers: dict[str, tirx.Buffer], tile: Tile) -> None:
-        """Emit the maxima of one tile; NaN counts as infinite, so that such a block is always looked at."""
-        for m in range(tile.rows):
-            row = tile.first_row + m
-            with tir.when(row < writer.rows):
-                value = tir.load(tile.totals[0], m * tir.LANES)
-                if self.bias:
-                    value = value + tir.load(buffers["bias"], tile.unit * tir.LANES)
-                largest = tir.bind(block_maximum(without_nan(tir.bind(value)), tile.unit, self.columns))
-                store_bounds(buffers["out"], row, tile.unit, self.columns, (largest, largest))
-
-
-def without_nan(values: tir.Expr) -> tir.Expr:
-    """Return the vector with infinity for every NaN."""
-    # By the bits: TVM simplifies x != x to false.
-    magnitude = op.bitwise_and(op.reinterpret("int32x16", values), tir.splat(tirx.const(0x7FFFFFFF, "int32")))
-    is_nan = magnitude > tir.splat(tirx.const(0x7F800000, "int32"))
-    return tirx.Select(is_nan, tir.floats(float("inf")), values)
-
-
-def block_maximum(values: tir.Expr, block: tir.Expr, columns: int) -> tir.Expr:
-    """Return the largest lane that is a column of the matrix."""
-    inside = tir.ramp(block * tir.LANES) < tir.splat(tirx.const(columns, "int32"))
-    return tir.lanes_max(
-        tirx.Select(inside, values, tir.floats(float("-inf"))) if columns % tir.LANES else values
-    )
-
-
-def store_bounds(
-    out: tirx.Buffer, row: tir.Expr, block: tir.Expr, columns: int, bounds: tuple[tir.Expr, tir.Expr]
-) -> None:
-    """Store a block's bounds from above and from below: out is [rows, 2, blocks]."""
-    blocks = -(-columns // tir.LANES)
-    for i, bound in enumerate(bounds):
-        tir.store_one(out, bound, (row * 2 + i) * blocks + block)
-
-
-@dataclass(frozen=True)
-class ListedBlocks:
-    """out[place] = the 16 sums (+ bias) of the block listed there, for the first row."""
-
-    bias: bool
-
-    blocks_per_unit = 1
-    listed = "items"
-
-    @property
-    def inputs(self) -> Mapping[str, str]:
-        """The pointers that this epilogue reads."""
-        return {"items": "int32"} | ({"bias": "float32"} if self.bias else {})
-
-    @property
-    def outputs(self) -> Mapping[str, str]:
-        """The pointers that it writes."""
-        return FLOAT_OUTPUTS
-
-    def write(self, writer: tir.KernelWriter, buffers: dict[str, tirx.Buffer], tile: Tile) -> None:
-        """Emit the store of one block."""
-        value = tir.load(tile.totals[0], 0)
-        if self.bias:
-            value = value + tir.load(buffers["bias"], tile.unit * tir.LANES)
-        tir.store(buffers["out"], value, tile.place * tir.LANES)
-
-
-Epilogue = StoreColumns | SwiGlu | BlockBounds | ListedBlocks

@@ -18,7 +18,7 @@ from tvm.tirx import op
 from forerun.compiler import tir
 from forerun.compiler.schedules.dots import Dot, HalfBlock, Loaded
 from forerun.compiler.schedules.epilogues import Epilogue, Tile
-from forerun.compiler.schedules.layouts import block_bytes
+from forerun.compiler.schedules.layouts import BlockLayout, weight_arrays
 from forerun.compiler.schemes import Scheme
 from forerun.compiler.vector_math import GROUP, HALF, QUANTIZED_OUTPUTS
 
@@ -41,6 +41,15 @@ class MatmulShape:
     def blocks(self) -> int:
         """Blocks of 16 weight rows, the last one padded."""
         return -(-self.columns // tir.LANES)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Quantized weights as a kernel reads them: their scheme, how they lie in memory, and the dot for them."""
+
+    scheme: Scheme
+    layout: BlockLayout
+    dot: Dot
 
 
 ACTIVATION_TYPES: Mapping[str, str] = MappingProxyType(
@@ -99,18 +108,21 @@ def scalars_of(epilogue: Epilogue) -> Mapping[str, str]:
 
 
 def quantized_matmul(
-    name: str, fma: bool, dot: Dot, scheme: Scheme, shape: MatmulShape, epilogue: Epilogue
+    name: str, fma: bool, weights: Weights, shape: MatmulShape, epilogue: Epilogue
 ) -> tir.Kernel:
     """Return the kernel for quantized weights and activations.
 
-    Parameters of the kernel: the `activation_parts` of the scheme; weights, weight_scale [, weight_minimum]; then
-    the epilogue's.
+    Parameters of the kernel: the `activation_parts` of the scheme; the layout's arrays of weights, weight_scale
+    [, weight_minimum]; then the epilogue's.
     """
+    scheme = weights.scheme
     inputs: dict[str, str] = {part: ACTIVATION_TYPES[part] for part in activation_parts(scheme)}
     minimum = {"weight_minimum": "float16"} if scheme.affine else {}
-    inputs |= {"weights": "uint8", "weight_scale": "float16", **minimum, **epilogue.inputs}
+    inputs |= {**weight_arrays(weights.layout, scheme.bits), "weight_scale": "float16"}
+    inputs |= {**minimum, **epilogue.inputs}
     with tir.writing(name, fma, inputs, epilogue.outputs, scalars_of(epilogue)) as writer:
-        sums = _QuantizedSums(writer, dot, scheme, shape)
+        sums = _QuantizedSums(writer, weights, shape)
+        epilogue.begin(writer, writer.named, shape.inputs)
         walk_units(writer, shape, epilogue, writer.named, sums.accumulate)
     return writer.kernel()
 
@@ -118,9 +130,11 @@ def quantized_matmul(
 class _QuantizedSums:
     """Writes the sums of some blocks of columns over all of K, for a tile of rows."""
 
-    def __init__(self, writer: tir.KernelWriter, dot: Dot, scheme: Scheme, shape: MatmulShape) -> None:
-        self.writer, self.dot, self.scheme, self.shape = writer, dot, scheme, shape
+    def __init__(self, writer: tir.KernelWriter, weights: Weights, shape: MatmulShape) -> None:
+        self.writer, self.dot, self.scheme, self.shape = writer, weights.dot, weights.scheme, shape
+        self.layout = weights.layout
         self.buffers = writer.named
+        self.arrays = [self.buffers[name] for name in weight_arrays(self.layout, self.scheme.bits)]
         self.groups = shape.inputs // GROUP
 
     def accumulate(
@@ -145,13 +159,15 @@ class _QuantizedSums:
                 self._add_group(place, (first_row, g), product, sums)
 
     def _prefetch(self, group: tir.Expr) -> None:
-        size, ahead = block_bytes(self.scheme.bits), self.shape.prefetch_bytes
-        for line in range(0, size if ahead else 0, 64):
-            tir.prefetch(self.buffers["weights"], group * size + ahead + line)
+        ahead = self.shape.prefetch_bytes
+        for array, size in zip(self.arrays, self.layout.arrays(self.scheme.bits), strict=True):
+            for line in range(0, size if ahead else 0, 64):
+                tir.prefetch(array, group * size + ahead + line)
 
     def _load(self, group: tir.Expr, half: int) -> Loaded:
         bits = self.scheme.bits
-        return self.dot.load(HalfBlock(self.buffers["weights"], group * block_bytes(bits), bits, half))
+        starts = [group * size for size in self.layout.arrays(bits)]
+        return self.dot.load(HalfBlock(self.layout, self.arrays, starts, bits, half))
 
     def _add_half(
         self,

@@ -11,6 +11,9 @@ from forerun.compiler.pack import Packing
 from forerun.compiler.tir import Kernel
 from forerun.targets import Target
 
+# Up to this many rows every thread runs a row-wise kernel for itself, which costs less than a barrier.
+ALONE_ROWS = 8
+
 # In the order of vector_math.QUANTIZED_OUTPUTS.
 QUANTIZED_PARTS = ("values", "low", "scale", "sum", "wide_sum", "scaled_sum")
 
@@ -46,12 +49,25 @@ class Field:
 
 @dataclass(frozen=True)
 class Private:
-    """A region of the thread's scratch: `tail` (gathered keys) or `scores`."""
+    """A region of the thread's scratch: `tail` (gathered keys), `scores` or `parts` of attention."""
 
     region: str
 
 
-Argument = Input | Output | Packed | Field | Private
+@dataclass(frozen=True)
+class SharedParts:
+    """Attention's parts, in the arena."""
+
+
+Argument = Input | Output | Packed | Field | Private | SharedParts
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One of several kernels that run an operation, with an argument for each of its parameters."""
+
+    kernel: Kernel
+    arguments: tuple[Argument, ...]
 
 
 @dataclass(frozen=True)
@@ -64,6 +80,8 @@ class Plan:
         arguments: one for each parameter of the kernels.
         by_row: the kernel shares rows among threads, so that for few rows each thread may as well do all of them.
         position_bytes: what it reads of the KV cache for each position that the call attends to.
+        few: what runs instead for few rows: the threads share the first stage and meet, then each runs the second
+            for itself.
     """
 
     kernels: Mapping[int, Kernel]
@@ -71,6 +89,12 @@ class Plan:
     arguments: tuple[Argument, ...]
     by_row: bool = False
     position_bytes: int = 0
+    few: tuple[Stage, Stage] | None = None
+
+    @property
+    def stages(self) -> tuple[Kernel, ...]:
+        """The kernels of `few`."""
+        return tuple(stage.kernel for stage in self.few or ())
 
 
 @dataclass(frozen=True)

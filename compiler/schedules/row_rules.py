@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from forerun.compiler.operations import CachedAttention, Embed, Norm, Operation, Quantize, RopeStore, SwiGlu
 from forerun.compiler.pack import Packing
-from forerun.compiler.schedules.attention import attention_blocked
+from forerun.compiler.schedules.attention import attention_merge, attention_parts, attention_rows
 from forerun.compiler.schedules.embed import embed_float, embed_quantized
-from forerun.compiler.schedules.layouts import LAYOUTS
+from forerun.compiler.schedules.layouts import table_layout
 from forerun.compiler.schedules.norm import quantize_rows, rms_norm, swiglu
 from forerun.compiler.schedules.plan import (
     QUANTIZED_PARTS,
@@ -19,6 +19,8 @@ from forerun.compiler.schedules.plan import (
     Plan,
     Private,
     Settings,
+    SharedParts,
+    Stage,
 )
 from forerun.compiler.schedules.rope import AttentionShape, rope_store
 from forerun.compiler.tir import LANES
@@ -51,17 +53,19 @@ class EmbedRows:
             packing = Packing("float_blocks", table.parts, (table.columns,), row_bytes=4 * table.inputs)
             kernel = embed_float(f"embed_float32_{table.inputs}", fma, table.inputs)
             return Plan({0: kernel}, (packing,), (Field("token_ids"), Packed(0), Output()), by_row=False)
-        layout = LAYOUTS[settings.target.weight_layout]
-        blocks, halves = table.inputs * table.scheme.bits // 8, table.inputs // GROUP * 2
+        layout = table_layout(settings.target, table.scheme)
+        halves = table.inputs // GROUP * 2
         packings = [
             Packing(
                 "blocks",
                 table.parts[:1],
                 (table.columns,),
                 block_layout=layout.name,
+                array=array,
                 scheme=table.scheme,
-                row_bytes=blocks,
+                row_bytes=size * (table.inputs // GROUP) // LANES,
             )
+            for array, size in enumerate(layout.arrays(table.scheme.bits))
         ]
         packings += [
             Packing("halves", (part,), (table.columns,), row_bytes=halves) for part in table.parts[1:]
@@ -158,7 +162,7 @@ class RopeStoreRule:
 
 
 class AttentionBlocked:
-    """Attention in blocks of 16 positions, one key/value head an item."""
+    """Attention in blocks of positions: shared by block for few rows, by row for many."""
 
     name = "attention_blocked"
 
@@ -169,16 +173,32 @@ class AttentionBlocked:
             return declined
         o = operation
         shape = AttentionShape(o.heads, o.kv_heads, o.head_dim, 1.0, settings.kv_dtype)
-        name = f"attention_{_form(o.quantized)}_{o.heads}_{o.kv_heads}x{o.head_dim}"
-        kernel = attention_blocked(name, settings.target.fma, shape, o.quantized)
+        size, fma, outputs = (
+            f"{o.heads}_{o.kv_heads}x{o.head_dim}",
+            settings.target.fma,
+            _outputs(o.quantized),
+        )
         fields = ("positions", "sequences", "gather_start", "gather", "keys", "values")
-        arguments: tuple[Argument, ...] = (
+        read: tuple[Argument, ...] = (
             Input(0),
             *(Field(name) for name in fields),
             Private("tail"),
             Private("scores"),
-            *_outputs(o.quantized),
-            *(Field(name) for name in ("capacity", "gather_stride")),
         )
         element = {"float16": 2, "float32": 4}[settings.kv_dtype]
-        return Plan({0: kernel}, (), arguments, position_bytes=2 * o.kv_heads * o.head_dim * element)
+        scalars: tuple[Argument, ...] = (Field("capacity"), Field("gather_stride"))
+        parts = Stage(
+            attention_parts(f"attention_parts_{size}", fma, shape), (*read, SharedParts(), *scalars)
+        )
+        merge = Stage(
+            attention_merge(f"attention_merge_{_form(o.quantized)}_{size}", fma, shape, o.quantized),
+            (SharedParts(), Field("positions"), *outputs),
+        )
+        rows = attention_rows(f"attention_rows_{_form(o.quantized)}_{size}", fma, shape, o.quantized)
+        return Plan(
+            {0: rows},
+            (),
+            (*read, Private("parts"), *outputs, *scalars),
+            position_bytes=2 * o.kv_heads * o.head_dim * element,
+            few=(parts, merge),
+        )

@@ -1,0 +1,268 @@
+"""Attention of one row over one block of positions, for all query heads that share a key/value head.
+
+The result is a part: for each head the weighted values [d], the weights' sums by lane [16] and the block's largest
+score in every lane [16]; weights are e^(score - largest). `merge_parts` puts the parts of a row together. Blocks
+start at multiples of BLOCK positions and everything within one runs in position order, so that a part depends on
+nothing but the row and the keys it sees: not on the tree, the threads or the other rows of the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tvm import tirx
+from tvm.tirx import op
+
+from forerun.compiler import tir
+from forerun.compiler.schedules.rope import AttentionShape, key_block_start
+from forerun.compiler.vector_math import GROUP, QuantizedRows, exp, quantize_group
+
+BLOCK = 128  # positions of a block
+
+_MASKED = -3.0e38  # finite: the difference of two masked scores must not be NaN
+_PARTIAL_SUMS = 2  # independent chains per score, added in a fixed order: hides the latency of multiply-add
+_SUM_REGISTERS = 16  # accumulators that leave registers for the operands
+
+
+def part_floats(shape: AttentionShape) -> int:
+    """Return the float32 numbers of one head's part."""
+    return shape.head_dim + 2 * tir.LANES
+
+
+@dataclass(frozen=True)
+class RowBlock:
+    """One block of one row for one key/value head: positions start … stop-1, found in the cache through `gather`."""
+
+    writer: tir.KernelWriter
+    shape: AttentionShape
+    row: tir.Expr
+    head: tir.Expr
+    start: tir.Expr
+    stop: tir.Expr
+    base: tir.Expr  # first element of the sequence's keys and values for this head
+    gather_start: tir.Expr
+    direct: tir.Expr  # lanes-wide groups of keys read in place; the rest is copied to the tail
+    groups: tir.Expr  # lanes-wide groups in all
+    together: int = 2
+
+    @property
+    def buffers(self) -> dict[str, tirx.Buffer]:
+        """The kernel's buffers by name."""
+        return self.writer.named
+
+    def query(self, g: int | tir.Expr) -> tir.Expr:
+        """Index of query head `g`'s first element; outputs lie alike."""
+        heads = self.row * self.shape.kv_heads + self.head
+        return (heads * self.shape.group + g) * self.shape.head_dim
+
+    def slot(self, position: tir.Expr) -> tir.Expr:
+        """The cache slot of a position at or past gather_start."""
+        _, stride = self.writer.scalars
+        offset = tir.cast(position - self.gather_start, "int64")
+        return self.buffers["gather"][tir.cast(self.row, "int64") * stride + offset]
+
+
+def open_block(
+    writer: tir.KernelWriter, shape: AttentionShape, row: tir.Expr, head: tir.Expr, start: tir.Expr
+) -> RowBlock:
+    """Return the block of a row that begins at position `start`, which the row must see."""
+    buffers, capacity = writer.named, writer.scalars[0]
+    base = tir.bind(key_block_start(shape, capacity, buffers["sequences"][row], head))
+    stop = tir.bind(op.min(buffers["positions"][row] + 1, start + BLOCK))
+    gather_start = tir.bind(buffers["gather_start"][row])
+    groups = tir.bind(tirx.floordiv(stop - start + (tir.LANES - 1), tir.LANES))
+    in_place = tirx.floordiv(op.max(gather_start - start, 0), tir.LANES)
+    direct = tir.bind(op.if_then_else(gather_start >= stop, groups, in_place))
+    return RowBlock(writer, shape, row, head, start, stop, base, gather_start, direct, groups)
+
+
+def write_part(block: RowBlock, parts: tirx.Buffer, first: tir.Expr) -> None:
+    """Compute the block and write the parts of its query heads to `parts`, from element `first` (int64) on."""
+    _gather_tail(block)
+    largest = _score(block)
+    _exponentiate(block, largest, parts, first)
+    _weigh_values(block, parts, first)
+
+
+def _key_offset(shape: AttentionShape, slot: tir.Expr) -> tir.Expr:
+    return tirx.floordiv(slot, tir.LANES) * (shape.head_dim * tir.LANES) + tirx.floormod(slot, tir.LANES)
+
+
+def _gather_tail(block: RowBlock) -> None:
+    """Copy the keys past the direct groups into private groups of the same layout."""
+    keys, tail, dims = block.buffers["keys"], block.buffers["tail"], block.shape.head_dim
+    begin = tir.bind(block.start + block.direct * tir.LANES)
+    with tir.loop(begin, op.max(block.stop, begin)) as position:
+        slot = tir.registers(1, "int32")
+        tir.store_one(slot, position, 0)
+        with tir.when(position >= block.gather_start):
+            tir.store_one(slot, block.slot(position), 0)
+        source = tir.bind(block.base + tir.cast(_key_offset(block.shape, slot[0]), "int64"))
+        target = tir.bind(_key_offset(block.shape, position - begin))
+        with tir.loop(0, dims) as i:
+            tir.store_one(tail, keys[source + tir.cast(i * tir.LANES, "int64")], target + i * tir.LANES)
+
+
+def _score(block: RowBlock) -> list[tir.Expr]:
+    """Write the scores, [group, BLOCK], and return each head's largest."""
+    shape, group_elements = block.shape, block.shape.head_dim * tir.LANES
+    running = [tir.registers(tir.LANES) for _ in range(shape.group)]
+    for vector in running:
+        tir.store(vector, tir.floats(_MASKED), 0)
+    first = tir.bind(block.base + tir.cast(block.start, "int64") * shape.head_dim)
+    steps = tir.bind(tirx.floordiv(block.direct, block.together))
+    together = tir.bind(steps * block.together)
+    with tir.loop(0, steps) as step:
+        index = tir.bind(step * block.together)
+        start = tir.bind(first + tir.cast(index * group_elements, "int64"))
+        _score_groups(block, block.together, block.buffers["keys"], start, index, running)
+    with tir.loop(together, block.direct) as index:
+        start = tir.bind(first + tir.cast(index * group_elements, "int64"))
+        _score_groups(block, 1, block.buffers["keys"], start, index, running)
+    with tir.loop(block.direct, op.max(block.groups, block.direct)) as index:
+        start = tir.bind((index - block.direct) * group_elements)
+        _score_groups(block, 1, block.buffers["tail"], start, index, running)
+    return [tir.bind(tir.lanes_max(tir.load(vector, 0))) for vector in running]
+
+
+def _inside(block: RowBlock, index: tir.Expr) -> tir.Expr:
+    """Which lanes of a group of positions the row sees."""
+    return tir.ramp(tir.bind(block.start + index * tir.LANES)) < tir.splat(block.stop)
+
+
+def _score_groups(
+    block: RowBlock,
+    count: int,
+    keys: tirx.Buffer,
+    start: tir.Expr,
+    index: tir.Expr,
+    running: Sequence[tirx.Buffer],
+) -> None:
+    """Score `count` times 16 positions for each head; positions past the length are masked."""
+    dims, heads = block.shape.head_dim, range(block.shape.group)
+    # Arrays stay below the size at which TVM would put them on a heap.
+    chains = [[tir.registers(count * tir.LANES) for _ in range(_PARTIAL_SUMS)] for _ in heads]
+    for chain in (chain for head in chains for chain in head):
+        for k in range(count):
+            tir.store(chain, tir.floats(0.0), k * tir.LANES)
+    query = [tir.bind(block.query(g)) for g in heads]
+    with tir.loop(0, dims // _PARTIAL_SUMS) as step:
+        for part in range(_PARTIAL_SUMS):
+            i = step * _PARTIAL_SUMS + part
+            factors = [tir.bind(tir.splat(block.buffers["queries"][query[g] + i])) for g in heads]
+            for k in range(count):
+                column = tir.load(keys, start + (i + k * dims) * tir.LANES)
+                column = tir.bind(tir.cast(column, "float32x16"))
+                for chain, factor in zip(chains, factors, strict=True):
+                    total = tir.load(chain[part], k * tir.LANES)
+                    tir.store(chain[part], block.writer.multiply_add(column, factor, total), k * tir.LANES)
+    for g in heads:
+        for k in range(count):
+            total = tir.load(chains[g][0], k * tir.LANES) + tir.load(chains[g][1], k * tir.LANES)
+            score = tir.bind(tirx.Select(_inside(block, index + k), total, tir.floats(_MASKED)))
+            tir.store(block.buffers["scores"], score, g * BLOCK + (index + k) * tir.LANES)
+            tir.store(running[g], tir.maximum(tir.load(running[g], 0), score), 0)
+
+
+def _exponentiate(block: RowBlock, largest: Sequence[tir.Expr], parts: tirx.Buffer, first: tir.Expr) -> None:
+    """Turn scores into weights e^(score - largest) in place, 0 where masked; write their sums and the largest."""
+    scores, dims = block.buffers["scores"], block.shape.head_dim
+    sums = [tir.registers(tir.LANES) for _ in largest]
+    for total in sums:
+        tir.store(total, tir.floats(0.0), 0)
+    with tir.loop(0, block.groups) as index:
+        for g, most in enumerate(largest):
+            place = tir.bind(g * BLOCK + index * tir.LANES)
+            power = exp(block.writer, tir.load(scores, place) - tir.splat(most))
+            power = tir.bind(tirx.Select(_inside(block, index), power, tir.floats(0.0)))
+            tir.store(scores, power, place)
+            tir.store(sums[g], tir.load(sums[g], 0) + power, 0)
+    for g, most in enumerate(largest):
+        part = tir.bind(first + g * part_floats(block.shape))
+        tir.store(parts, tir.load(sums[g], 0), part + dims)
+        tir.store(parts, tir.splat(most), part + dims + tir.LANES)
+
+
+def _weigh_values(block: RowBlock, parts: tirx.Buffer, first: tir.Expr) -> None:
+    """Add up the values in position order and write the sums, as many columns at a time as registers hold."""
+    shape = block.shape
+    limit = max(1, _SUM_REGISTERS // shape.group)
+    vectors = shape.head_dim // tir.LANES
+    at_once = max(n for n in range(1, vectors + 1) if vectors % n == 0 and n <= limit)
+    in_place = tir.bind(op.min(op.max(block.gather_start, block.start), block.stop))
+    for column in range(0, vectors, at_once):
+        sums = [tir.registers(at_once * tir.LANES) for _ in range(shape.group)]
+        for total in sums:
+            for v in range(at_once):
+                tir.store(total, tir.floats(0.0), v * tir.LANES)
+        with tir.loop(block.start, in_place) as position:
+            _add_value(block, position, position, column, sums)
+        with tir.loop(in_place, block.stop) as position:
+            _add_value(block, position, tir.bind(block.slot(position)), column, sums)
+        for g, total in enumerate(sums):
+            for v in range(at_once):
+                place = first + g * part_floats(shape) + (column + v) * tir.LANES
+                tir.store(parts, tir.load(total, v * tir.LANES), place)
+
+
+def _add_value(
+    block: RowBlock, position: tir.Expr, slot: tir.Expr, column: int, sums: Sequence[tirx.Buffer]
+) -> None:
+    """Add one position's value, from vector `column` on, times each head's weight."""
+    shape, count = block.shape, int(sums[0].shape[0]) // tir.LANES
+    start = tir.bind(block.base + tir.cast(slot, "int64") * shape.head_dim + column * tir.LANES)
+    weights = [
+        tir.splat(tir.bind(block.buffers["scores"][g * BLOCK + position - block.start]))
+        for g in range(shape.group)
+    ]
+    for v in range(count):
+        value = tir.load(block.buffers["values"], start + v * tir.LANES)
+        value = tir.bind(tir.cast(value, "float32x16"))
+        for g, total in enumerate(sums):
+            at = v * tir.LANES
+            tir.store(total, block.writer.multiply_add(weights[g], value, tir.load(total, at)), at)
+
+
+@dataclass(frozen=True)
+class RowParts:
+    """The parts of one head of one row: `count` of them from element `first` of `buffer` on, `stride` apart."""
+
+    buffer: tirx.Buffer
+    first: tir.Expr
+    stride: tir.Expr
+    count: tir.Expr
+
+    def place(self, index: tir.Expr | int) -> tir.Expr:
+        """Index of a part's first element."""
+        return self.first + tir.cast(index, "int64") * self.stride
+
+
+def merge_parts(
+    writer: tir.KernelWriter, shape: AttentionShape, parts: RowParts, outputs: Sequence[str], start: tir.Expr
+) -> None:
+    """Put a row's parts together in block order and write the head's output at element `start`."""
+    vectors, dims, buffer = shape.head_dim // tir.LANES, shape.head_dim, parts.buffer
+    largest, total = tir.registers(tir.LANES), tir.registers(tir.LANES)
+    tir.store(largest, tir.floats(_MASKED), 0)
+    with tir.loop(0, parts.count) as index:
+        most = tir.load(buffer, parts.place(index) + dims + tir.LANES)
+        tir.store(largest, tir.maximum(tir.load(largest, 0), most), 0)
+    sums = [tir.registers(tir.LANES) for _ in range(vectors)]
+    for vector in (total, *sums):
+        tir.store(vector, tir.floats(0.0), 0)
+    with tir.loop(0, parts.count) as index:
+        place = tir.bind(parts.place(index))
+        factor = exp(writer, tir.load(buffer, place + dims + tir.LANES) - tir.load(largest, 0))
+        for vector, offset in zip((*sums, total), range(0, dims + tir.LANES, tir.LANES), strict=True):
+            part = tir.load(buffer, place + offset)
+            tir.store(vector, writer.multiply_add(factor, part, tir.load(vector, 0)), 0)
+    inverse = tir.bind(tirx.const(1.0, "float32") / tir.ordered_sum(tir.load(total, 0)))
+    results = [tir.bind(tir.load(vector, 0) * tir.splat(inverse)) for vector in sums]
+    if len(outputs) == 1:
+        for v, result in enumerate(results):
+            tir.store(writer.named["out"], result, start + v * tir.LANES)
+        return
+    rows = QuantizedRows(*(writer.named[name] for name in outputs))
+    for v in range(0, vectors, 2):
+        quantize_group(writer, (results[v], results[v + 1]), rows, start + v // 2 * GROUP)
