@@ -59,12 +59,17 @@ SHAPES = (
 )
 
 
+def bundle_folder(shape: Shape, folder: Path, quant: str = "q4") -> Path:
+    """Return where the shape's bundle lies below `folder`."""
+    return folder / f"{shape.name}-{quant}"
+
+
 def make_bundle(shape: Shape, folder: Path, quant: str = "q4") -> Path:
     """Compile the shape's bundle below `folder`; its export is kept there, and made where there is none yet.
 
     Weights are written and quantized one tensor at a time.
     """
-    bundle = folder / f"{shape.name}-{quant}"
+    bundle = bundle_folder(shape, folder, quant)
     source, export = folder / f"{shape.name}-model", folder / f"{shape.name}-{quant}-export"
     if not (export / "export.json").exists():
         write_model(shape, source)
