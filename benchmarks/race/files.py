@@ -27,7 +27,7 @@ def source_file(progress: Progress) -> Path:
 
 
 def quantized_file(progress: Progress) -> Path:
-    """The same file with every matrix quantized again to Q4_0, by llama.cpp."""
+    """The same file with its layers quantized again to Q4_0 by llama.cpp, its embedding as it is, Q8_0."""
     source = source_file(progress)
 
     def make(target: Path) -> None:

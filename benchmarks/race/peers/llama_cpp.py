@@ -219,13 +219,14 @@ class LlamaCppRunner(Runner):
 
 
 def quantize(source: Path, target: Path) -> None:
-    """Write `source` again with every matrix as Q4_0, the embedding, too."""
+    """Write `source` again with its layers as Q4_0; the embedding, which is the head, too, stays at 8 bits."""
     import llama_cpp as library
 
     parameters = library.llama_model_quantize_default_params()
     parameters.ftype = library.LLAMA_FTYPE_MOSTLY_Q4_0
     parameters.allow_requantize = True
     parameters.pure = True
+    parameters.token_embedding_type = parameters.output_tensor_type = library.GGML_TYPE_Q8_0
     parameters.nthread = 2
     status = library.llama_model_quantize(str(source).encode(), str(target).encode(), parameters)
     if status != 0:
