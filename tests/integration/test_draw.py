@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 from sample_prompts import PROMPTS
 
 from forerun.runtime.model import Model
+from forerun.runtime.session import LoadedProgram, Session
 from forerun.runtime.settings import Sampling
 
 pytestmark = pytest.mark.real_model
@@ -22,8 +26,8 @@ SETTINGS = (
 )
 
 
-def test_same_token_as_from_all_logits(keep_model: Model) -> None:
-    session = keep_model.session
+def test_same_token_as_from_all_logits(keep_model: Model, compiled: Callable[..., Path]) -> None:
+    session = Session(LoadedProgram(compiled("keep")), capacity=64)
     sequence = session.create_sequence()
     for prompt in PROMPTS[:6]:
         token_ids = keep_model.encode_prompt(prompt)[:40]
@@ -34,10 +38,8 @@ def test_same_token_as_from_all_logits(keep_model: Model) -> None:
         drawable = session.forward(rows, draws=True).drawable
         for position, row in enumerate(drawable):
             for sampling in SETTINGS:
-                numbers = {
-                    name: getattr(sampling, name) for name in ("temperature", "top_k", "top_p", "seed")
-                }
+                numbers = {name: getattr(sampling, name) for name in ("temperature", "top_k", "top_p", "seed")}
                 drawn = session.draw(row, **numbers, position=position)
                 assert drawn == session.sample(logits[position], **numbers, position=position), sampling
         session.rewind(sequence, 0)
-    session.release_sequence(sequence)
+    session.close()
