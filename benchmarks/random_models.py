@@ -87,7 +87,7 @@ def write_model(shape: Shape, folder: Path, seed: int = 0) -> None:
     weight_map = {}
     shapes = family.tensor_shapes(family.config_from_huggingface(values))
     for number, (name, size) in enumerate(shapes.items()):
-        weights = random.standard_normal(size, np.float32)
+        weights: np.ndarray = random.standard_normal(size, np.float32)
         # Norms about one; matrices that keep the size of what they multiply.
         weights = 1 + weights / 8 if len(size) == 1 else weights / np.sqrt(np.float32(size[-1]))
         file_name, stored_name = f"tensor-{number:04}.safetensors", family.huggingface_name(name)

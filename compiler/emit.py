@@ -137,11 +137,11 @@ def _weight_names(module: Module) -> str:
 def _body(module: Module, first_kernel: int) -> list[str]:
     lines = [
         f"const uint64_t *const weight = {module.name}_weights[index];",
-        "const int32_t rows = call->rows, threads = call->threads, tile = tile_rows(rows);",
+        "const int32_t rows = call->rows, threads = call->threads;",
         f"const int alone = rows <= {ALONE_ROWS};",
         "uint8_t *const arena = call->arena;",
         "uint8_t *const own = call->scratch + tid * call->scratch_stride;",
-        "(void)weight, (void)layer, (void)tile, (void)alone, (void)arena, (void)own;",
+        "(void)weight, (void)layer, (void)alone, (void)arena, (void)own;",
     ]
     lines += _pointers(module)
     first_weight = 0
@@ -192,7 +192,7 @@ def _call(module: Module, node: Node, choice: Choice, first_weight: int, number:
         ]
         return f"{name}({', '.join([*arguments, 'rows', threads])});"
 
-    name = kernel_name(kernels) + ("" if 0 in kernels else "[tile]")
+    name = kernel_name(kernels) + ("" if 0 in kernels else f"[tile_rows(rows, {max(kernels)})]")
     if choice.plan.few is not None:
         shared, own = choice.plan.few
         return [

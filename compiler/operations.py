@@ -43,8 +43,8 @@ class Linear:
     """y = x · Wᵀ (+ bias) for one or several matrices stacked, written to `first_column` of a wider output.
 
     `add` names the residual: y is added to what the output already holds. Inputs: x (quantized if the scheme is).
-    `head` marks the LM head and says what of it is wanted: `logits` [rows, V]; `bounds` [rows, 2·B], for each block
-    of 16 logits a bound from above and one that its largest reaches; `blocks` [items, 16], listed blocks of one row.
+    `head` marks the LM head and says what of it is wanted: `logits` [rows, V]; `maxima` [rows, B], the largest of
+    each block of 16 logits; `blocks` [items, 16], listed blocks of one row.
     """
 
     weights: tuple[WeightRows, ...]

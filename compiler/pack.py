@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 
-from forerun.compiler.schedules.head import row_norms
-from forerun.compiler.schedules.layouts import LAYOUTS, pack_blocks
+from forerun.compiler.schedules.layouts import LAYOUTS, block_bytes, pack_blocks
 from forerun.compiler.schemes import Scheme
 from forerun.compiler.tir import LANES
 from forerun.compiler.vector_math import GROUP
@@ -25,18 +23,15 @@ class Packing:
     """One packed array: which function inputs it is made of, stacked, and in what layout.
 
     Layouts: `blocks` quantized weights in a `block_layout`; `halves` their float16 scales or minimums [N/16, K/32, 16];
-    `float_blocks` float32 weights [N/16, K, 16]; `vector` float32 as it is (None among the parts: zeros);
-    `norms` and `residual_norms` float16, one a row of a matrix given as its values and scales: see `row_norms`.
-    `interleave` alternates 32 rows of the first part with 32 of the second. `array` is which of the block layout's
-    arrays this is. `row_bytes` is what one row of a call reads of a table that is looked up by row; 0 where a call
-    reads all of the array, however many rows it has.
+    `float_blocks` float32 weights [N/16, K, 16]; `vector` float32 as it is (None among the parts: zeros).
+    `interleave` alternates 32 rows of the first part with 32 of the second. `row_bytes` is what one row of a call
+    reads of a table that is looked up by row; 0 where a call reads all of the array, however many rows it has.
     """
 
     layout: str
     parts: tuple[str | None, ...]
     columns: tuple[int, ...]
     block_layout: str | None = None
-    array: int = 0
     scheme: Scheme | None = None
     interleave: bool = False
     row_bytes: int = 0
@@ -44,17 +39,23 @@ class Packing:
     @property
     def ctype(self) -> str:
         """The C element type that kernels see."""
-        return {"blocks": "uint8_t", "float_blocks": "float", "vector": "float"}.get(self.layout, "uint16_t")
+        return {"blocks": "uint8_t", "halves": "uint16_t"}.get(self.layout, "float")
+
+    def bytes(self, inputs: int) -> int:
+        """Return the size of the packed array of a matrix with that many inputs."""
+        rows = -(-sum(self.columns) // LANES) * LANES
+        if self.layout == "blocks":
+            assert self.scheme is not None
+            return rows // LANES * (inputs // GROUP) * block_bytes(self.scheme.bits)
+        each = {"halves": inputs // GROUP * 2, "float_blocks": inputs * 4, "vector": 4}
+        return (sum(self.columns) if self.layout == "vector" else rows) * each[self.layout]
 
     def pack(self, load: Load) -> np.ndarray:
         """Return the packed array; `load` gives a function input's data by name."""
         arrays = [
             np.zeros(size, np.float32) if part is None else load(part)
-            for part, size in zip_longest(self.parts, self.columns)
+            for part, size in zip(self.parts, self.columns, strict=True)
         ]
-        if self.layout.endswith("norms"):
-            norms = row_norms(arrays[0], arrays[1], residual=self.layout == "residual_norms")
-            return np.concatenate([norms, np.zeros(-len(norms) % LANES, np.float16)])
         if self.layout == "vector":
             return np.ascontiguousarray(np.concatenate([a.astype(np.float32).reshape(-1) for a in arrays]))
         if self.layout == "blocks":
@@ -63,7 +64,7 @@ class Packing:
         rows = np.concatenate([rows, np.zeros((-len(rows) % LANES, *rows.shape[1:]), rows.dtype)])
         if self.layout == "blocks":
             assert self.scheme is not None and self.block_layout is not None
-            return pack_blocks(LAYOUTS[self.block_layout], rows, self.scheme.bits, self.array)
+            return pack_blocks(LAYOUTS[self.block_layout], rows, self.scheme.bits)
         dtype = np.float16 if self.layout == "halves" else np.float32
         lanes = rows.reshape(len(rows) // LANES, LANES, -1).transpose(0, 2, 1)
         return np.ascontiguousarray(lanes.astype(dtype))

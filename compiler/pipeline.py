@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import forerun
@@ -25,6 +26,7 @@ from forerun.compiler.schedules import Choice, schedule
 from forerun.compiler.schedules.attention import attention_space
 from forerun.compiler.schedules.plan import Settings
 from forerun.compiler.schedules.rope import AttentionShape
+from forerun.compiler.schedules.tiling import Tiling
 from forerun.errors import CompileError, OptionError
 from forerun.staging import staged_folder
 from forerun.targets import Target, find_target
@@ -40,6 +42,7 @@ class CompileReport:
     """What was compiled, and why each kernel was chosen.
 
     `explanation` has a line for each operation of each distinct module: the rule taken, those that declined.
+    `tuned` names the matmuls that were built with numbers from `forerun tune`.
     """
 
     bundle: Path
@@ -50,6 +53,7 @@ class CompileReport:
     library_bytes: int
     seconds: float
     explanation: tuple[str, ...] = field(default=())
+    tuned: tuple[str, ...] = ()
 
 
 def compile_export(
@@ -58,6 +62,7 @@ def compile_export(
     target: str | None = None,
     *,
     kv: str = "f16",
+    tuned: Mapping[str, Tiling] = MappingProxyType({}),
     progress: Progress | None = None,
 ) -> CompileReport:
     """Compile an export for one target and write the bundle.
@@ -67,6 +72,7 @@ def compile_export(
         output: the bundle folder; written aside and renamed, an existing bundle is replaced.
         target: a target's name, None for this machine's best.
         kv: element of the KV cache, `f16` or `f32`.
+        tuned: numbers for matmuls by the name of their kernels, from `forerun tune`; the target's for all others.
         progress: called with a stage's name and the part of the whole done, 0…1.
 
     Raises:
@@ -77,16 +83,12 @@ def compile_export(
     chosen = find_target(target)
     if kv not in KV_DTYPES:
         raise OptionError(f"unknown KV element {kv!r}; allowed: {', '.join(KV_DTYPES)}")
-    settings = Settings(chosen, KV_DTYPES[kv][0], MAX_ROWS)
+    settings = Settings(chosen, KV_DTYPES[kv][0], MAX_ROWS, tuned)
     with staged_folder(output, bundle.MANIFEST, "forerun compile") as folder:
         tell("reading", 0.0)
         export = export_reader.open_export(Path(directory))
         tell("importing", 0.05)
-        graphs = import_modules(export)
-        for graph in graphs.values():
-            fuse(graph)
-        functions = tuple(graphs)
-        graphs |= head_forms(graphs[HEAD])
+        graphs = fused_modules(export)
         tell("scheduling", 0.3)
         choices = {name: [schedule(name, n, settings) for n in graph.nodes] for name, graph in graphs.items()}
         tell("packing weights", 0.4)
@@ -96,19 +98,36 @@ def compile_export(
         library = build_library(decoder, chosen, folder)
         tell("writing the bundle", 0.95)
         bundle.copy_text_files(export.directory, folder)
-        bundle.write_manifest(folder, export.settings, chosen, library, kv=kv)
+        tilings = matmul_tilings(choices)
+        described = {name: {**t.described(), "tuned": name in tuned} for name, t in tilings.items()}
+        bundle.write_manifest(folder, export.settings, chosen, library, kv=kv, kernels=described)
         library_bytes = (folder / library).stat().st_size
     tell("done", 1.0)
     return CompileReport(
         Path(output),
         chosen.name,
-        functions,
+        tuple(name for name in graphs if name not in FORMS or name == HEAD),
         len(decoder.kernels),
         weights_bytes,
         library_bytes,
         time.perf_counter() - started,
         tuple(explain(graphs, choices)),
+        tuple(name for name in tilings if name in tuned),
     )
+
+
+def fused_modules(export: Export) -> dict[str, Graph]:
+    """Return each distinct function as a graph of fused operations, and the further forms of the head."""
+    graphs = import_modules(export)
+    for graph in graphs.values():
+        fuse(graph)
+    return graphs | head_forms(graphs[HEAD])
+
+
+def matmul_tilings(choices: Mapping[str, list[Choice]]) -> dict[str, Tiling]:
+    """Return the numbers of each matmul's kernels by their common name."""
+    plans = [choice.plan for some in choices.values() for choice in some]
+    return {emit.table_name(plan.kernels): plan.tiling for plan in plans if plan.tiling is not None}
 
 
 def import_modules(export: Export) -> dict[str, Graph]:
@@ -158,7 +177,6 @@ def _place_weights(
         key = (
             packing.layout,
             packing.block_layout,
-            packing.array,
             packing.scheme,
             packing.interleave,
             packing.columns,
@@ -199,7 +217,7 @@ def _module(
 
 
 # Where the forms of the head write.
-HEAD_RESULTS = {"Head": "call->logits", "HeadBounds": "call->bounds", "HeadBlocks": "call->block_logits"}
+HEAD_RESULTS = {"Head": "call->logits", "HeadMaxima": "call->maxima", "HeadBlocks": "call->block_logits"}
 
 # What the results of operations are called in program.c.
 _RESULTS = {
@@ -242,7 +260,7 @@ def assemble(
         attention=of_kind("attention"),
         feed_forward=of_kind("feed_forward"),
         head=named["head"],
-        head_bounds=named["head_bounds"],
+        head_maxima=named["head_maxima"],
         head_blocks=named["head_blocks"],
         layers=config["layers"],
         hidden_size=config["hidden_size"],
@@ -252,7 +270,6 @@ def assemble(
         head_dim=config["head_dim"],
         max_rows=MAX_ROWS,
         max_gather=settings.max_gather,
-        tile_rows=settings.target.tile_rows,
         kv_element_bytes=element,
         space=attention_space(shape, element, config["context_length"]),
         weights_bytes=weights_bytes,

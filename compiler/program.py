@@ -26,7 +26,7 @@ class Decoder:
     attention: Sequence[Module]
     feed_forward: Sequence[Module]
     head: Module
-    head_bounds: Module
+    head_maxima: Module
     head_blocks: Module
     layers: int
     hidden_size: int
@@ -36,7 +36,6 @@ class Decoder:
     head_dim: int
     max_rows: int
     max_gather: int
-    tile_rows: int
     kv_element_bytes: int
     space: AttentionSpace
     weights_bytes: int
@@ -49,7 +48,7 @@ class Decoder:
             *self.attention,
             *self.feed_forward,
             self.head,
-            self.head_bounds,
+            self.head_maxima,
             self.head_blocks,
         ]
 
@@ -72,8 +71,8 @@ _FILE = Template("""\
 /* A decoder compiled by forerun for $target. Generated: do not edit.
  *
  * Each function below is one distinct module of the network. Every thread of the team runs it; kernels share their
- * work out by (tid, threads) and the barrier in finish() brings the threads together. Matmuls take rows in tiles of
- * at most $tile_rows, all of nearly the same size: 1-$tile_rows rows are one tile, 16, 32, 64 or more are several.
+ * work out by (tid, threads) and the barrier in finish() brings the threads together. Matmuls take rows in tiles, as
+ * few as can be and all of nearly the same size: with tiles of at most 8, 1-8 rows are one tile and 9 rows 5 + 4.
  */
 #include <forerun/program.h>
 
@@ -89,8 +88,8 @@ $tables
 #define PARTS_OFFSET $parts_offset
 #define SHARED_PARTS_OFFSET $tail_offset
 
-static int32_t tile_rows(int32_t rows) {
-  const int32_t tiles = (rows + $tile_rows - 1) / $tile_rows;
+static int32_t tile_rows(int32_t rows, int32_t most) {
+  const int32_t tiles = (rows + most - 1) / most;
   return (rows + tiles - 1) / tiles;
 }
 
@@ -133,7 +132,7 @@ static const forerun_program program = {
     .attention = attention_step,
     .feed_forward = feed_forward_step,
     .head = head_step,
-    .head_bounds = head_bounds_step,
+    .head_maxima = head_maxima_step,
     .head_blocks = head_blocks_step,
 };
 
@@ -167,7 +166,7 @@ def program_source(decoder: Decoder) -> str:
                 "max_rows",
                 "max_gather",
             ),
-            *("kv_element_bytes", "weights_bytes", "tile_rows"),
+            *("kv_element_bytes", "weights_bytes"),
         )
     }
     return _FILE.substitute(
@@ -195,7 +194,7 @@ def _module_functions(modules: Sequence[Module]) -> list[str]:
 def _steps(decoder: Decoder) -> str:
     once = [
         f"static void {module.name}_step(const forerun_call *call, int32_t tid) {{ {module.name}(call, 0, 0, tid); }}\n"
-        for module in (decoder.embed, decoder.head, decoder.head_bounds, decoder.head_blocks)
+        for module in (decoder.embed, decoder.head, decoder.head_maxima, decoder.head_blocks)
     ]
     return "\n".join(
         [*once, _layered("attention", decoder.attention), _layered("feed_forward", decoder.feed_forward)]

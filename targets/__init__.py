@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -36,4 +37,15 @@ def find_target(name: str | None) -> Target:
     return TARGETS[name]
 
 
-__all__ = ["ALL_TARGETS", "TARGETS", "Target", "detect_target", "find_target"]
+def find_runnable_target(name: str | None) -> Target:
+    """Return the target of that name, or this machine's best; TargetError if this machine cannot run it."""
+    target = find_target(name)
+    reason = detect.why_not(target, detect.cpu_features(), platform.machine())
+    if reason is not None:
+        raise TargetError(
+            f"{target.name} cannot run here: {reason}; leave --target out for this machine's best"
+        )
+    return target
+
+
+__all__ = ["ALL_TARGETS", "TARGETS", "Target", "detect_target", "find_runnable_target", "find_target"]

@@ -2,28 +2,52 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from pathlib import Path
 
 from forerun.errors import TargetError
 from forerun.targets.target import Target
 
+CPUINFO = Path("/proc/cpuinfo")
+# What tells one kind of processor from another, on x86 and on Arm.
+_MODEL_KEYS = (
+    *("vendor_id", "cpu family", "model", "stepping", "model name"),
+    *("CPU implementer", "CPU variant", "CPU part", "CPU revision"),
+)
 
-def cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+
+def cpu_features(cpuinfo: Path = CPUINFO) -> frozenset[str]:
     """Return the CPU feature names that the kernel reports; empty where it reports none.
 
     The kernel's list is cpuid filtered by what the system lets programs use (AVX-512 needs the operating
     system to save its registers), which is what matters here.
     """
+    fields = _first_cpu(cpuinfo)
+    return frozenset(fields.get("flags", fields.get("Features", "")).split())
+
+
+def cpu_model(cpuinfo: Path = CPUINFO) -> str:
+    """Return what kind of processor this is, in one line; the machine's name for it where the kernel says nothing."""
+    fields = _first_cpu(cpuinfo)
+    return ", ".join(fields[key] for key in _MODEL_KEYS if fields.get(key)) or platform.machine()
+
+
+def _first_cpu(cpuinfo: Path) -> dict[str, str]:
+    """Return the fields of the first processor listed."""
     try:
         text = cpuinfo.read_text(encoding="ascii", errors="replace")
     except OSError:
-        return frozenset()
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() in ("flags", "Features"):
-            return frozenset(value.split())
-    return frozenset()
+        return {}
+    pairs = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def physical_cores(topology: Path = Path("/sys/devices/system/cpu")) -> int:
+    """Return how many physical cores this process may use; logical ones count where the kernel does not say."""
+    allowed = os.sched_getaffinity(0)
+    paths = [topology / f"cpu{cpu}" / "topology" / "thread_siblings_list" for cpu in sorted(allowed)]
+    return len({path.read_text() if path.is_file() else str(path) for path in paths})
 
 
 def why_not(target: Target, features: frozenset[str], machine: str) -> str | None:

@@ -20,9 +20,12 @@ class Target:
             separately, in the same fixed order.
         rules: for each fused operation, the names of the schedule rules to try, best first.
         weight_layout: how quantized weights are stored, for matmuls and the embedding alike.
+        vector_registers: registers of 16 float32 lanes, or what smaller ones amount to.
         tile_rows: most rows one pass over the weights keeps in registers.
-        prefetch_bytes: how far ahead of their use weights are asked for; 0 leaves it to the hardware.
-        screens_head: 8-bit heads are split in planes of bits, of which bounds on the logits need only one.
+        prefetch_bytes: how far ahead of their use weights are asked for; 0 leaves it to the hardware. This, `tile_rows`
+            and `whole_groups` are defaults: `forerun tune` may find better ones for a matmul on a machine.
+        whole_groups: sizes of tiles whose matmuls finish a group of inputs for one row before the next, which
+            suits them where the group's weights fit the registers beside the rest.
         bit_exact: the result of a row does not depend on the other rows of the call, the tree or the threads.
     """
 
@@ -34,7 +37,8 @@ class Target:
     fma: bool
     rules: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     weight_layout: str = "columns"
+    vector_registers: int = 8
     tile_rows: int = 8
     prefetch_bytes: int = 0
-    screens_head: bool = False
+    whole_groups: tuple[int, ...] = ()
     bit_exact: bool = True

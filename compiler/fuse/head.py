@@ -1,7 +1,8 @@
-"""The head in three forms: all logits; bounds on blocks of them; the logits of listed blocks.
+"""The head in three forms: all logits; the largest of each block of them; the logits of listed blocks.
 
-Whoever draws a token needs few of the logits (the largest, or the largest k), so the runtime asks for bounds first
-and then for the blocks that may matter. All three share the norm, the weights and the order of every sum.
+Whoever draws a token needs few of the logits (the largest, or the largest k), so the runtime asks for the
+maxima of blocks first and then for the blocks that may matter. All three share the norm, the weights and the order
+of every sum.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from forerun.errors import CompileError
 
 HEAD = "Head"
 # Graph name → what of the head it computes.
-FORMS = {HEAD: "logits", "HeadBounds": "bounds", "HeadBlocks": "blocks"}
+FORMS = {HEAD: "logits", "HeadMaxima": "maxima", "HeadBlocks": "blocks"}
 
 
 def head_forms(graph: Graph) -> dict[str, Graph]:

@@ -1,7 +1,7 @@
 """Exact integer dot products of unsigned weights and int8 activations: the part of a matmul that differs by ISA.
 
 A dot loads half a block (16 output columns × 16 inputs) into registers in its own form, then adds the products with
-one row's activations to 16 int32 lanes, for as many blocks at a time as share the row. Everything around it,
+one row's activations to 16 int32 lanes. Everything around it,
 scales, tiles and epilogues, is `matmul.py`. All dots are exact, so they give the same bits.
 """
 
@@ -15,7 +15,7 @@ from tvm import tirx
 from tvm.tirx import op
 
 from forerun.compiler import tir
-from forerun.compiler.schedules.layouts import BlockLayout, ColumnLayout, PlaneLayout, QuadLayout
+from forerun.compiler.schedules.layouts import ColumnLayout, QuadLayout
 from forerun.compiler.vector_math import HALF
 
 QUADS = HALF // 4  # dot products of four bytes in half a block
@@ -23,12 +23,10 @@ QUADS = HALF // 4  # dot products of four bytes in half a block
 
 @dataclass(frozen=True)
 class HalfBlock:
-    """Half a block in memory: in each array of its layout the weights and the byte at which the block starts; the
-    bits of a weight, and which half it is (0 or 1)."""
+    """Half a block in memory: the weights, the byte at which the block starts, and which half it is (0 or 1)."""
 
-    layout: BlockLayout
-    weights: Sequence[tirx.Buffer]
-    starts: Sequence[tir.Expr]
+    weights: tirx.Buffer
+    start: tir.Expr
     bits: int
     half: int
 
@@ -46,20 +44,15 @@ class VnniDot:
         """Return one vector of 64 weights a quad."""
         return _load_quads(half, 0, 64)
 
-    def sums(
-        self, loaded: Sequence[Loaded], values: tirx.Buffer, start: tir.Expr, firsts: Sequence[tir.Expr]
-    ) -> list[tir.Expr]:
-        """Return `firsts` (int32x16, one a block) plus the products with the 16 activations at `start`."""
-        sums = list(firsts)
-        for quad in range(QUADS):
-            four = tir.bind(_broadcast_four(values, start + quad * 4, 64))
-            for block, quads in enumerate(loaded):
-                sums[block] = tir.bind(
-                    op.call_llvm_pure_intrin(
-                        "int32x16", "llvm.x86.avx512.vpdpbusd.512", sums[block], quads[quad], four
-                    )
-                )
-        return sums
+    def add(self, loaded: Loaded, values: tirx.Buffer, start: tir.Expr, first: tir.Expr) -> tir.Expr:
+        """Return `first` (int32x16) plus the products with the 16 activations at `start`."""
+        total = first
+        for quad, weights in enumerate(loaded):
+            four = _broadcast_four(values, start + quad * 4, 64)
+            total = tir.bind(
+                op.call_llvm_pure_intrin("int32x16", "llvm.x86.avx512.vpdpbusd.512", total, weights, four)
+            )
+        return total
 
 
 class NarrowVnniDot:
@@ -71,26 +64,18 @@ class NarrowVnniDot:
         """Return one vector of 32 weights a quad for columns 0-7, then the same for 8-15."""
         return [*_load_quads(half, 0, 32), *_load_quads(half, 32, 32)]
 
-    def sums(
-        self, loaded: Sequence[Loaded], values: tirx.Buffer, start: tir.Expr, firsts: Sequence[tir.Expr]
-    ) -> list[tir.Expr]:
-        """Return `firsts` (int32x16, one a block) plus the products with the 16 activations at `start`."""
-        zero = tir.splat(tirx.const(0, "int32"), 8)
-        sums = [[zero, zero] for _ in loaded]
+    def add(self, loaded: Loaded, values: tirx.Buffer, start: tir.Expr, first: tir.Expr) -> tir.Expr:
+        """Return `first` (int32x16) plus the products with the 16 activations at `start`."""
+        sides = [tir.splat(tirx.const(0, "int32"), 8)] * 2
         for quad in range(QUADS):
             four = tir.bind(_broadcast_four(values, start + quad * 4, 32))
-            for quads, pair in zip(loaded, sums, strict=True):
-                for side in range(2):
-                    pair[side] = tir.bind(
-                        op.call_llvm_pure_intrin(
-                            "int32x8",
-                            "llvm.x86.avx512.vpdpbusd.256",
-                            pair[side],
-                            quads[side * QUADS + quad],
-                            four,
-                        )
-                    )
-        return [tir.bind(first + tir.join(*pair)) for first, pair in zip(firsts, sums, strict=True)]
+            sides = [
+                tir.bind(
+                    op.call_llvm_pure_intrin("int32x8", "llvm.x86.avx512.vpdpbusd.256", total, weights, four)
+                )
+                for total, weights in zip(sides, loaded[quad::QUADS], strict=True)
+            ]
+        return tir.bind(first + tir.join(*sides))
 
 
 class MaddDot:
@@ -112,20 +97,17 @@ class MaddDot:
         nibbles = [_nibbles(quad, 32) for quad in quads]
         return [*(low for low, _ in nibbles), *(high for _, high in nibbles)]
 
-    def sums(
-        self, loaded: Sequence[Loaded], values: tirx.Buffer, start: tir.Expr, firsts: Sequence[tir.Expr]
-    ) -> list[tir.Expr]:
-        """Return `firsts` (int32x16, one a block) plus the products with the 16 activations at `start`."""
-        words: list[list[tir.Expr]] = [[] for _ in loaded]
+    def add(self, loaded: Loaded, values: tirx.Buffer, start: tir.Expr, first: tir.Expr) -> tir.Expr:
+        """Return `first` (int32x16) plus the products with the 16 activations at `start`."""
+        words: list[tir.Expr] = []
         for quad in range(QUADS):
             four = tir.bind(_broadcast_four(values, start + quad * 4, 32))
-            for vectors, sums in zip(loaded, words, strict=True):
-                products = [
-                    op.call_llvm_pure_intrin("int16x16", "llvm.x86.avx2.pmadd.ub.sw", vector, four)
-                    for vector in vectors[quad::QUADS]
-                ]
-                sums[:] = [tir.bind(a + b) for a, b in zip(sums, products, strict=True)] if sums else products
-        return [tir.bind(first + _widened(sums)) for first, sums in zip(firsts, words, strict=True)]
+            products = [
+                op.call_llvm_pure_intrin("int16x16", "llvm.x86.avx2.pmadd.ub.sw", weights, four)
+                for weights in loaded[quad::QUADS]
+            ]
+            words = [tir.bind(a + b) for a, b in zip(words, products, strict=True)] if words else products
+        return tir.bind(first + _widened(words))
 
 
 class WideningDot:
@@ -141,24 +123,20 @@ class WideningDot:
         first = half.half * HALF if half.bits == 8 else 0
         widened = tir.registers(HALF * tir.LANES, "int16")
         with tir.loop(0, HALF) as k:
-            packed = tir.bind(tir.load(half.weights[0], half.starts[0] + (first + k) * tir.LANES))
+            packed = tir.bind(tir.load(half.weights, half.start + (first + k) * tir.LANES))
             column = self._nibble(packed, half.bits, half.half)
             tir.store(widened, tir.cast(column, "int16x16"), k * tir.LANES)
         return widened
 
-    def sums(
-        self, loaded: Sequence[Loaded], values: tirx.Buffer, start: tir.Expr, firsts: Sequence[tir.Expr]
-    ) -> list[tir.Expr]:
-        """Return `firsts` (int32x16, one a block) plus the products with the 16 activations at `start`."""
-        sums = [tir.registers(tir.LANES, "int32") for _ in firsts]
-        for total, first in zip(sums, firsts, strict=True):
-            tir.store(total, first, 0)
+    def add(self, loaded: Loaded, values: tirx.Buffer, start: tir.Expr, first: tir.Expr) -> tir.Expr:
+        """Return `first` (int32x16) plus the products with the 16 activations at `start`."""
+        total = tir.registers(tir.LANES, "int32")
+        tir.store(total, first, 0)
         with tir.loop(0, HALF) as k:
-            value = tir.bind(tir.splat(tir.cast(values[start + k], "int32")))
-            for total, columns in zip(sums, loaded, strict=True):
-                column = tir.cast(tir.load(columns, k * tir.LANES), "int32x16")
-                tir.store(total, tir.load(total, 0) + column * value, 0)
-        return [tir.load(total, 0) for total in sums]
+            value = tir.splat(tir.cast(values[start + k], "int32"))
+            column = tir.cast(tir.load(loaded, k * tir.LANES), "int32x16")
+            tir.store(total, tir.load(total, 0) + column * value, 0)
+        return tir.load(total, 0)
 
     @staticmethod
     def _nibble(packed: tir.Expr, bits: int, half: int) -> tir.Expr:
@@ -174,52 +152,20 @@ Dot = VnniDot | NarrowVnniDot | MaddDot | WideningDot
 
 def _load_quads(half: HalfBlock, offset: int, size: int) -> list[tir.Expr]:
     """Return a vector of unsigned bytes for each quad: `size` bytes at `offset` of its chunk of 64."""
-    if isinstance(half.layout, PlaneLayout):
-        return _load_planes(half, offset, size)
-    packed = _chunks(half, 0, offset, size)
+    chunks = HALF * half.bits // 8 * tir.LANES // 64
+    places = [half.start + (half.half * chunks + chunk) * 64 + offset for chunk in range(chunks)]
+    packed = [tir.bind(tir.load(half.weights, place, size)) for place in places]
     return packed if half.bits == 8 else [part for chunk in packed for part in _nibbles(chunk, size)]
-
-
-def _load_planes(half: HalfBlock, offset: int, size: int) -> list[tir.Expr]:
-    """Return the same from planes; of weights of 6 bits with the lower 2 zero."""
-    *nibbles, pairs = _chunks(half, 0, offset, size)
-    lower = _chunks(half, 1, offset, size) if half.bits == 8 else []
-    quads = []
-    for quad in range(QUADS):
-        weight = op.bitwise_or(
-            _bits(nibbles[quad // 2], 4 - 4 * (quad % 2), 0xF0), _bits(pairs, 2 - 2 * quad, 0x0C)
-        )
-        for plane in lower:
-            weight = op.bitwise_or(weight, _bits(plane, -2 * quad, 0x03))
-        quads.append(tir.bind(weight))
-    return quads
-
-
-def _chunks(half: HalfBlock, array: int, offset: int, size: int) -> list[tir.Expr]:
-    """Return, of each 64 bytes of half a block in one array, `size` bytes at `offset`."""
-    half_bytes = half.layout.arrays(half.bits)[array] // 2
-    start = half.starts[array] + half.half * half_bytes + offset
-    return [
-        tir.bind(tir.load(half.weights[array], start + chunk, size)) for chunk in range(0, half_bytes, 64)
-    ]
 
 
 def _nibbles(packed: tir.Expr, size: int) -> tuple[tir.Expr, tir.Expr]:
     """Return the low and the high nibbles of a vector of bytes."""
-    return tir.bind(_bits(packed, 0, 0x0F)), tir.bind(_bits(packed, -4, 0x0F))
-
-
-def _bits(packed: tir.Expr, left: int, mask: int) -> tir.Expr:
-    """Return each byte shifted left (right if negative), then masked."""
-    dtype = tir.dtype_of(packed)
-    size = int(dtype.removeprefix("uint8x"))
-    if left:
-        # Bytes have no shift of their own: shift 16-bit lanes and mask away what crossed over.
-        words = op.reinterpret(f"uint16x{size // 2}", packed)
-        amount = tir.splat(tirx.const(abs(left), "uint16"), size // 2)
-        words = op.shift_left(words, amount) if left > 0 else op.shift_right(words, amount)
-        packed = op.reinterpret(dtype, words)
-    return op.bitwise_and(packed, tir.splat(tirx.const(mask, "uint8"), size))
+    mask = tir.splat(tirx.const(15, "uint8"), size)
+    # Bytes have no shift of their own: shift 16-bit lanes and mask away what crossed over.
+    words = op.reinterpret(f"uint16x{size // 2}", packed)
+    shifted = op.shift_right(words, tir.splat(tirx.const(4, "uint16"), size // 2))
+    high = op.bitwise_and(op.reinterpret(f"uint8x{size}", shifted), mask)
+    return tir.bind(op.bitwise_and(packed, mask)), tir.bind(high)
 
 
 def _broadcast_four(values: tirx.Buffer, start: tir.Expr, size: int) -> tir.Expr:

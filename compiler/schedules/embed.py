@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-
+import tvm
 from tvm import tirx
 from tvm.tirx import op
 
 from forerun.compiler import tir
-from forerun.compiler.schedules.layouts import BlockLayout, Piece, weight_arrays
+from forerun.compiler.schedules.layouts import BlockLayout, Place, block_bytes
 from forerun.compiler.schemes import Scheme
 from forerun.compiler.vector_math import FLOAT_OUTPUTS, GROUP
 
@@ -16,15 +15,12 @@ from forerun.compiler.vector_math import FLOAT_OUTPUTS, GROUP
 def embed_quantized(name: str, fma: bool, layout: BlockLayout, scheme: Scheme, columns: int) -> tir.Kernel:
     """Return the kernel hidden[row] = table[token_ids[row]] for packed weights.
 
-    Parameters of the kernel: token_ids, the layout's arrays of weights, weight_scale [, weight_minimum], out.
+    Parameters of the kernel: token_ids, weights, weight_scale [, weight_minimum], out.
     """
-    arrays = weight_arrays(layout, scheme.bits)
     minimum = {"weight_minimum": "float16"} if scheme.affine else {}
-    inputs = {"token_ids": "int32", **arrays, "weight_scale": "float16", **minimum}
+    inputs = {"token_ids": "int32", "weights": "uint8", "weight_scale": "float16"} | minimum
     with tir.writing(name, fma, inputs, FLOAT_OUTPUTS) as writer:
-        buffers = writer.named
-        token_ids, out = buffers["token_ids"], buffers["out"]
-        weights = [buffers[array] for array in arrays]
+        token_ids, weights, weight_scale, *rest, out = writer.buffers
         groups = columns // GROUP
         begin, end = writer.share(writer.rows * groups)
         with tir.loop(begin, end) as item:
@@ -33,15 +29,11 @@ def embed_quantized(name: str, fma: bool, layout: BlockLayout, scheme: Scheme, c
             lane = tir.bind(tirx.floormod(token, tir.LANES))
             block = tir.cast(tirx.floordiv(token, tir.LANES), "int64")
             group = tir.bind(block * groups + tir.cast(g, "int64"))
-            scale = tir.bind(_half(buffers["weight_scale"], group, lane))
-            base = tir.bind(_half(buffers["weight_minimum"], group, lane)) if scheme.affine else None
-            starts = [tir.bind(group * size) for size in layout.arrays(scheme.bits)]
+            scale = tir.bind(_half(weight_scale, group, lane))
+            base = tir.bind(_half(rest[0], group, lane)) if scheme.affine else None
+            start = tir.bind(group * block_bytes(scheme.bits))
             for k in range(GROUP):
-                parts = [
-                    _unpack(weights[piece.array], starts[piece.array], lane, piece)
-                    for piece in layout.pieces(k, scheme.bits)
-                ]
-                value = functools.reduce(op.bitwise_or, parts)
+                value = _unpack(weights, start, lane, layout.place(k, scheme.bits), scheme.bits)
                 value = tir.cast(value - scheme.offset, "float32")
                 value = scale * value if base is None else writer.multiply_add(scale, value, base)
                 tir.store_one(out, value, row * columns + g * GROUP + k)
@@ -52,11 +44,10 @@ def _half(buffer: tirx.Buffer, group: tir.Expr, lane: tir.Expr) -> tir.Expr:
     return tir.cast(buffer[group * tir.LANES + tir.cast(lane, "int64")], "float32")
 
 
-def _unpack(weights: tirx.Buffer, start: tir.Expr, lane: tir.Expr, piece: Piece) -> tir.Expr:
-    byte = weights[start + piece.offset + tir.cast(lane * piece.lane_stride, "int64")]
-    value = op.shift_right(tir.cast(byte, "int32"), tirx.const(piece.shift, "int32"))
-    value = op.bitwise_and(value, tirx.const((1 << piece.bits) - 1, "int32"))
-    return op.shift_left(value, tirx.const(piece.weight_shift, "int32"))
+def _unpack(weights: tirx.Buffer, start: tir.Expr, lane: tir.Expr, place: Place, bits: int) -> tir.Expr:
+    byte = weights[start + place.offset + tir.cast(lane * place.lane_stride, "int64")]
+    value = op.shift_right(tir.cast(byte, "int32"), tvm.tirx.const(place.shift, "int32"))
+    return op.bitwise_and(value, tvm.tirx.const((1 << bits) - 1, "int32"))
 
 
 def embed_float(name: str, fma: bool, columns: int) -> tir.Kernel:

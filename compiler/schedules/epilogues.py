@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import tvm
 from tvm import tirx
+from tvm.tirx import op
 
 from forerun.compiler import tir
 from forerun.compiler.vector_math import (
@@ -42,32 +42,8 @@ class Tile:
     place: tir.Expr
 
 
-class Epilogue:
-    """What a matmul does with its sums; as it stands here, all units are computed, nothing happens before the first."""
-
-    blocks_per_unit = 1
-    listed: ClassVar[str | None] = None  # the parameter that lists which units are computed
-
-    @property
-    def inputs(self) -> Mapping[str, str]:
-        """The pointers that this epilogue reads."""
-        return {}
-
-    @property
-    def outputs(self) -> Mapping[str, str]:
-        """The pointers that it writes."""
-        return FLOAT_OUTPUTS
-
-    def begin(self, writer: tir.KernelWriter, buffers: dict[str, tirx.Buffer], inputs: int) -> None:
-        """Emit what every thread does first; `inputs` is K."""
-
-    def write(self, writer: tir.KernelWriter, buffers: dict[str, tirx.Buffer], tile: Tile) -> None:
-        """Emit the end of one tile."""
-        raise NotImplementedError
-
-
 @dataclass(frozen=True)
-class StoreColumns(Epilogue):
+class StoreColumns:
     """out[row, first_column + column] = sum (+ bias), or += with `add`."""
 
     columns: int
@@ -76,10 +52,18 @@ class StoreColumns(Epilogue):
     bias: bool
     add: bool
 
+    blocks_per_unit = 1
+    listed = None  # every unit is computed
+
     @property
     def inputs(self) -> Mapping[str, str]:
         """The pointers that this epilogue reads."""
         return {"bias": "float32"} if self.bias else {}
+
+    @property
+    def outputs(self) -> Mapping[str, str]:
+        """The pointers that it writes."""
+        return FLOAT_OUTPUTS
 
     def write(self, writer: tir.KernelWriter, buffers: dict[str, tirx.Buffer], tile: Tile) -> None:
         """Emit the stores of one tile."""
@@ -115,13 +99,19 @@ class StoreColumns(Epilogue):
 
 
 @dataclass(frozen=True)
-class SwiGlu(Epilogue):
+class SwiGlu:
     """silu(gate) · up, for weights whose rows alternate 32 of gate, 32 of up; stored quantized or as float."""
 
     columns: int
     quantized: bool
 
     blocks_per_unit = 4
+    listed = None
+
+    @property
+    def inputs(self) -> Mapping[str, str]:
+        """The pointers that this epilogue reads."""
+        return {}
 
     @property
     def outputs(self) -> Mapping[str, str]:
@@ -147,3 +137,78 @@ class SwiGlu(Epilogue):
         gate = tir.load(tile.totals[half], m * tir.LANES)
         up = tir.load(tile.totals[2 + half], m * tir.LANES)
         return tir.bind(silu(writer, tir.bind(gate)) * up)
+
+
+@dataclass(frozen=True)
+class BlockMaxima:
+    """out[row, block] = the largest of the block's sums (+ bias), infinity where one is NaN."""
+
+    columns: int
+    bias: bool
+
+    blocks_per_unit = 1
+    listed = None
+
+    @property
+    def inputs(self) -> Mapping[str, str]:
+        """The pointers that this epilogue reads."""
+        return {"bias": "float32"} if self.bias else {}
+
+    @property
+    def outputs(self) -> Mapping[str, str]:
+        """The pointers that it writes."""
+        return FLOAT_OUTPUTS
+
+    def write(self, writer: tir.KernelWriter, buffers: dict[str, tirx.Buffer], tile: Tile) -> None:
+        """Emit the maxima of one tile."""
+        blocks = -(-self.columns // tir.LANES)
+        first = tir.bind(tile.unit * tir.LANES)
+        for m in range(tile.rows):
+            row = tile.first_row + m
+            with tir.when(row < writer.rows):
+                value = tir.load(tile.totals[0], m * tir.LANES)
+                if self.bias:
+                    value = value + tir.load(buffers["bias"], first)
+                value = _without_nan(tir.bind(value))
+                if self.columns % tir.LANES:  # lanes past the matrix hold its padding
+                    inside = tir.ramp(first) < tir.splat(tirx.const(self.columns, "int32"))
+                    value = tirx.Select(inside, value, tir.floats(float("-inf")))
+                tir.store_one(buffers["out"], tir.lanes_max(value), row * blocks + tile.unit)
+
+
+def _without_nan(values: tir.Expr) -> tir.Expr:
+    """Return the vector with infinity for every NaN."""
+    # By the bits: TVM simplifies x != x to false.
+    magnitude = op.bitwise_and(op.reinterpret("int32x16", values), tir.splat(tirx.const(0x7FFFFFFF, "int32")))
+    is_nan = magnitude > tir.splat(tirx.const(0x7F800000, "int32"))
+    return tirx.Select(is_nan, tir.floats(float("inf")), values)
+
+
+@dataclass(frozen=True)
+class ListedBlocks:
+    """out[place] = the 16 sums (+ bias) of the block listed there, for the first row."""
+
+    bias: bool
+
+    blocks_per_unit = 1
+    listed = "items"
+
+    @property
+    def inputs(self) -> Mapping[str, str]:
+        """The pointers that this epilogue reads."""
+        return {"items": "int32"} | ({"bias": "float32"} if self.bias else {})
+
+    @property
+    def outputs(self) -> Mapping[str, str]:
+        """The pointers that it writes."""
+        return FLOAT_OUTPUTS
+
+    def write(self, writer: tir.KernelWriter, buffers: dict[str, tirx.Buffer], tile: Tile) -> None:
+        """Emit the store of one block."""
+        value = tir.load(tile.totals[0], 0)
+        if self.bias:
+            value = value + tir.load(buffers["bias"], tile.unit * tir.LANES)
+        tir.store(buffers["out"], value, tile.place * tir.LANES)
+
+
+Epilogue = StoreColumns | SwiGlu | BlockMaxima | ListedBlocks

@@ -18,7 +18,7 @@ from tvm.tirx import op
 from forerun.compiler import tir
 from forerun.compiler.schedules.dots import Dot, HalfBlock, Loaded
 from forerun.compiler.schedules.epilogues import Epilogue, Tile
-from forerun.compiler.schedules.layouts import BlockLayout, weight_arrays
+from forerun.compiler.schedules.layouts import block_bytes
 from forerun.compiler.schemes import Scheme
 from forerun.compiler.vector_math import GROUP, HALF, QUANTIZED_OUTPUTS
 
@@ -28,28 +28,20 @@ class MatmulShape:
     """W is [columns, inputs]; a kernel of this shape handles `tile` rows per pass over a weight unit.
 
     `prefetch_bytes` is how far ahead of their use quantized weights are asked for, 0 = leave it to the hardware.
-    `together` blocks of 16 weight rows share each load of an activation.
+    `whole_groups` finishes a group of inputs for one row before the next, with all the group's weights in registers;
+    else half a group's weights at a time meet all the rows. The order of each row's additions is the same.
     """
 
     columns: int
     inputs: int
     tile: int
     prefetch_bytes: int = 0
-    together: int = 1
+    whole_groups: bool = False
 
     @property
     def blocks(self) -> int:
         """Blocks of 16 weight rows, the last one padded."""
         return -(-self.columns // tir.LANES)
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Quantized weights as a kernel reads them: their scheme, how they lie in memory, and the dot for them."""
-
-    scheme: Scheme
-    layout: BlockLayout
-    dot: Dot
 
 
 ACTIVATION_TYPES: Mapping[str, str] = MappingProxyType(
@@ -64,7 +56,7 @@ def activation_parts(scheme: Scheme) -> tuple[str, ...]:
     return ("values", "low", "scale", "wide_sum") if scheme.wide else ("values", "scale", "sum")
 
 
-AccumulateBlocks = Callable[[Sequence[tir.Expr], tir.Expr, Sequence[tirx.Buffer]], None]
+AccumulateBlock = Callable[[tir.Expr, tir.Expr, tirx.Buffer], None]
 
 
 def walk_units(
@@ -72,34 +64,23 @@ def walk_units(
     shape: MatmulShape,
     epilogue: Epilogue,
     buffers: dict[str, tirx.Buffer],
-    accumulate: AccumulateBlocks,
+    accumulate: AccumulateBlock,
 ) -> None:
     """Emit the loops over this thread's units and over tiles of rows.
 
-    A step of the walk is one or several of the epilogue's units, as many as `shape.together` blocks need.
-    `accumulate(blocks, first_row, totals)` emits the sums of blocks of 16 columns into `totals` [tile, 16] each.
+    `accumulate(block, first_row, totals)` emits the sums of one block of 16 columns into `totals` [tile, 16].
     """
-    size = epilogue.blocks_per_unit
-    units, together = (
-        max(1, shape.together // size),
-        min(shape.together, size * max(1, shape.together // size)),
-    )
-    listed = buffers[epilogue.listed] if epilogue.listed is not None else None
-    assert listed is None or units == 1, "listed units need not be neighbours"
-    begin, end = writer.share(shape.blocks // (size * units) if listed is None else writer.scalars[0])
+    units = shape.blocks // epilogue.blocks_per_unit if epilogue.listed is None else writer.scalars[0]
+    begin, end = writer.share(units)
     tiles = tir.bind(tirx.floordiv(writer.rows + (shape.tile - 1), shape.tile))
-    with tir.loop(begin, end) as step, tir.loop(0, tiles) as index:
-        first_unit = step * units if listed is None else tir.bind(listed[step])
+    with tir.loop(begin, end) as place, tir.loop(0, tiles) as index:
+        unit = place if epilogue.listed is None else tir.bind(buffers[epilogue.listed][place])
         first_row = tir.bind(index * shape.tile)
         # One array a block: TVM takes arrays of over a kilobyte from a heap, not from the stack.
-        totals = tuple(tir.registers(shape.tile * tir.LANES) for _ in range(size * units))
-        for first in range(0, size * units, together):
-            blocks = [first_unit * size + first + i for i in range(together)]
-            accumulate(blocks, first_row, totals[first : first + together])
-        for unit in range(units):
-            own = totals[unit * size : (unit + 1) * size]
-            tile = Tile(own, shape.tile, first_row, first_unit + unit, step * units + unit)
-            epilogue.write(writer, buffers, tile)
+        totals = tuple(tir.registers(shape.tile * tir.LANES) for _ in range(epilogue.blocks_per_unit))
+        for block, sums in enumerate(totals):
+            accumulate(unit * epilogue.blocks_per_unit + block, first_row, sums)
+        epilogue.write(writer, buffers, Tile(totals, shape.tile, first_row, unit, place))
 
 
 def scalars_of(epilogue: Epilogue) -> Mapping[str, str]:
@@ -108,116 +89,116 @@ def scalars_of(epilogue: Epilogue) -> Mapping[str, str]:
 
 
 def quantized_matmul(
-    name: str, fma: bool, weights: Weights, shape: MatmulShape, epilogue: Epilogue
+    name: str, fma: bool, dot: Dot, scheme: Scheme, shape: MatmulShape, epilogue: Epilogue
 ) -> tir.Kernel:
     """Return the kernel for quantized weights and activations.
 
-    Parameters of the kernel: the `activation_parts` of the scheme; the layout's arrays of weights, weight_scale
-    [, weight_minimum]; then the epilogue's.
+    Parameters of the kernel: the `activation_parts` of the scheme; weights, weight_scale [, weight_minimum]; then
+    the epilogue's.
     """
-    scheme = weights.scheme
     inputs: dict[str, str] = {part: ACTIVATION_TYPES[part] for part in activation_parts(scheme)}
     minimum = {"weight_minimum": "float16"} if scheme.affine else {}
-    inputs |= {**weight_arrays(weights.layout, scheme.bits), "weight_scale": "float16"}
-    inputs |= {**minimum, **epilogue.inputs}
+    inputs |= {"weights": "uint8", "weight_scale": "float16", **minimum, **epilogue.inputs}
     with tir.writing(name, fma, inputs, epilogue.outputs, scalars_of(epilogue)) as writer:
-        sums = _QuantizedSums(writer, weights, shape)
-        epilogue.begin(writer, writer.named, shape.inputs)
+        sums = _QuantizedSums(writer, dot, scheme, shape)
         walk_units(writer, shape, epilogue, writer.named, sums.accumulate)
     return writer.kernel()
 
 
-class _QuantizedSums:
-    """Writes the sums of some blocks of columns over all of K, for a tile of rows."""
+@dataclass(frozen=True)
+class _Group:
+    """A group of 32 inputs of a block: its number within a row, its place in the weights, its scale [and minimum]."""
 
-    def __init__(self, writer: tir.KernelWriter, weights: Weights, shape: MatmulShape) -> None:
-        self.writer, self.dot, self.scheme, self.shape = writer, weights.dot, weights.scheme, shape
-        self.layout = weights.layout
+    number: tir.Expr
+    place: tir.Expr
+    scale: tir.Expr
+    minimum: tir.Expr | None
+
+
+class _QuantizedSums:
+    """Writes the sums of one block of columns over all of K, for a tile of rows."""
+
+    def __init__(self, writer: tir.KernelWriter, dot: Dot, scheme: Scheme, shape: MatmulShape) -> None:
+        self.writer, self.dot, self.scheme, self.shape = writer, dot, scheme, shape
         self.buffers = writer.named
-        self.arrays = [self.buffers[name] for name in weight_arrays(self.layout, self.scheme.bits)]
         self.groups = shape.inputs // GROUP
 
-    def accumulate(
-        self, blocks: Sequence[tir.Expr], first_row: tir.Expr, totals: Sequence[tirx.Buffer]
-    ) -> None:
+    def accumulate(self, block: tir.Expr, first_row: tir.Expr, totals: tirx.Buffer) -> None:
         """Emit the loop over groups: integer dot products a half, scaled and added up in order."""
-        tile = self.shape.tile
-        first_groups = [tir.bind(tir.cast(block, "int64") * self.groups) for block in blocks]
-        for sums in totals:
-            for m in range(tile):
-                tir.store(sums, tir.floats(0.0), m * tir.LANES)
+        rows = range(self.shape.tile)
+        for m in rows:
+            tir.store(totals, tir.floats(0.0), m * tir.LANES)
+        first_group = tir.bind(tir.cast(block, "int64") * self.groups)
         with tir.loop(0, self.groups) as g:
-            places = [tir.bind(first + tir.cast(g, "int64")) for first in first_groups]
-            for place in places:
-                self._prefetch(place)
-            products = [tir.registers(tile * tir.LANES) for _ in blocks]
-            for half in range(2):
-                loaded = [self._load(place, half) for place in places]
-                for m in range(tile):
-                    self._add_half(loaded, (first_row + m, g, half), [(p, m * tir.LANES) for p in products])
-            for place, product, sums in zip(places, products, totals, strict=True):
-                self._add_group(place, (first_row, g), product, sums)
+            group = self._open(g, tir.bind(first_group + tir.cast(g, "int64")))
+            loaded: dict[int, Loaded] = {}
+            for some in [[m] for m in rows] if self.shape.whole_groups else [list(rows)]:
+                self._add_rows(group, first_row, some, loaded, totals)
 
-    def _prefetch(self, group: tir.Expr) -> None:
-        ahead = self.shape.prefetch_bytes
-        for array, size in zip(self.arrays, self.layout.arrays(self.scheme.bits), strict=True):
-            for line in range(0, size if ahead else 0, 64):
-                tir.prefetch(array, group * size + ahead + line)
+    def _open(self, number: tir.Expr, place: tir.Expr) -> _Group:
+        """Emit the prefetches for a group and load its scales."""
+        size, ahead = block_bytes(self.scheme.bits), self.shape.prefetch_bytes
+        scales = ["weight_scale", "weight_minimum"] if self.scheme.affine else ["weight_scale"]
+        for line in range(0, size if ahead else 0, 64):
+            tir.prefetch(self.buffers["weights"], place * size + ahead + line)
+        for name in scales if ahead else ():
+            tir.prefetch(self.buffers[name], (place + ahead // size) * tir.LANES)
+        scale, *minimum = (
+            tir.cast(tir.load(self.buffers[name], place * tir.LANES), "float32x16") for name in scales
+        )
+        # Two bytes of activations count in 256ths; a power of two rounds nothing.
+        scale = tir.bind(scale * tir.floats(1.0 / 256.0) if self.scheme.wide else scale)
+        return _Group(number, place, scale, tir.bind(minimum[0]) if minimum else None)
 
-    def _load(self, group: tir.Expr, half: int) -> Loaded:
-        bits = self.scheme.bits
-        starts = [group * size for size in self.layout.arrays(bits)]
-        return self.dot.load(HalfBlock(self.layout, self.arrays, starts, bits, half))
-
-    def _add_half(
+    def _add_rows(
         self,
-        loaded: Sequence[Loaded],
-        place: tuple[tir.Expr, tir.Expr, int],
-        products: Sequence[tuple[tirx.Buffer, int]],
+        group: _Group,
+        first_row: tir.Expr,
+        rows: Sequence[int],
+        loaded: dict[int, Loaded],
+        totals: tirx.Buffer,
     ) -> None:
-        """Emit Σ x · u over half a group of one row, scaled by the half's activation scale, for each block."""
+        """Emit the group's products for some rows of the tile; halves of the weights are loaded when first needed."""
+        bits, products = self.scheme.bits, dict[int, tir.Expr]()
+        for half in range(2):
+            if half not in loaded:
+                start = group.place * block_bytes(bits)
+                loaded[half] = self.dot.load(HalfBlock(self.buffers["weights"], start, bits, half))
+            for m in rows:
+                place = (first_row + m, group.number, half)
+                products[m] = self._half(loaded[half], place, products.get(m))
+        for m in rows:
+            total = tir.load(totals, m * tir.LANES)
+            tir.store(totals, self._scaled(group, first_row + m, products[m], total), m * tir.LANES)
+
+    def _half(
+        self, loaded: Loaded, place: tuple[tir.Expr, tir.Expr, int], before: tir.Expr | None
+    ) -> tir.Expr:
+        """Return Σ x · u over half a group of one row, scaled by the half's activation scale, plus `before`."""
         row, g, half = place
         index = row * (self.shape.inputs // HALF) + g * 2 + half
         start = row * self.shape.inputs + g * GROUP + half * HALF
         # u - offset is never formed: the dot starts at -offset · Σ activations instead.
-        first = tir.splat(tirx.const(0, "int32"))
+        first = tirx.const(0, "int32")
         if self.scheme.offset:
-            total = self.buffers["wide_sum" if self.scheme.wide else "sum"][index]
-            first = tir.bind(tir.splat(total * -self.scheme.offset))
-        sums: Sequence[tir.Expr] = [first for _ in loaded]
+            first = self.buffers["wide_sum" if self.scheme.wide else "sum"][index] * -self.scheme.offset
+        first = tir.bind(tir.splat(first))
         if self.scheme.wide:
-            zero = tir.splat(tirx.const(0, "int32"))
-            high = self.dot.sums(loaded, self.buffers["values"], start, [zero for _ in loaded])
-            eight = tir.splat(tirx.const(8, "int32"))
-            sums = [tir.bind(op.shift_left(one, eight) + first) for one in high]
+            zero, eight = (tir.splat(tirx.const(value, "int32")) for value in (0, 8))
+            high = self.dot.add(loaded, self.buffers["values"], start, zero)
+            first = tir.bind(op.shift_left(high, eight) + first)
         values = self.buffers["low" if self.scheme.wide else "values"]
-        scale = tir.bind(tir.splat(self.buffers["scale"][index]))
-        for one, (product, m) in zip(self.dot.sums(loaded, values, start, sums), products, strict=True):
-            dots = tir.cast(one, "float32x16")
-            before = tir.load(product, m)
-            scaled = self.writer.multiply_add(dots, scale, before) if half else dots * scale
-            tir.store(product, scaled, m)
+        dots = tir.cast(self.dot.add(loaded, values, start, first), "float32x16")
+        scale = tir.splat(self.buffers["scale"][index])
+        return tir.bind(dots * scale if before is None else self.writer.multiply_add(dots, scale, before))
 
-    def _add_group(
-        self, group: tir.Expr, place: tuple[tir.Expr, tir.Expr], products: tirx.Buffer, totals: tirx.Buffer
-    ) -> None:
-        """Emit totals += weight scale · products (+ weight minimum · Σ activations), for each row."""
-        first_row, g = place
-        scale = _widen(self.buffers["weight_scale"], group)
-        # Two bytes of activations count in 256ths; a power of two rounds nothing.
-        scale = tir.bind(scale * tir.floats(1.0 / 256.0) if self.scheme.wide else scale)
-        minimum = tir.bind(_widen(self.buffers["weight_minimum"], group)) if self.scheme.affine else None
-        for m in range(self.shape.tile):
-            lanes = m * tir.LANES
-            total = self.writer.multiply_add(tir.load(products, lanes), scale, tir.load(totals, lanes))
-            if minimum is not None:
-                part = self.buffers["scaled_sum"][(first_row + m) * self.groups + g]
-                total = self.writer.multiply_add(minimum, tir.splat(part), total)
-            tir.store(totals, total, lanes)
-
-
-def _widen(halves: tirx.Buffer, group: tir.Expr) -> tir.Expr:
-    return tir.cast(tir.load(halves, group * tir.LANES), "float32x16")
+    def _scaled(self, group: _Group, row: tir.Expr, products: tir.Expr, total: tir.Expr) -> tir.Expr:
+        """Return total + weight scale · products (+ weight minimum · Σ activations)."""
+        total = self.writer.multiply_add(products, group.scale, total)
+        if group.minimum is None:
+            return total
+        scaled_sum = self.buffers["scaled_sum"][row * self.groups + group.number]
+        return self.writer.multiply_add(group.minimum, tir.splat(scaled_sum), total)
 
 
 def float_matmul(name: str, fma: bool, shape: MatmulShape, epilogue: Epilogue) -> tir.Kernel:
@@ -229,11 +210,8 @@ def float_matmul(name: str, fma: bool, shape: MatmulShape, epilogue: Epilogue) -
     with tir.writing(name, fma, inputs, epilogue.outputs, scalars_of(epilogue)) as writer:
         buffers = writer.named
 
-        def accumulate(
-            blocks: Sequence[tir.Expr], first_row: tir.Expr, totals: Sequence[tirx.Buffer]
-        ) -> None:
-            for block, sums in zip(blocks, totals, strict=True):
-                _accumulate_floats(writer, shape, buffers, (block, first_row, sums))
+        def accumulate(block: tir.Expr, first_row: tir.Expr, totals: tirx.Buffer) -> None:
+            _accumulate_floats(writer, shape, buffers, (block, first_row, totals))
 
         walk_units(writer, shape, epilogue, buffers, accumulate)
     return writer.kernel()

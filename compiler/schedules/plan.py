@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from forerun.compiler.operations import Operation
 from forerun.compiler.pack import Packing
+from forerun.compiler.schedules.tiling import Tiling, default_tiling
 from forerun.compiler.tir import Kernel
 from forerun.targets import Target
 
@@ -82,12 +83,14 @@ class Plan:
         position_bytes: what it reads of the KV cache for each position that the call attends to.
         few: what runs instead for few rows: the threads share the first stage and meet, then each runs the second
             for itself.
+        tiling: the numbers of a matmul's kernels.
     """
 
     kernels: Mapping[int, Kernel]
     weights: tuple[Packing, ...]
     arguments: tuple[Argument, ...]
     by_row: bool = False
+    tiling: Tiling | None = None
     position_bytes: int = 0
     few: tuple[Stage, Stage] | None = None
 
@@ -106,11 +109,17 @@ class Decline:
 
 @dataclass(frozen=True)
 class Settings:
-    """What kernels are built for, beside the operation: the target, the cache's element, the gather limit."""
+    """What kernels are built for, beside the operation: the target, the cache's element, the gather limit, and
+    the numbers of matmuls that were tuned, by the name of their kernels."""
 
     target: Target
     kv_dtype: str
     max_gather: int
+    tuned: Mapping[str, Tiling] = field(default_factory=dict)
+
+    def tiling(self, name: str) -> Tiling:
+        """Return the numbers for a matmul's kernels."""
+        return self.tuned.get(name) or default_tiling(self.target)
 
 
 class Rule(Protocol):

@@ -6,7 +6,7 @@ from forerun.compiler.operations import CachedAttention, Embed, Norm, Operation,
 from forerun.compiler.pack import Packing
 from forerun.compiler.schedules.attention import attention_merge, attention_parts, attention_rows
 from forerun.compiler.schedules.embed import embed_float, embed_quantized
-from forerun.compiler.schedules.layouts import table_layout
+from forerun.compiler.schedules.layouts import LAYOUTS
 from forerun.compiler.schedules.norm import quantize_rows, rms_norm, swiglu
 from forerun.compiler.schedules.plan import (
     QUANTIZED_PARTS,
@@ -53,19 +53,17 @@ class EmbedRows:
             packing = Packing("float_blocks", table.parts, (table.columns,), row_bytes=4 * table.inputs)
             kernel = embed_float(f"embed_float32_{table.inputs}", fma, table.inputs)
             return Plan({0: kernel}, (packing,), (Field("token_ids"), Packed(0), Output()), by_row=False)
-        layout = table_layout(settings.target, table.scheme)
-        halves = table.inputs // GROUP * 2
+        layout = LAYOUTS[settings.target.weight_layout]
+        blocks, halves = table.inputs * table.scheme.bits // 8, table.inputs // GROUP * 2
         packings = [
             Packing(
                 "blocks",
                 table.parts[:1],
                 (table.columns,),
                 block_layout=layout.name,
-                array=array,
                 scheme=table.scheme,
-                row_bytes=size * (table.inputs // GROUP) // LANES,
+                row_bytes=blocks,
             )
-            for array, size in enumerate(layout.arrays(table.scheme.bits))
         ]
         packings += [
             Packing("halves", (part,), (table.columns,), row_bytes=halves) for part in table.parts[1:]
@@ -173,11 +171,7 @@ class AttentionBlocked:
             return declined
         o = operation
         shape = AttentionShape(o.heads, o.kv_heads, o.head_dim, 1.0, settings.kv_dtype)
-        size, fma, outputs = (
-            f"{o.heads}_{o.kv_heads}x{o.head_dim}",
-            settings.target.fma,
-            _outputs(o.quantized),
-        )
+        size, target, outputs = f"{o.heads}_{o.kv_heads}x{o.head_dim}", settings.target, _outputs(o.quantized)
         fields = ("positions", "sequences", "gather_start", "gather", "keys", "values")
         read: tuple[Argument, ...] = (
             Input(0),
@@ -188,13 +182,13 @@ class AttentionBlocked:
         element = {"float16": 2, "float32": 4}[settings.kv_dtype]
         scalars: tuple[Argument, ...] = (Field("capacity"), Field("gather_stride"))
         parts = Stage(
-            attention_parts(f"attention_parts_{size}", fma, shape), (*read, SharedParts(), *scalars)
+            attention_parts(f"attention_parts_{size}", target, shape), (*read, SharedParts(), *scalars)
         )
         merge = Stage(
-            attention_merge(f"attention_merge_{_form(o.quantized)}_{size}", fma, shape, o.quantized),
+            attention_merge(f"attention_merge_{_form(o.quantized)}_{size}", target, shape, o.quantized),
             (SharedParts(), Field("positions"), *outputs),
         )
-        rows = attention_rows(f"attention_rows_{_form(o.quantized)}_{size}", fma, shape, o.quantized)
+        rows = attention_rows(f"attention_rows_{_form(o.quantized)}_{size}", target, shape, o.quantized)
         return Plan(
             {0: rows},
             (),

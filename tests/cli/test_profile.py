@@ -48,8 +48,8 @@ def test_bytes_grow_with_rows_and_context(forerun: Forerun, tiny: str) -> None:
         assert kernels["embed_rows"]["bytes"] == rows * 4 * HIDDEN
         assert kernels["attend"]["bytes"] == LAYERS * (rows + context) * 48
         assert kernels["attend"]["layers"] == LAYERS
-        assert kernels["bounds"]["bytes"] == 4 * HIDDEN * VOCABULARY
-        assert kernels["bounds"]["layers"] == 1
+        assert kernels["maxima"]["bytes"] == 4 * HIDDEN * VOCABULARY
+        assert kernels["maxima"]["layers"] == 1
 
 
 def test_the_table_shows_kernels_layers_and_the_floor(forerun: Forerun, tiny: str) -> None:
@@ -61,7 +61,7 @@ def test_the_table_shows_kernels_layers_and_the_floor(forerun: Forerun, tiny: st
         "% reached",
         "GB/s",
         "attend",
-        "bounds",
+        "maxima",
         "waking",
     ):
         assert word in done.out

@@ -1,4 +1,4 @@
-"""Drawing from bounds gives the token that drawing from all logits gives, for any settings."""
+"""Drawing from the maxima of blocks gives the token that drawing from all logits gives, for any settings."""
 
 from pathlib import Path
 

@@ -16,7 +16,7 @@ from forerun.runtime.session import LoadedProgram, Session, full_steps
 
 MODULES = (
     *("embed", "attention", "attention", "attention", "feed_forward", "feed_forward", "head"),
-    *("head_bounds", "head_blocks"),
+    *("head_maxima", "head_blocks"),
 )
 
 
@@ -58,7 +58,7 @@ def test_kernels_run_in_their_layers(session: Session) -> None:
     assert times.ran_ms.shape == times.waited_ms.shape == (session.threads, LAYERS, len(MODULES))
     runs = times.ran_ms.sum(axis=0) > 0
     for index, module in enumerate(MODULES):
-        layers = {"embed": 1, "head": 1, "head_bounds": 0, "head_blocks": 0}.get(module, LAYERS)
+        layers = {"embed": 1, "head": 1, "head_maxima": 0, "head_blocks": 0}.get(module, LAYERS)
         assert runs[:, index].sum() == layers
         assert runs[0, index] == (layers > 0)
     assert np.all(times.core_ms > 0)
@@ -75,7 +75,7 @@ def test_only_the_steps_that_run_are_timed(session: Session) -> None:
 
 
 def test_drawing_is_no_part_of_a_forward(session: Session) -> None:
-    """A forward whose rows are only drawn from runs the bounds; computing blocks for a draw leaves it alone."""
+    """A forward whose rows are only drawn from runs the maxima; computing blocks for a draw leaves it alone."""
     sequence = session.create_sequence()
     with session.profiler() as profiler:
         session.stage(sequence, [3])
@@ -85,7 +85,7 @@ def test_drawing_is_no_part_of_a_forward(session: Session) -> None:
         after = profiler.read()
     assert thread_sums_ns(after) == thread_sums_ns(before)
     runs = after.ran_ms.sum(axis=(0, 1)) > 0
-    assert [module for module, ran in zip(MODULES, runs, strict=True) if ran] == [*MODULES[:6], "head_bounds"]
+    assert [module for module, ran in zip(MODULES, runs, strict=True) if ran] == [*MODULES[:6], "head_maxima"]
 
 
 def test_a_profile_changes_no_result(session: Session) -> None:

@@ -127,7 +127,7 @@ static int32_t slot_of(const forerun_call* call, int32_t row, int32_t position) 
 }
 
 /* Kernels as a profile counts them. */
-enum { EMBED_ROWS, PROJECT, ATTEND, OUT, UP_ROWS, DOWN_ROWS, LOGITS, BOUNDS, BLOCKS, KERNELS };
+enum { EMBED_ROWS, PROJECT, ATTEND, OUT, UP_ROWS, DOWN_ROWS, LOGITS, MAXIMA, BLOCKS, KERNELS };
 
 static const forerun_kernel KERNEL_TABLE[KERNELS] = {
     {"embed", "embed_rows", 0, 4 * HIDDEN, 0},
@@ -137,7 +137,7 @@ static const forerun_kernel KERNEL_TABLE[KERNELS] = {
     {"feed_forward", "up", 4 * FEED_FORWARD * HIDDEN, 0, 0},
     {"feed_forward", "down", 4 * FEED_FORWARD * HIDDEN, 0, 0},
     {"head", "logits", 4 * VOCABULARY * HIDDEN, 0, 0},
-    {"head_bounds", "bounds", 4 * VOCABULARY * HIDDEN, 0, 0},
+    {"head_maxima", "maxima", 4 * VOCABULARY * HIDDEN, 0, 0},
     {"head_blocks", "blocks", 4 * VOCABULARY * HIDDEN, 0, 0},
 };
 
@@ -253,8 +253,7 @@ static float head_logit(const forerun_call* call, int32_t row, int32_t id) {
   return dot((const float*)call->weights + HEAD + id * HIDDEN, normal, HIDDEN);
 }
 
-/* Bounds that are not tight, as a screen's are not. */
-static void head_bounds(const forerun_call* call, int32_t tid) {
+static void head_maxima(const forerun_call* call, int32_t tid) {
   const int32_t blocks = (VOCABULARY + FORERUN_HEAD_BLOCK - 1) / FORERUN_HEAD_BLOCK;
   for (int32_t item = tid; item < call->rows * blocks; item += call->threads) {
     const int32_t row = item / blocks, block = item % blocks;
@@ -264,10 +263,9 @@ static void head_bounds(const forerun_call* call, int32_t tid) {
       const float logit = head_logit(call, row, id);
       if (!(logit <= largest)) largest = logit == logit ? logit : INFINITY;
     }
-    call->bounds[row * 2 * blocks + block] = largest + 0.25f;
-    call->bounds[(row * 2 + 1) * blocks + block] = largest - 0.125f;
+    call->maxima[item] = largest;
   }
-  finish(call, 0, BOUNDS, tid);
+  finish(call, 0, MAXIMA, tid);
 }
 
 static void head_blocks(const forerun_call* call, int32_t tid) {
@@ -299,7 +297,7 @@ static const forerun_program PROGRAM = {
     .attention = attention,
     .feed_forward = feed_forward,
     .head = head,
-    .head_bounds = head_bounds,
+    .head_maxima = head_maxima,
     .head_blocks = head_blocks,
 };
 

@@ -45,7 +45,7 @@ Status check_sizes(const forerun_program& program) {
     if (!program.kernel[k].module || !program.kernel[k].name) return refuse("the name of kernel", k);
   }
   if (!program.embed || !program.attention || !program.feed_forward || !program.head ||
-      !program.head_bounds || !program.head_blocks) {
+      !program.head_maxima || !program.head_blocks) {
     return refuse("a step function", 0);
   }
   return FORERUN_OK;

@@ -1,8 +1,9 @@
-// Drawing a token without all logits: bounds on blocks of them say which blocks can matter, and only those
-// are computed. The token is the one that sample.cpp draws from all logits: a block is left out only where
-// its bound proves that none of its logits could be drawn.
+// Drawing a token without all logits: the largest of each block of them says which blocks can matter, and only
+// those are computed. The token is the one that sample.cpp draws from all logits: a block is left out only where
+// its maximum proves that none of its logits could be drawn.
 
 #include <algorithm>
+#include <functional>
 
 #include "sampling.h"
 #include "session.h"
@@ -12,14 +13,14 @@ namespace {
 
 constexpr int32_t kBlock = FORERUN_HEAD_BLOCK;
 
-// One row's bounds, and the blocks of it that were chosen.
+// One row's maxima, and the blocks of it that were chosen.
 class Blocks {
  public:
   Blocks(Session& session, int32_t row)
       : session_(session),
         row_(row),
         count_(session.head_blocks()),
-        above_(session.work.bounds.as<float>() + 2 * static_cast<int64_t>(row) * count_),
+        maxima_(session.work.maxima.as<float>() + static_cast<int64_t>(row) * count_),
         chosen_(session.work.items.as<int32_t>()),
         logits_(session.work.block_logits.as<float>()) {}
 
@@ -27,8 +28,15 @@ class Blocks {
   int32_t size(int32_t block) const {
     return std::min(kBlock, session_.program().vocabulary_size - block * kBlock);
   }
-  float above(int32_t block) const { return above_[block]; }           // no logit of the block exceeds this
-  float below(int32_t block) const { return above_[count_ + block]; }  // the largest of them reaches this
+  // The largest logit of the block; infinity if one of them is NaN.
+  float maximum(int32_t block) const { return maxima_[block]; }
+  float largest() const { return *std::max_element(maxima_, maxima_ + count_); }
+  // What the maxima of `k` blocks reach; overwrites `scratch` [count].
+  float kth_largest(int32_t k, float* scratch) const {
+    std::copy_n(maxima_, count_, scratch);
+    std::nth_element(scratch, scratch + k - 1, scratch + count_, std::greater<float>());
+    return scratch[k - 1];
+  }
 
   // Computes the blocks that `wanted(block)` chooses, in ascending order.
   template <typename Wanted>
@@ -59,33 +67,19 @@ class Blocks {
   Session& session_;
   int32_t row_;
   int32_t count_;
-  const float* above_;
+  const float* maxima_;
   int32_t* chosen_;
   const float* logits_;
   int32_t computed_ = 0;
 };
 
-// The block that surely holds the largest logit known so far.
-int32_t highest_block(const Blocks& blocks) {
-  int32_t highest = 0;
-  for (int32_t block = 1; block < blocks.count(); ++block) {
-    if (blocks.below(block) > blocks.below(highest)) highest = block;
-  }
-  return highest;
-}
-
 Status draw_largest(Blocks* blocks, int32_t* token_id) {
-  const float reached = blocks->below(highest_block(*blocks));
-  // Not `>=`: a bound that is no number must not leave its block out.
-  blocks->compute([&](int32_t block) { return !(blocks->above(block) < reached); });
-  float largest = 0;
-  *token_id = -1;
-  const bool numbers = blocks->each([&](int32_t id, float logit) {
-    if (*token_id >= 0 && !(logit > largest)) return;
-    *token_id = id;
-    largest = logit;
-  });
-  return numbers ? FORERUN_OK : not_a_number();
+  const float largest = blocks->largest();
+  blocks->compute([&](int32_t block) { return blocks->maximum(block) == largest; });
+  Draw best;
+  if (!blocks->each([&](int32_t id, float logit) { best.offer(id, logit); })) return not_a_number();
+  *token_id = best.token_id;
+  return FORERUN_OK;
 }
 
 // Among the top_k largest, or by top_p alone among all.
@@ -94,14 +88,10 @@ Status draw_from_top(Session& session, Blocks* blocks, const forerun_sampling& s
   uint64_t* ranks = session.work.ranks.as<uint64_t>();
   float reached = -std::numeric_limits<float>::infinity();
   if (sampling.top_k > 0 && sampling.top_k < blocks->count()) {
-    // As many blocks as tokens are kept reach this, each with a logit of its own.
-    float* below = reinterpret_cast<float*>(ranks);
-    for (int32_t block = 0; block < blocks->count(); ++block) below[block] = blocks->below(block);
-    float* const kth = below + sampling.top_k - 1;
-    std::nth_element(below, kth, below + blocks->count(), [](float a, float b) { return a > b; });
-    reached = *kth;
+    // As many blocks as tokens are kept have a logit of this at least.
+    reached = blocks->kth_largest(sampling.top_k, reinterpret_cast<float*>(ranks));
   }
-  blocks->compute([&](int32_t block) { return !(blocks->above(block) < reached); });
+  blocks->compute([&](int32_t block) { return blocks->maximum(block) >= reached; });
   int32_t count = 0;
   if (!blocks->each([&](int32_t id, float logit) { ranks[count++] = rank_of(logit, id); })) {
     return not_a_number();
@@ -112,29 +102,30 @@ Status draw_from_top(Session& session, Blocks* blocks, const forerun_sampling& s
 
 // Whether noise could lift a logit of this block to the best score so far.
 bool may_win(const Blocks& blocks, int32_t block, double temperature, uint64_t key, const Draw& best) {
-  const double above = static_cast<double>(blocks.above(block)) / temperature;
+  const double largest = static_cast<double>(blocks.maximum(block)) / temperature;
   const int32_t first = block * kBlock;
   for (int32_t lane = 0; lane < blocks.size(block); ++lane) {
     const uint64_t noise = token_noise(key, static_cast<uint32_t>(first + lane));
     // The cheap bound first: it settles nearly all.
-    if (above + gumbel_bound(noise) < best.score) continue;
-    if (!(above + gumbel(noise) < best.score)) return true;
+    if (largest + gumbel_bound(noise) < best.score) continue;
+    if (!(largest + gumbel(noise) < best.score)) return true;
   }
   return false;
 }
 
 Status draw_noisy(Blocks* blocks, const forerun_sampling& sampling, int64_t position, int32_t* token_id) {
   const uint64_t key = noise_key(sampling.seed, position);
-  const int32_t highest = highest_block(*blocks);
+  const float largest = blocks->largest();
   Draw best;
   const auto offer = [&](int32_t id, float logit) {
     offer_noisy(&best, logit, id, sampling.temperature, key);
   };
-  blocks->compute([&](int32_t block) { return block == highest; });
+  // A good first score leaves out most others.
+  blocks->compute([&](int32_t block) { return blocks->maximum(block) == largest; });
   if (!blocks->each(offer)) return not_a_number();
   const Draw first = best;
   blocks->compute([&](int32_t block) {
-    return block != highest && may_win(*blocks, block, sampling.temperature, key, first);
+    return blocks->maximum(block) != largest && may_win(*blocks, block, sampling.temperature, key, first);
   });
   if (!blocks->each(offer)) return not_a_number();
   *token_id = best.token_id;

@@ -89,7 +89,7 @@ forerun_call make_call(Session& session) {
   call.positions = work.positions.as<int32_t>();
   call.hidden = work.hidden.as<float>();
   call.logits = work.logits.as<float>();
-  call.bounds = work.bounds.as<float>();
+  call.maxima = work.maxima.as<float>();
   call.items = work.items.as<int32_t>();
   call.block_logits = work.block_logits.as<float>();
   call.keys = session.cache.keys();
@@ -161,7 +161,7 @@ void run_head(const Job& job, forerun_call* call, int32_t tid) {
     call->barrier(call->team, tid);
   }
   leave_core(*call, tid);
-  (outputs.draws ? job.program->head_bounds : job.program->head)(call, tid);
+  (outputs.draws ? job.program->head_maxima : job.program->head)(call, tid);
 }
 
 // One thread's way through the pass. Every thread takes the same turns.

@@ -15,7 +15,7 @@ struct Outputs {
   const int32_t* taps;  // layers
   int32_t tap_count;
   int32_t row_count;  // rows of the request
-  bool draws;         // bounds on logits instead of logits
+  bool draws;         // the largest logit of each block instead of the logits
 };
 
 struct Pass {

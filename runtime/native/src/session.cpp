@@ -61,8 +61,8 @@ Status reserve_numbers(Session& session) {
   FORERUN_TRY(work.taps.reserve(rows * static_cast<uint64_t>(program.layers), row_bytes, "hidden states"));
   FORERUN_TRY(work.logits.reserve(rows, program.vocabulary_size * sizeof(float), "logits"));
   const uint64_t blocks = session.head_blocks();
-  FORERUN_TRY(work.bounds.reserve(rows, 2 * blocks * sizeof(float), "bounds of logits"));
-  FORERUN_TRY(work.items.reserve(blocks, sizeof(int32_t), "bounds of logits"));
+  FORERUN_TRY(work.maxima.reserve(rows, blocks * sizeof(float), "maxima of logits"));
+  FORERUN_TRY(work.items.reserve(blocks, sizeof(int32_t), "maxima of logits"));
   FORERUN_TRY(work.block_logits.reserve(blocks, FORERUN_HEAD_BLOCK * sizeof(float), "logits"));
   FORERUN_TRY(work.ranks.reserve(2, program.vocabulary_size * sizeof(uint64_t), "sampling"));
   FORERUN_TRY(work.arena.reserve(1, program.arena_bytes, "activations"));

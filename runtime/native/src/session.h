@@ -38,7 +38,7 @@ struct Workspace {
   Region hidden;        // float [M, D]
   Region head_hidden;   // float [M, D]
   Region logits;        // float [M, V]
-  Region bounds;        // float [M, 2, B]: the head's bounds on blocks of logits
+  Region maxima;        // float [M, B]: the largest logit of each block
   Region items;         // int32 [B]: blocks to compute
   Region block_logits;  // float [B, FORERUN_HEAD_BLOCK]
   Region taps;          // float [L, M, D]

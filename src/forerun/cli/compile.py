@@ -4,11 +4,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forerun.cli.options import import_compile_side
+from forerun.cli.options import add_tuning, import_compile_side
 from forerun.cli.progress import progress_bar
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from forerun.compiler import CompileReport
+    from forerun.compiler.schedules.tiling import Tiling
 
 NAME = "compile"
 HELP = "compile an exported model into a bundle for one target"
@@ -27,6 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", metavar="TARGET", help="see forerun list (default: this machine's best)")
     parser.add_argument("--kv", choices=("f16", "f32"), default="f16", help="KV cache elements (default f16)")
     parser.add_argument(
+        "--no-tuning",
+        action="store_true",
+        help="use the target's kernel numbers even where better ones are known",
+    )
+    add_tuning(parser)
+    parser.add_argument(
         "--explain", action="store_true", help="print which rule took which operation, and why not"
     )
 
@@ -34,9 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Compile; the bundle appears only when it is whole."""
     compile_export = import_compile_side(_import_compiler, NAME)
+    tuned = known_tilings(arguments)
     with progress_bar("compiling") as report:
         result = compile_export(
-            arguments.directory, arguments.output, arguments.target, kv=arguments.kv, progress=report
+            arguments.directory,
+            arguments.output,
+            arguments.target,
+            kv=arguments.kv,
+            tuned=tuned,
+            progress=report,
         )
     if arguments.explain:
         print("\n".join(result.explanation))
@@ -50,9 +65,24 @@ def _import_compiler() -> object:
     return compile_export
 
 
+def known_tilings(arguments: argparse.Namespace) -> "Mapping[str, Tiling]":
+    """What forerun tune found on this machine for the target, unless that is not wanted."""
+    if arguments.no_tuning:
+        return {}
+    from forerun.compiler.tune import default_folder, load_tuning
+    from forerun.targets import find_target
+
+    tuning = load_tuning(arguments.tuning or default_folder(), find_target(arguments.target))
+    if tuning.note:
+        print(f"note: {tuning.note}")
+    return tuning.tilings
+
+
 def print_report(report: "CompileReport") -> None:
-    """What was compiled, in two lines."""
+    """What was compiled, and with which numbers."""
     modules = ", ".join(report.modules)
     print(f"{report.target}: {report.kernels} kernels for the modules {modules}; {report.seconds:.1f} s")
     sizes = f"weights {report.weights_bytes / 2**20:.1f} MiB, library {report.library_bytes / 2**10:.0f} KiB"
+    if report.tuned:
+        print(f"tuned on this machine: {', '.join(report.tuned)} (--no-tuning for the target's numbers)")
     print(f"wrote {report.bundle} ({sizes})")

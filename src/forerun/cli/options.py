@@ -25,6 +25,16 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_tuning(parser: argparse.ArgumentParser) -> None:
+    """Where kernel numbers found by forerun tune are kept."""
+    parser.add_argument(
+        "--tuning",
+        type=Path,
+        metavar="FOLDER",
+        help="where forerun tune keeps what it finds (default: forerun/tuning in $XDG_CACHE_HOME or ~/.cache)",
+    )
+
+
 def add_generation(parser: argparse.ArgumentParser) -> None:
     """How to generate."""
     group = parser.add_argument_group("generation")

@@ -253,7 +253,7 @@ def kernel_shares(point: Point, cells: Cells) -> Iterator[Share]:
 
 def layer_shares(point: Point, cells: Cells) -> Iterator[Share]:
     """Each layer's kernels, embed before and head after them."""
-    modules = np.array([kernel.module.split("_")[0] for kernel in point.kernels])  # head_bounds is head
+    modules = np.array([kernel.module.split("_")[0] for kernel in point.kernels])  # head_maxima is head
     outer = np.isin(modules, ("embed", "head"))
     numbers = np.arange(len(cells.ms))[:, None]
     yield cells.share("", "embed", (numbers >= 0) & (modules == "embed"), 1)

@@ -23,7 +23,7 @@ extern "C" {
 /* Keys are stored in blocks of this many positions, so that one vector holds one dimension of a block. */
 #define FORERUN_KEY_BLOCK 16
 
-/* Logits that the head bounds, and computes on demand, together. */
+/* Logits in a block: the head gives the largest of each, or computes those of listed ones. */
 #define FORERUN_HEAD_BLOCK 16
 
 /* What a thread tells a profile: it has done its share of a kernel; the threads have met after it. */
@@ -40,8 +40,8 @@ typedef struct forerun_call {
   float* hidden;            /* [rows, D], read and written in place; embed only writes it */
   float* logits;            /* [rows, V], written by head only */
 
-  /* For head_bounds and head_blocks; B = ceil(V / FORERUN_HEAD_BLOCK). */
-  float* bounds;        /* [rows, 2, B], see head_bounds */
+  /* For head_maxima and head_blocks; B = ceil(V / FORERUN_HEAD_BLOCK). */
+  float* maxima;        /* [rows, B], the largest logit of each block */
   const int32_t* items; /* [item_count], blocks of logits to compute, each 0 … B-1 */
   int32_t item_count;
   float* block_logits; /* [item_count, FORERUN_HEAD_BLOCK]; lanes past V are undefined */
@@ -114,9 +114,8 @@ typedef struct forerun_program {
   void (*attention)(const forerun_call* call, int32_t layer, int32_t tid);
   void (*feed_forward)(const forerun_call* call, int32_t layer, int32_t tid);
   void (*head)(const forerun_call* call, int32_t tid);
-  /* The head without its logits. For every row and block: first a number that no logit of the block exceeds
-   * (infinity where one may be NaN), then, B further on, one that the largest of them reaches. */
-  void (*head_bounds)(const forerun_call* call, int32_t tid);
+  /* The head without its logits: only the largest of each block, infinity where one of them is NaN. */
+  void (*head_maxima)(const forerun_call* call, int32_t tid);
   /* The logits of the blocks in `items` for one row (rows = 1), the same bits as head's. */
   void (*head_blocks)(const forerun_call* call, int32_t tid);
 } forerun_program;

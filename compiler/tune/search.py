@@ -1,0 +1,225 @@
+"""The search: a few numbers of each matmul, one after the other, each changed only where that is clearly faster."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+from forerun.compiler import export_reader
+from forerun.compiler.emit import table_name
+from forerun.compiler.graph import Node
+from forerun.compiler.operations import Linear, LinearSwiGlu
+from forerun.compiler.pipeline import KV_DTYPES, MAX_ROWS, fused_modules
+from forerun.compiler.schedules import schedule
+from forerun.compiler.schedules.matmul_rules import stacked_rows
+from forerun.compiler.schedules.plan import Packed, Plan, Settings
+from forerun.compiler.schedules.tiling import Tiling, default_tiling, tile_for
+from forerun.compiler.tune.harness import Harness, Memory, working_set
+from forerun.targets import Target
+
+ROWS = (1, 4, 8, 16, 64)
+ROUNDS, ROUND_SECONDS = 5, 0.008  # how often and how long each point is measured, interleaved with its rivals
+CLEARLY = 1.02  # how much faster another number has to be: about what repeated medians differ by
+PREFETCH_BYTES = (4096, 8192, 16384)
+TILE_ROWS = (4, 8)
+
+Point = tuple[int, int]  # rows, threads
+Times = Mapping[Point, float]
+
+
+@dataclass(frozen=True)
+class Matmul:
+    """One distinct matmul of an export: the name of its kernels, and the node that they are for."""
+
+    name: str
+    function: str
+    node: Node
+
+    def plan(self, settings: Settings, tiling: Tiling) -> Plan:
+        """Return the plan of its real kernels with these numbers."""
+        return schedule(self.function, self.node, replace(settings, tuned={self.name: tiling})).plan
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found for a matmul: its numbers, and microseconds by rows and threads without and with them."""
+
+    name: str
+    tiling: Tiling
+    before: Times
+    after: Times
+
+    def speedup(self) -> float:
+        """Return the geometric mean of how much faster its calls are."""
+        return _advantage(self.after, self.before)
+
+
+class OutOfTimeError(Exception):
+    """The search's time is over."""
+
+
+def find_matmuls(directory: Path, settings: Settings) -> list[Matmul]:
+    """Return the distinct quantized matmuls of an export whose kernels take tiles of rows."""
+    found: dict[str, Matmul] = {}
+    for function, graph in fused_modules(export_reader.open_export(directory)).items():
+        for node in graph.nodes:
+            if (
+                not isinstance(node.detail, Linear | LinearSwiGlu)
+                or not stacked_rows(node.detail)[0].scheme.quantized
+            ):
+                continue
+            plan = schedule(function, node, settings).plan
+            if 0 not in plan.kernels:
+                name = table_name(plan.kernels)
+                found.setdefault(name, Matmul(name, function, node))
+    return list(found.values())
+
+
+def tuning_settings(target: Target) -> Settings:
+    """Return the settings that matmuls are built with; the cache's element does not concern them."""
+    return Settings(target, KV_DTYPES["f16"][0], MAX_ROWS)
+
+
+class Search:
+    """Searches numbers for matmuls on this machine.
+
+    Args:
+        settings: target and defaults.
+        threads: the largest team; one thread is measured as well.
+        seconds: how long the search may take.
+        progress: called with what is measured and the part of the time used.
+    """
+
+    def __init__(
+        self, settings: Settings, threads: int, seconds: float, progress: Callable[[str, float], None]
+    ) -> None:
+        self._settings, self._progress, self._seconds = settings, progress, seconds
+        self._teams = tuple(dict.fromkeys((1, threads)))
+        self._started = time.monotonic()
+        self._memory = Memory(working_set())
+
+    def run(self, matmuls: Sequence[Matmul]) -> Iterator[Found]:
+        """Yield what was found for each matmul, as far as the time allows."""
+        for matmul in matmuls:
+            try:
+                yield self._tune(matmul)
+            except OutOfTimeError:
+                return
+
+    def _tune(self, matmul: Matmul) -> Found:
+        default = default_tiling(self._settings.target)
+        with tempfile.TemporaryDirectory(prefix="forerun-tune-") as folder:
+            rivals = _Rivals(matmul, self._settings, Path(folder), self._memory)
+            best = self._order(rivals, default)
+            choices = [replace(best, prefetch_bytes=size) for size in PREFETCH_BYTES]
+            best = self._best(rivals, best, choices)
+            sizes = [replace(_cut(best, size), tile_rows=size) for size in TILE_ROWS]
+            best = self._best(rivals, best, sizes)
+            before, *others = self._race(rivals, list(dict.fromkeys((default, best))))
+        after = others[0] if others else before
+        if _advantage(after, before) < CLEARLY:
+            best, after = default, before
+        return Found(matmul.name, best, before, after)
+
+    def _order(self, rivals: _Rivals, base: Tiling) -> Tiling:
+        """Choose for each size of tile whether groups are finished row by row; sizes not measured follow the next."""
+        every = replace(base, whole_groups=tuple(range(1, base.tile_rows + 1)))
+        none = replace(base, whole_groups=())
+        whole, halves = self._race(rivals, [every, none])
+        chosen: list[int] = []
+        smallest = 1
+        for tile in _tiles(base):
+            points = [point for point in whole if tile_for(point[0], base.tile_rows) == tile]
+            gain = _advantage({p: whole[p] for p in points}, {p: halves[p] for p in points})
+            wanted = gain > (1 / CLEARLY if tile in base.whole_groups else CLEARLY)
+            chosen += range(smallest, tile + 1) if wanted else ()
+            smallest = tile + 1
+        return replace(base, whole_groups=tuple(chosen))
+
+    def _best(self, rivals: _Rivals, base: Tiling, others: Sequence[Tiling]) -> Tiling:
+        """Return the fastest of the others where it is clearly faster than the base, else the base."""
+        others = [other for other in others if other != base]
+        first, *times = self._race(rivals, [base, *others])
+        gains = [_advantage(time, first) for time in times]
+        return others[gains.index(max(gains))] if max(gains) > CLEARLY else base
+
+    def _race(self, rivals: _Rivals, tilings: Sequence[Tiling]) -> list[Times]:
+        """Return the median microseconds of each tiling at each point, measured in turns."""
+        points = [(rows, threads) for rows in ROWS for threads in self._teams]
+        samples: list[dict[Point, list[float]]] = [{point: [] for point in points} for _ in tilings]
+        for tiling in tilings:
+            self._report(rivals.name)
+            rivals.build(tiling)
+        for _ in range(ROUNDS):
+            self._report(rivals.name)
+            for tiling, own in zip(tilings, samples, strict=True):
+                for point, values in own.items():
+                    values.append(1e6 * rivals.seconds(tiling, point))
+        return [{point: median(values) for point, values in own.items()} for own in samples]
+
+    def _report(self, name: str) -> None:
+        part = (time.monotonic() - self._started) / self._seconds
+        if part >= 1:
+            raise OutOfTimeError
+        self._progress(name, part)
+
+
+class _Rivals:
+    """The candidates of one matmul, each a library of the kernels that the measured calls use."""
+
+    def __init__(self, matmul: Matmul, settings: Settings, folder: Path, memory: Memory) -> None:
+        self.name = matmul.name
+        self._matmul, self._settings, self._folder, self._memory = matmul, settings, folder, memory
+        self._built: dict[Tiling, Harness] = {}
+        self._calls: dict[Point, int] = {}
+
+    def build(self, tiling: Tiling) -> None:
+        """Build the kernels of a candidate, once."""
+        if tiling in self._built:
+            return
+        folder = self._folder / str(len(self._built))
+        folder.mkdir()
+        plan = self._matmul.plan(self._settings, tiling)
+        kernels = [plan.kernels[tile] for tile in _tiles(tiling)]
+        weights = {
+            parameter.name: plan.weights[argument.index].bytes(self._inputs)
+            for argument, parameter in zip(plan.arguments, kernels[0].parameters, strict=True)
+            if isinstance(argument, Packed)
+        }
+        widest = max(self._inputs, *(sum(packing.columns) for packing in plan.weights))
+        self._built[tiling] = Harness(
+            kernels, self._settings.target, folder, weights, 4 * widest * (max(ROWS) + 1), self._memory
+        )
+
+    @property
+    def _inputs(self) -> int:
+        return stacked_rows(self._matmul.node.detail)[0].inputs
+
+    def seconds(self, tiling: Tiling, point: Point) -> float:
+        """Return the seconds of a call of some rows by some threads."""
+        rows, threads = point
+        harness = self._built[tiling]
+        name = f"{self.name}_rows{tile_for(rows, tiling.tile_rows)}"
+        if point not in self._calls:
+            self._calls[point] = max(2, int(ROUND_SECONDS / harness.seconds(name, rows, threads, 2)))
+        return harness.seconds(name, rows, threads, self._calls[point])
+
+
+def _tiles(tiling: Tiling) -> list[int]:
+    """Return the sizes of tiles that the measured calls use, smallest first."""
+    return sorted({tile_for(rows, tiling.tile_rows) for rows in ROWS})
+
+
+def _cut(tiling: Tiling, tile_rows: int) -> Tiling:
+    """Return the tiling without what concerns larger tiles."""
+    return replace(tiling, whole_groups=tuple(size for size in tiling.whole_groups if size <= tile_rows))
+
+
+def _advantage(times: Times, over: Times) -> float:
+    """Return by how much calls are faster than others: the geometric mean over rows and threads."""
+    return math.exp(sum(math.log(over[point] / times[point]) for point in times) / len(times))
