@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 import time
@@ -52,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str]) -> int:
     """0, or 2 with a message for what the user can change, 130 after Ctrl-C."""
     options = build_parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends a run as Ctrl-C does
     start = time.monotonic()
 
     def progress(what: str) -> None:
@@ -63,6 +65,9 @@ def main(arguments: list[str]) -> int:
             write_outputs(read_results(options.output / RAW), options.output)
             return 0
         return run(options, arguments, progress)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     except (RaceError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks.race.results import Results
-from benchmarks.race.trials import MEMORY, QUALITY, START
+from benchmarks.race.trials import CONTEXT, MEMORY, QUALITY, START
 
 KEEP, SYMMETRIC = "forerun Q4_1", "forerun Q4_0"
 # Upper and lower (test, entrant) of a ratio; what finds them gives None where the run lacks one.
@@ -173,8 +173,8 @@ def judge_memory(results: Results) -> Outcome:
     description = next((one.description for one in results.entrants if one.name == KEEP), {})
     if value is None or "weights_bytes" not in description:
         return Outcome(what, bar, "not measured", None)
-    weights, cache = description["weights_bytes"] / 1e6, description["kv_bytes"] / 1e6
-    measured = f"{value:.0f} MB; {weights:.0f} + {cache:.0f} + {value - weights - cache:.0f}"
+    weights, cache = description["weights_bytes"] / 1e6, CONTEXT * description["kv_bytes_per_position"] / 1e6
+    measured = f"{value:.0f} MB; weights file {weights:.0f}, KV cache {cache:.0f}"
     return Outcome(what, bar, measured, value <= weights + cache + MEMORY_ALLOWANCE_MB)
 
 

@@ -76,7 +76,7 @@ class Runner:
     """
 
     def describe(self) -> dict[str, Any]:
-        """Versions, settings and sizes (`weights_bytes`, `kv_bytes`) for the report."""
+        """Versions, settings and sizes (`weights_bytes`, `kv_bytes_per_position`) for the report."""
         return {}
 
     def first_row(self, token_id: int) -> None:

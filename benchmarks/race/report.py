@@ -19,6 +19,8 @@ TITLES = {
     " peak memory in MB beyond the imports, after a prompt of 512 and 32 tokens, KV cache of 8,192 positions",
     "quality": "Mean KL from the float model of the Q4_1 file, 2,048 tokens of text in windows of 512: nats",
 }
+# A load average above this, at the start, means that others were at work in the last minute.
+IDLE_LOAD = 0.7
 MET = {True: "met", False: "**missed**", None: "–"}
 
 
@@ -52,6 +54,8 @@ def machine_lines(results: Results) -> list[str]:
         f" load average at the start {machine['load_average']}.",
         "Read bandwidth in this run: " + ("not measured." if bandwidth is None else f"{bandwidth:.1f} GB/s."),
     ]
+    if machine["load_average"] > IDLE_LOAD:
+        lines.append("**The machine was not idle: other work disturbed these figures.**")
     if not machine["has_amx"]:
         lines.append(
             "This CPU has no AMX: llama.cpp's AMX build was not made, and no bar was held against it."

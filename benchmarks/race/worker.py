@@ -5,8 +5,10 @@ Started with the peer's name; the first request is `start`. Anything that librar
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -15,6 +17,8 @@ from typing import Any
 
 from benchmarks.race.interface import NotSupportedError, Options, Runner
 from benchmarks.race.peers import PEERS
+
+_PR_SET_PDEATHSIG = 1
 
 
 class Worker:
@@ -95,7 +99,8 @@ def answer(worker: Worker, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(peer: str) -> None:
-    """Serve until standard input ends."""
+    """Serve until standard input ends, or the driver: a stopped process would wait for ever."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     worker = Worker(peer)

@@ -62,7 +62,7 @@ class ForerunRunner(Runner):
             "version": forerun.__version__,
             "threads": self._model.threads,
             "weights_bytes": (self._options.model / "weights.bin").stat().st_size,
-            "kv_bytes": position_bytes * self._options.context * self._options.sequences,
+            "kv_bytes_per_position": position_bytes,
         }
 
     def first_row(self, token_id: int) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from benchmarks.race import pins
-from benchmarks.race.cpu import ggml_options
+from benchmarks.race.cpu import expected_system_info, ggml_options, read_cpu
 from benchmarks.race.interface import Cpu, Entrant, Options, RaceError, Recipe, Runner
 
 PLAIN, AMX = "llama_cpp", "llama_cpp_amx"
@@ -60,6 +60,12 @@ class LlamaCpp:
         self._log = llama_cpp.llama_log_callback(lambda level, text, data: None)
         llama_cpp.llama_log_set(self._log, ctypes.c_void_p(0))
         llama_cpp.llama_backend_init()
+        told = llama_cpp.llama_print_system_info().decode()
+        missing = [name for name in expected_system_info(read_cpu()) if f" {name} = 1" not in told]
+        if missing:
+            raise RaceError(
+                f"llama.cpp was built without {', '.join(missing)}, which this CPU has: delete build/race"
+            )
 
     def start(self, options: Options) -> Runner:
         """Load the file and make a context."""

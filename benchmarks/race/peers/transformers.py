@@ -116,7 +116,7 @@ class TransformersRunner(Runner):
             self._held = list(ids)
 
     def _forget(self, length: int) -> None:
-        self._cache.crop(length)
+        self._cache.crop(length - self._cache.get_seq_length())
 
     def _clear(self) -> None:
         self._cache, self._held = None, []
