@@ -1,6 +1,6 @@
-// Drawing a token without all logits: the largest of each block of them says which blocks can matter, and only
-// those are computed. The token is the one that sample.cpp draws from all logits: a block is left out only where
-// its maximum proves that none of its logits could be drawn.
+// Drawing a token without all logits: the largest of each block of them says which blocks can matter, and
+// only those are computed. The token is the one that sample.cpp draws from all logits: a block is left out
+// only where its maximum proves that none of its logits could be drawn.
 
 #include <algorithm>
 #include <functional>
