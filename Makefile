@@ -11,7 +11,7 @@ NATIVE := CMakeLists.txt $(wildcard runtime/native/src/* runtime/native/include/
 OFFLINE := $(shell find models export compiler targets src/forerun -name '*.py' -not -path 'src/forerun/*/*' 2>/dev/null)
 DEMO := build/demo/smollm2
 
-.PHONY: setup demo test lint format test-sanitize bench growth clean help
+.PHONY: setup demo test lint format test-sanitize bench growth race clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -68,6 +68,9 @@ bench: $(DEMO)/manifest.json  ## measure the demo's bundle
 
 growth: .venv/installed  ## measure how a token's time grows with model size and context (random weights)
 	$(BIN)/python -m benchmarks.growth
+
+race: .venv/installed  ## run forerun beside its peers, each in an environment of its own; writes benchmarks/RESULTS.md
+	$(BIN)/python -m benchmarks.race
 
 clean:  ## remove what was built, but not .venv
 	rm -rf build

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.random_models import SHAPES, make_bundle
+from benchmarks.random_models import SHAPES, bundle_folder, make_bundle
 from forerun.cli.profile import CALLS, Point, add_repetition, fill, open_point, weights_size
 from forerun.runtime.session import LoadedProgram, Session
 
@@ -170,8 +170,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmarks"), help="folder of GROWTH.md")
     parser.add_argument("--threads", type=int, help="threads (default: physical cores)")
     parser.add_argument("--repetitions", type=int, default=5, help="times each point is measured (default 5)")
+    parser.add_argument("--reuse", action="store_true", help="take the bundles that are there as they are")
     arguments = parser.parse_args()
-    bundles = {shape.name: make_bundle(shape, arguments.bundles) for shape in SHAPES}
+    make = bundle_folder if arguments.reuse else make_bundle
+    bundles = {shape.name: make(shape, arguments.bundles) for shape in SHAPES}
     first = SHAPES[0].name
     with ExitStack() as stack:
         places = []

@@ -59,12 +59,17 @@ SHAPES = (
 )
 
 
+def bundle_folder(shape: Shape, folder: Path, quant: str = "q4") -> Path:
+    """Return where the shape's bundle lies below `folder`."""
+    return folder / f"{shape.name}-{quant}"
+
+
 def make_bundle(shape: Shape, folder: Path, quant: str = "q4") -> Path:
     """Compile the shape's bundle below `folder`; its export is kept there, and made where there is none yet.
 
     Weights are written and quantized one tensor at a time.
     """
-    bundle = folder / f"{shape.name}-{quant}"
+    bundle = bundle_folder(shape, folder, quant)
     source, export = folder / f"{shape.name}-model", folder / f"{shape.name}-{quant}-export"
     if not (export / "export.json").exists():
         write_model(shape, source)
@@ -82,7 +87,7 @@ def write_model(shape: Shape, folder: Path, seed: int = 0) -> None:
     weight_map = {}
     shapes = family.tensor_shapes(family.config_from_huggingface(values))
     for number, (name, size) in enumerate(shapes.items()):
-        weights = random.standard_normal(size, np.float32)
+        weights: np.ndarray = random.standard_normal(size, np.float32)
         # Norms about one; matrices that keep the size of what they multiply.
         weights = 1 + weights / 8 if len(size) == 1 else weights / np.sqrt(np.float32(size[-1]))
         file_name, stored_name = f"tensor-{number:04}.safetensors", family.huggingface_name(name)

@@ -12,6 +12,7 @@ from types import TracebackType
 import numpy as np
 
 from forerun.errors import OptionError, RuntimeFailure
+from forerun.runtime.arrays import StepNumbers, address_of, int32_array
 from forerun.runtime.library import (
     ALL,
     Handle,
@@ -31,8 +32,6 @@ from forerun.runtime.protocol import Drawable
 __all__ = ["ForwardResult", "LoadedProgram", "ModelConfig", "Session", "Step", "full_steps"]
 
 _MAX_INT32 = 2**31 - 1
-# Step tuples whose sublayer numbers a session remembers: a loop uses a handful, again and again.
-_REMEMBERED_STEPS = 64
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ class Session:
         self._rows = np.zeros((self.config.max_rows, 2), np.int32)
         self._drawable = tuple(Drawable(index) for index in range(self.config.max_rows))
         self._request = NativeRequest(rows=self._rows.ctypes.data)
-        self._steps: dict[int, tuple[Sequence[Step], np.ndarray]] = {}
+        self._steps = StepNumbers()
         self._logits_buffer: np.ndarray | None = None  # [max_rows, V]
         self._taps_buffer: np.ndarray | None = None  # flat
 
@@ -142,9 +141,9 @@ class Session:
         first, count = self.staged(seq), len(token_ids)
         if parents is not None and len(parents) != count:
             raise RuntimeFailure(f"{count} token ids but {len(parents)} parents")
-        tokens = _int32(token_ids, "token ids")
-        above = None if parents is None else _int32(parents, "parents")
-        check(self._library.forerun_stage(self._pointer, seq, count, _address(tokens), _address(above)))
+        tokens = int32_array(token_ids, "token ids")
+        above = None if parents is None else int32_array(parents, "parents")
+        check(self._library.forerun_stage(self._pointer, seq, count, address_of(tokens), address_of(above)))
         return range(first, first + count)
 
     def stage_hidden(
@@ -160,12 +159,12 @@ class Session:
             raise RuntimeFailure(
                 f"hidden states have shape {states.shape}, not [n, {self.config.hidden_size}]"
             )
-        above = None if parents is None else _int32(parents, "parents")
+        above = None if parents is None else int32_array(parents, "parents")
         if above is not None and len(above) != len(states):
             raise RuntimeFailure(f"{len(states)} hidden states but {len(above)} parents")
         check(
             self._library.forerun_stage_hidden(
-                self._pointer, seq, len(states), _address(states), _address(above), start
+                self._pointer, seq, len(states), address_of(states), address_of(above), start
             )
         )
         return range(first, first + len(states))
@@ -176,8 +175,8 @@ class Session:
         Rows below full depth stay pending. Raises `RuntimeFailure` for a path that is no chain or holds an
         inexact row.
         """
-        rows = _int32(path, "rows of a path")
-        check(self._library.forerun_commit(self._pointer, seq, len(rows), _address(rows)))
+        rows = int32_array(path, "rows of a path")
+        check(self._library.forerun_commit(self._pointer, seq, len(rows), address_of(rows)))
 
     def rewind(self, seq: int, length: int) -> None:
         """Go back to `length` committed positions, as if later ones had never been; drops staged rows."""
@@ -213,12 +212,13 @@ class Session:
         if count:
             self._set_rows(rows)
         request.row_count = count
-        sublayers = self._sublayers(steps)
-        request.steps, request.step_count = _address(sublayers), ALL if sublayers is None else len(sublayers)
-        wanted = None if logits is None else _int32(logits, "logits rows")
-        request.logits_rows, request.logits_count = _address(wanted), ALL if wanted is None else len(wanted)
-        layers = _int32(taps, "taps") if taps else None
-        request.taps, request.tap_count = _address(layers), 0 if layers is None else len(layers)
+        sublayers = self._steps.of(steps)
+        request.steps = address_of(sublayers)
+        request.step_count = ALL if sublayers is None else len(sublayers)
+        wanted = None if logits is None else int32_array(logits, "logits rows")
+        request.logits_rows, request.logits_count = address_of(wanted), ALL if wanted is None else len(wanted)
+        layers = int32_array(taps, "taps") if taps else None
+        request.taps, request.tap_count = address_of(layers), 0 if layers is None else len(layers)
         request.draws = draws
         check(self._library.forerun_forward(self._pointer, byref(request), byref(result)))
         outputs = count if wanted is None else len(wanted)
@@ -243,7 +243,7 @@ class Session:
         numbers = np.ascontiguousarray(logits, dtype=np.float32)
         self._set_sampling(temperature, top_k, top_p, seed)
         status = self._library.forerun_sample(
-            self._pointer, _address(numbers), byref(self._sampling), position, byref(self._token_id)
+            self._pointer, address_of(numbers), byref(self._sampling), position, byref(self._token_id)
         )
         check(status, OptionError if status == Status.INVALID_ARGUMENT else RuntimeFailure)
         return self._token_id.value
@@ -323,20 +323,6 @@ class Session:
         check(self._library.forerun_sequence_describe(self._pointer, seq, byref(self._state)))
         return self._state
 
-    def _sublayers(self, steps: Sequence[Step] | None) -> np.ndarray | None:
-        """Sublayer numbers of the steps; remembered for tuples, which cannot change."""
-        if steps is None:
-            return None
-        known = self._steps.get(id(steps))
-        if known is not None and known[0] is steps:
-            return known[1]
-        numbers = _int32([step.sublayer for step in steps], "steps")
-        if isinstance(steps, tuple):
-            if len(self._steps) >= _REMEMBERED_STEPS:
-                self._steps.clear()
-            self._steps[id(steps)] = (steps, numbers)
-        return numbers
-
     def _logits(self, result: NativeResult, count: int) -> np.ndarray:
         if self._logits_buffer is None:
             size = self.config.max_rows * self.config.vocabulary_size
@@ -357,14 +343,3 @@ class Session:
         memory = (ctypes.c_float * size).from_address(address)
         memory.owner = self._handle  # type: ignore[attr-defined]
         return np.ctypeslib.as_array(memory)
-
-
-def _int32(values: Sequence[int], what: str) -> np.ndarray:
-    try:
-        return np.array(values, np.int32)
-    except (OverflowError, TypeError, ValueError) as error:
-        raise RuntimeFailure(f"{what} must be whole numbers of 32 bits: {error}") from error
-
-
-def _address(array: np.ndarray | None) -> int | None:
-    return None if array is None else array.ctypes.data

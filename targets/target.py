@@ -20,6 +20,7 @@ class Target:
             separately, in the same fixed order.
         rules: for each fused operation, the names of the schedule rules to try, best first.
         weight_layout: how quantized weights are stored, for matmuls and the embedding alike.
+        vector_registers: registers of 16 float32 lanes, or what smaller ones amount to.
         tile_rows: most rows one pass over the weights keeps in registers.
         prefetch_bytes: how far ahead of their use weights are asked for; 0 leaves it to the hardware. This, `tile_rows`
             and `whole_groups` are defaults: `forerun tune` may find better ones for a matmul on a machine.
@@ -36,6 +37,7 @@ class Target:
     fma: bool
     rules: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     weight_layout: str = "columns"
+    vector_registers: int = 8
     tile_rows: int = 8
     prefetch_bytes: int = 0
     whole_groups: tuple[int, ...] = ()

@@ -37,6 +37,7 @@ VNNI_512 = Target(
     fma=True,
     rules=_with_matmul("matmul_vnni"),
     weight_layout="quads",
+    vector_registers=32,
     # Of 1, 4 and 16 KiB: the latter two were alike; calls of 1 to 8 rows took 0.55 to 0.76 of their
     # time without, on one thread of a Zen 5.
     prefetch_bytes=8192,
@@ -80,5 +81,6 @@ BASELINE = Target(
     llvm={"kind": "llvm", "mtriple": "x86_64-unknown-linux-gnu", "mcpu": "x86-64"},
     features=(),
     fma=False,
+    vector_registers=4,
     rules=PORTABLE_RULES,
 )

@@ -25,6 +25,7 @@ from forerun.compiler.schedules.attention_block import (
 from forerun.compiler.schedules.plan import ALONE_ROWS
 from forerun.compiler.schedules.rope import AttentionShape
 from forerun.compiler.vector_math import FLOAT_OUTPUTS, QUANTIZED_OUTPUTS
+from forerun.targets import Target
 
 # Rows that one thread takes through a block together, while the block is in its cache.
 _ROWS_TOGETHER = 8
@@ -53,6 +54,11 @@ def attention_space(shape: AttentionShape, element_bytes: int, context_length: i
     return AttentionSpace(
         BLOCK * shape.head_dim * element_bytes, shape.group * BLOCK * 4, block, -(-block // BLOCK), shared
     )
+
+
+def _accumulators(target: Target) -> int:
+    """Vectors of sums for which the target has registers, with some left for the operands."""
+    return max(1, target.vector_registers * 3 // 4)
 
 
 def _outputs(quantized: bool) -> dict[str, str]:
@@ -108,13 +114,13 @@ def _share(writer: tir.KernelWriter, shape: AttentionShape) -> tuple[_Share, tir
     return _Share(begin, end, passed), tir.bind(longest[0])
 
 
-def attention_parts(name: str, fma: bool, shape: AttentionShape) -> tir.Kernel:
+def attention_parts(name: str, target: Target, shape: AttentionShape) -> tir.Kernel:
     """Return the kernel that writes parts [blocks, rows, H, part], shared out by key/value head, block and row.
 
     Parameters of the kernel: queries [rows, H·d] already scaled, positions, sequences, gather_start, gather, keys,
     values, tail and scores (private), parts; capacity, gather_stride.
     """
-    with _writing(name, fma, shape, {}) as writer:
+    with _writing(name, target.fma, shape, {}) as writer:
         share, longest = _share(writer, shape)
         with (
             tir.loop(0, shape.kv_heads) as head,
@@ -126,14 +132,15 @@ def attention_parts(name: str, fma: bool, shape: AttentionShape) -> tir.Kernel:
             with share.item(op.max(seen, 0)):
                 place = (index * writer.rows + row) * shape.heads + head * shape.group
                 first = tir.bind(tir.cast(place, "int64") * part_floats(shape))
-                write_part(open_block(writer, shape, row, head, start), writer.named["parts"], first)
+                block = open_block(writer, shape, _accumulators(target), row, head, start)
+                write_part(block, writer.named["parts"], first)
     return writer.kernel()
 
 
-def attention_merge(name: str, fma: bool, shape: AttentionShape, quantized: bool) -> tir.Kernel:
+def attention_merge(name: str, target: Target, shape: AttentionShape, quantized: bool) -> tir.Kernel:
     """Return the kernel that puts the parts of `attention_parts` together: parts, positions, outputs."""
     outputs = _outputs(quantized)
-    with tir.writing(name, fma, {"parts": "float32", "positions": "int32"}, outputs) as writer:
+    with tir.writing(name, target.fma, {"parts": "float32", "positions": "int32"}, outputs) as writer:
         begin, end = writer.share(writer.rows * shape.heads)
         with tir.loop(begin, end) as item:
             first = tir.bind(tir.cast(item, "int64") * part_floats(shape))
@@ -145,13 +152,13 @@ def attention_merge(name: str, fma: bool, shape: AttentionShape, quantized: bool
     return writer.kernel()
 
 
-def attention_rows(name: str, fma: bool, shape: AttentionShape, quantized: bool) -> tir.Kernel:
+def attention_rows(name: str, target: Target, shape: AttentionShape, quantized: bool) -> tir.Kernel:
     """Return the kernel that attends and puts parts together, shared out by key/value head and group of rows.
 
     Parameters of the kernel: those of `attention_parts`, with private parts, and outputs before the capacity.
     """
     outputs = _outputs(quantized)
-    with _writing(name, fma, shape, outputs) as writer:
+    with _writing(name, target.fma, shape, outputs) as writer:
         share, _ = _share(writer, shape)
         groups = tirx.floordiv(writer.rows + (_ROWS_TOGETHER - 1), _ROWS_TOGETHER)
         with tir.loop(0, shape.kv_heads) as head, tir.loop(0, groups) as index:
@@ -165,7 +172,8 @@ def attention_rows(name: str, fma: bool, shape: AttentionShape, quantized: bool)
                 tir.store_one(cost, cost[0] + length, 0)
                 tir.store_one(longest, op.max(longest[0], length), 0)
             with share.item(tir.bind(cost[0])):
-                _attend_rows(writer, shape, head, (begin, end), tir.bind(longest[0]))
+                bounds, most = (begin, end), tir.bind(longest[0])
+                _attend_rows(writer, shape, _accumulators(target), head, bounds, most)
                 _merge_rows(writer, shape, head, (begin, end), list(outputs))
     return writer.kernel()
 
@@ -173,6 +181,7 @@ def attention_rows(name: str, fma: bool, shape: AttentionShape, quantized: bool)
 def _attend_rows(
     writer: tir.KernelWriter,
     shape: AttentionShape,
+    accumulators: int,
     head: tir.Expr,
     rows: tuple[tir.Expr, tir.Expr],
     longest: tir.Expr,
@@ -184,7 +193,8 @@ def _attend_rows(
         with tir.when(start <= writer.named["positions"][row]):
             place = (index * _ROWS_TOGETHER + row - begin) * shape.group
             first = tir.bind(tir.cast(place, "int64") * part_floats(shape))
-            write_part(open_block(writer, shape, row, head, start), writer.named["parts"], first)
+            block = open_block(writer, shape, accumulators, row, head, start)
+            write_part(block, writer.named["parts"], first)
 
 
 def _merge_rows(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from tvm import tirx
 from tvm.tirx import op
 
@@ -18,11 +19,17 @@ from forerun.compiler import tir
 from forerun.compiler.schedules.rope import AttentionShape, key_block_start
 from forerun.compiler.vector_math import GROUP, QuantizedRows, exp, quantize_group
 
-BLOCK = 128  # positions of a block
+# Positions of a block. Of 64, 128 and 256: smaller ones share a short context out more evenly, larger ones leave
+# fewer parts to merge in a long one.
+BLOCK = 128
+
+# Positions between a key or value and the one asked for while it is used: scoring and weighing take turns, which
+# hardware prefetching does not follow. One thread of a Zen 5 read keys and values from memory at 31 GB/s, without
+# at 18.
+_AHEAD = 64
 
 _MASKED = -3.0e38  # finite: the difference of two masked scores must not be NaN
 _PARTIAL_SUMS = 2  # independent chains per score, added in a fixed order: hides the latency of multiply-add
-_SUM_REGISTERS = 16  # accumulators that leave registers for the operands
 
 
 def part_floats(shape: AttentionShape) -> int:
@@ -44,7 +51,8 @@ class RowBlock:
     gather_start: tir.Expr
     direct: tir.Expr  # lanes-wide groups of keys read in place; the rest is copied to the tail
     groups: tir.Expr  # lanes-wide groups in all
-    together: int = 2
+    ahead: tir.Expr  # elements from a key or value to those worth asking for; 0 at the end of the row
+    accumulators: int  # vectors of sums that stay in registers
 
     @property
     def buffers(self) -> dict[str, tirx.Buffer]:
@@ -64,17 +72,26 @@ class RowBlock:
 
 
 def open_block(
-    writer: tir.KernelWriter, shape: AttentionShape, row: tir.Expr, head: tir.Expr, start: tir.Expr
+    writer: tir.KernelWriter,
+    shape: AttentionShape,
+    accumulators: int,
+    row: tir.Expr,
+    head: tir.Expr,
+    start: tir.Expr,
 ) -> RowBlock:
     """Return the block of a row that begins at position `start`, which the row must see."""
     buffers, capacity = writer.named, writer.scalars[0]
     base = tir.bind(key_block_start(shape, capacity, buffers["sequences"][row], head))
-    stop = tir.bind(op.min(buffers["positions"][row] + 1, start + BLOCK))
+    length = tir.bind(buffers["positions"][row] + 1)
+    stop = tir.bind(op.min(length, start + BLOCK))
+    ahead = tir.bind(op.if_then_else(length > start + _AHEAD, _AHEAD * shape.head_dim, 0))
     gather_start = tir.bind(buffers["gather_start"][row])
     groups = tir.bind(tirx.floordiv(stop - start + (tir.LANES - 1), tir.LANES))
     in_place = tirx.floordiv(op.max(gather_start - start, 0), tir.LANES)
     direct = tir.bind(op.if_then_else(gather_start >= stop, groups, in_place))
-    return RowBlock(writer, shape, row, head, start, stop, base, gather_start, direct, groups)
+    return RowBlock(
+        writer, shape, row, head, start, stop, base, gather_start, direct, groups, ahead, accumulators
+    )
 
 
 def write_part(block: RowBlock, parts: tirx.Buffer, first: tir.Expr) -> None:
@@ -111,13 +128,14 @@ def _score(block: RowBlock) -> list[tir.Expr]:
     for vector in running:
         tir.store(vector, tir.floats(_MASKED), 0)
     first = tir.bind(block.base + tir.cast(block.start, "int64") * shape.head_dim)
-    steps = tir.bind(tirx.floordiv(block.direct, block.together))
-    together = tir.bind(steps * block.together)
+    # Two groups share the load of a query's element and are enough independent sums to hide their latency.
+    together = 2 if 2 * _PARTIAL_SUMS * shape.group <= block.accumulators else 1
+    steps = tir.bind(tirx.floordiv(block.direct, together))
     with tir.loop(0, steps) as step:
-        index = tir.bind(step * block.together)
+        index = tir.bind(step * together)
         start = tir.bind(first + tir.cast(index * group_elements, "int64"))
-        _score_groups(block, block.together, block.buffers["keys"], start, index, running)
-    with tir.loop(together, block.direct) as index:
+        _score_groups(block, together, block.buffers["keys"], start, index, running)
+    with tir.loop(tir.bind(steps * together), block.direct) as index:
         start = tir.bind(first + tir.cast(index * group_elements, "int64"))
         _score_groups(block, 1, block.buffers["keys"], start, index, running)
     with tir.loop(block.direct, op.max(block.groups, block.direct)) as index:
@@ -146,23 +164,38 @@ def _score_groups(
     for chain in (chain for head in chains for chain in head):
         for k in range(count):
             tir.store(chain, tir.floats(0.0), k * tir.LANES)
-    query = [tir.bind(block.query(g)) for g in heads]
     with tir.loop(0, dims // _PARTIAL_SUMS) as step:
+        if keys is not block.buffers["tail"]:
+            _prefetch(block, keys, start + step * (count * _PARTIAL_SUMS * tir.LANES), count * _PARTIAL_SUMS)
         for part in range(_PARTIAL_SUMS):
             i = step * _PARTIAL_SUMS + part
-            factors = [tir.bind(tir.splat(block.buffers["queries"][query[g] + i])) for g in heads]
-            for k in range(count):
-                column = tir.load(keys, start + (i + k * dims) * tir.LANES)
-                column = tir.bind(tir.cast(column, "float32x16"))
-                for chain, factor in zip(chains, factors, strict=True):
-                    total = tir.load(chain[part], k * tir.LANES)
-                    tir.store(chain[part], block.writer.multiply_add(column, factor, total), k * tir.LANES)
+            columns = [tir.load(keys, start + (i + k * dims) * tir.LANES) for k in range(count)]
+            _add_products(block, columns, i, [chain[part] for chain in chains])
     for g in heads:
         for k in range(count):
             total = tir.load(chains[g][0], k * tir.LANES) + tir.load(chains[g][1], k * tir.LANES)
             score = tir.bind(tirx.Select(_inside(block, index + k), total, tir.floats(_MASKED)))
             tir.store(block.buffers["scores"], score, g * BLOCK + (index + k) * tir.LANES)
             tir.store(running[g], tir.maximum(tir.load(running[g], 0), score), 0)
+
+
+def _add_products(
+    block: RowBlock, columns: Sequence[tir.Expr], i: tir.Expr, sums: Sequence[tirx.Buffer]
+) -> None:
+    """Add keys' dimension `i`, 16 positions a column, times each head's query to the head's sums."""
+    heads = range(block.shape.group)
+    factors = [tir.splat(tir.bind(block.buffers["queries"][block.query(g) + i])) for g in heads]
+    for k, stored in enumerate(columns):
+        column, at = tir.bind(tir.cast(stored, "float32x16")), k * tir.LANES
+        for total, factor in zip(sums, factors, strict=True):
+            tir.store(total, block.writer.multiply_add(column, factor, tir.load(total, at)), at)
+
+
+def _prefetch(block: RowBlock, buffer: tirx.Buffer, start: tir.Expr, vectors: int) -> None:
+    """Ask for what `vectors` vectors from `start` on are in the next block."""
+    line = 64 // np.dtype(block.shape.kv_dtype).itemsize
+    for i in range(0, vectors * tir.LANES, line):
+        tir.prefetch(buffer, start + tir.cast(block.ahead, "int64") + i)
 
 
 def _exponentiate(block: RowBlock, largest: Sequence[tir.Expr], parts: tirx.Buffer, first: tir.Expr) -> None:
@@ -187,7 +220,7 @@ def _exponentiate(block: RowBlock, largest: Sequence[tir.Expr], parts: tirx.Buff
 def _weigh_values(block: RowBlock, parts: tirx.Buffer, first: tir.Expr) -> None:
     """Add up the values in position order and write the sums, as many columns at a time as registers hold."""
     shape = block.shape
-    limit = max(1, _SUM_REGISTERS // shape.group)
+    limit = max(1, block.accumulators // shape.group)
     vectors = shape.head_dim // tir.LANES
     at_once = max(n for n in range(1, vectors + 1) if vectors % n == 0 and n <= limit)
     in_place = tir.bind(op.min(op.max(block.gather_start, block.start), block.stop))
@@ -216,6 +249,7 @@ def _add_value(
         tir.splat(tir.bind(block.buffers["scores"][g * BLOCK + position - block.start]))
         for g in range(shape.group)
     ]
+    _prefetch(block, block.buffers["values"], start, count)
     for v in range(count):
         value = tir.load(block.buffers["values"], start + v * tir.LANES)
         value = tir.bind(tir.cast(value, "float32x16"))
@@ -251,12 +285,18 @@ def merge_parts(
     sums = [tir.registers(tir.LANES) for _ in range(vectors)]
     for vector in (total, *sums):
         tir.store(vector, tir.floats(0.0), 0)
-    with tir.loop(0, parts.count) as index:
-        place = tir.bind(parts.place(index))
-        factor = exp(writer, tir.load(buffer, place + dims + tir.LANES) - tir.load(largest, 0))
-        for vector, offset in zip((*sums, total), range(0, dims + tir.LANES, tir.LANES), strict=True):
-            part = tir.load(buffer, place + offset)
-            tir.store(vector, writer.multiply_add(factor, part, tir.load(vector, 0)), 0)
+    factors = tir.registers(tir.LANES)
+    with tir.loop(0, tirx.floordiv(parts.count + (tir.LANES - 1), tir.LANES)) as step:
+        begin = tir.bind(step * tir.LANES)
+        for lane in range(tir.LANES):
+            index = op.min(begin + lane, parts.count - 1)
+            tir.store_one(factors, buffer[parts.place(index) + dims + tir.LANES], lane)
+        tir.store(factors, exp(writer, tir.load(factors, 0) - tir.load(largest, 0)), 0)
+        with tir.loop(0, op.min(parts.count - begin, tir.LANES)) as lane:
+            place, factor = tir.bind(parts.place(begin + lane)), tir.splat(factors[lane])
+            for vector, offset in zip((*sums, total), range(0, dims + tir.LANES, tir.LANES), strict=True):
+                part = tir.load(buffer, place + offset)
+                tir.store(vector, writer.multiply_add(factor, part, tir.load(vector, 0)), 0)
     inverse = tir.bind(tirx.const(1.0, "float32") / tir.ordered_sum(tir.load(total, 0)))
     results = [tir.bind(tir.load(vector, 0) * tir.splat(inverse)) for vector in sums]
     if len(outputs) == 1:

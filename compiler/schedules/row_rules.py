@@ -171,11 +171,7 @@ class AttentionBlocked:
             return declined
         o = operation
         shape = AttentionShape(o.heads, o.kv_heads, o.head_dim, 1.0, settings.kv_dtype)
-        size, fma, outputs = (
-            f"{o.heads}_{o.kv_heads}x{o.head_dim}",
-            settings.target.fma,
-            _outputs(o.quantized),
-        )
+        size, target, outputs = f"{o.heads}_{o.kv_heads}x{o.head_dim}", settings.target, _outputs(o.quantized)
         fields = ("positions", "sequences", "gather_start", "gather", "keys", "values")
         read: tuple[Argument, ...] = (
             Input(0),
@@ -186,13 +182,13 @@ class AttentionBlocked:
         element = {"float16": 2, "float32": 4}[settings.kv_dtype]
         scalars: tuple[Argument, ...] = (Field("capacity"), Field("gather_stride"))
         parts = Stage(
-            attention_parts(f"attention_parts_{size}", fma, shape), (*read, SharedParts(), *scalars)
+            attention_parts(f"attention_parts_{size}", target, shape), (*read, SharedParts(), *scalars)
         )
         merge = Stage(
-            attention_merge(f"attention_merge_{_form(o.quantized)}_{size}", fma, shape, o.quantized),
+            attention_merge(f"attention_merge_{_form(o.quantized)}_{size}", target, shape, o.quantized),
             (SharedParts(), Field("positions"), *outputs),
         )
-        rows = attention_rows(f"attention_rows_{_form(o.quantized)}_{size}", fma, shape, o.quantized)
+        rows = attention_rows(f"attention_rows_{_form(o.quantized)}_{size}", target, shape, o.quantized)
         return Plan(
             {0: rows},
             (),

@@ -50,9 +50,9 @@ class Attention:
         self.shape, self.cache = shape, Cache(shape, 3, CAPACITY)
         self.kernels = Kernels(
             [
-                attention_parts("parts", target.fma, shape),
-                attention_merge("merge", target.fma, shape, False),
-                attention_rows("rows", target.fma, shape, False),
+                attention_parts("parts", target, shape),
+                attention_merge("merge", target, shape, False),
+                attention_rows("rows", target, shape, False),
             ],
             target,
             folder,

@@ -27,7 +27,7 @@ def tokens() -> np.ndarray:
     """Fresh random tokens in every run; printed when a test fails."""
     seed = int(np.random.SeedSequence().entropy) % 2**32
     print(f"seed {seed}")
-    return np.random.default_rng(seed).integers(0, 49152, 400)
+    return np.random.default_rng(seed).integers(0, 49152, 1200)
 
 
 def prefill(session: Session, tokens: Sequence[int], pieces: Sequence[int] = ()) -> int:
@@ -56,13 +56,14 @@ def bits(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array).view(np.uint32)
 
 
-@pytest.mark.parametrize("context", (5, 37, 160))
+# 126 and 1020: the tree crosses a border of attention's blocks.
+@pytest.mark.parametrize("context", (5, 37, 126, 160, 1020))
 def test_logits_of_a_row(program: LoadedProgram, tokens: np.ndarray, context: int) -> None:
     drafted = [int(t) for t in tokens[200 : 200 + len(TREE)]]
     results: dict[str, list[np.ndarray]] = {}
-    for threads in (1, 2):
-        session = Session(program, sequences=3, capacity=256, threads=threads)
-        first, second = prefill(session, tokens[:context]), prefill(session, tokens[300:350])
+    for threads in (1, 2, 3):
+        session = Session(program, sequences=3, capacity=1088, threads=threads)
+        first, second = prefill(session, tokens[:context], [256] * 3), prefill(session, tokens[300:350])
         staged = list(session.stage(first, drafted, TREE))
         rows = [(first, row) for row in staged]
         results[f"tree, {threads} threads"] = list(session.forward(rows).logits.copy())

@@ -1,4 +1,5 @@
-/* Counts how often the core asks for memory: the linker sends its calls here (--wrap). */
+/* Counts how often the core asks for memory and locks: the linker sends its calls here (--wrap). */
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -6,10 +7,21 @@
 
 #include "core_test.h"
 
-static atomic_long count;
+static atomic_long count, locks;
 
 long allocation_count(void) {
   return atomic_load(&count);
+}
+
+long lock_count(void) {
+  return atomic_load(&locks);
+}
+
+int __real_pthread_mutex_lock(pthread_mutex_t* mutex);
+int __wrap_pthread_mutex_lock(pthread_mutex_t* mutex);
+int __wrap_pthread_mutex_lock(pthread_mutex_t* mutex) {
+  atomic_fetch_add(&locks, 1);
+  return __real_pthread_mutex_lock(mutex);
 }
 
 #define COUNTED(result, name, parameters, arguments) \

@@ -30,7 +30,13 @@ void test_bad_bundles(const char* folder);
 /* core_walk.c: random calls against a plain recomputation. */
 void test_walk(forerun_bundle* bundle, uint64_t seed, int32_t threads, int32_t calls);
 
+/* core_cores.cpp: default threads on machines of several kinds. */
+void test_cores(const char* folder);
+
 /* core_allocations.c: calls of malloc, new, mmap and their like by the core so far. */
 long allocation_count(void);
+
+/* core_allocations.c: locks that the core took so far. */
+long lock_count(void);
 
 #endif

@@ -41,7 +41,7 @@ static void compare(walk* walk, const track* track, int32_t row, const float* lo
     const int32_t size = count - at < ROWS ? count - at : ROWS, last = size - 1;
     forerun_row rows[ROWS];
     for (int32_t i = 0; i < size; ++i) rows[i] = (forerun_row){0, i};
-    const forerun_request request = {rows, size, NULL, FORERUN_ALL, &last, 1, NULL, 0};
+    const forerun_request request = {rows, size, NULL, FORERUN_ALL, &last, 1, NULL, 0, 0};
     CHECK(forerun_stage(walk->plain, 0, size, token_ids + at, NULL) == FORERUN_OK);
     CHECK(forerun_forward(walk->plain, &request, &result) == FORERUN_OK);
     CHECK(forerun_commit(walk->plain, 0, size, path) == FORERUN_OK);
@@ -86,9 +86,15 @@ static void run(walk* walk, int32_t depth) {
       rows[row_count++] = (forerun_row){s, i};
     }
   }
-  const forerun_request request = {
-      rows,         row_count, depth == FULL ? NULL : steps, depth == FULL ? FORERUN_ALL : depth, wanted,
-      wanted_count, taps,      pick(&walk->random, 8) == 0};
+  const forerun_request request = {rows,
+                                   row_count,
+                                   depth == FULL ? NULL : steps,
+                                   depth == FULL ? FORERUN_ALL : depth,
+                                   wanted,
+                                   wanted_count,
+                                   taps,
+                                   pick(&walk->random, 8) == 0,
+                                   0};
   forerun_result result;
   const int status = forerun_forward(walk->session, &request, &result);
   if (status != FORERUN_OK) {
@@ -181,7 +187,7 @@ void test_walk(forerun_bundle* bundle, uint64_t seed, int32_t threads, int32_t c
   CHECK(forerun_sequence_create(walk.plain, &number) == FORERUN_OK);
   CHECK(forerun_sequence_create(walk.session, &number) == FORERUN_OK);
   walk.tracks[number].used = 1;
-  const long before = allocation_count();
+  const long before = allocation_count(), locked = lock_count();
   for (int32_t i = 0; i < calls; ++i) {
     step(&walk);
     int32_t alive = 0;
@@ -191,6 +197,8 @@ void test_walk(forerun_bundle* bundle, uint64_t seed, int32_t threads, int32_t c
       walk.tracks[number] = (track){.used = 1};
     }
   }
+  CHECK(threads > 1 ||
+        lock_count() == locked);       /* more threads lock only to sleep, when spinning was too long */
   CHECK(allocation_count() == before); /* nothing is allocated after a session is made */
   forerun_session_release(walk.session);
   forerun_session_release(walk.plain);

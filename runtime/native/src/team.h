@@ -3,6 +3,7 @@
 #define FORERUN_TEAM_H
 
 #include <pthread.h>
+#include <sched.h>
 
 #include <atomic>
 #include <cstdint>
@@ -15,6 +16,9 @@ namespace forerun {
 // Threads to use when the user does not say: one per physical core that this process may run on, within its
 // share of processor time where a container limits that.
 int32_t default_threads();
+
+// The same for processors `allowed`, by what the files below `system` (/sys) say.
+int32_t usable_cores(const cpu_set_t& allowed, const char* system);
 
 constexpr int32_t kMaxThreads = 256;
 

@@ -30,7 +30,7 @@ def print_profiles(profiles: "Sequence[CallProfile]") -> None:
     print(
         "\nms are those of one call, from barrier to barrier, averaged over the threads; waits ms is the part spent"
         "\nat the barrier. MB counts what a call reads, once: weights, and keys and values. Over floor ms is what"
-        "\nlies above MB / read bandwidth."
+        "\nlies above MB / read bandwidth. Tokens are filler: drawing takes longer than from the likelihoods of text."
     )
 
 

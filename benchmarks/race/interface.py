@@ -1,0 +1,128 @@
+"""What the driver of the race and a peer know of each other. Imports nothing: every peer's environment loads it.
+
+A peer is described in the driver's process (environments, entrants) and run in a worker process of its own, one for
+each entrant and number of threads, where `Peer.start` loads the model and gives a `Runner`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+
+class RaceError(Exception):
+    """The race cannot go on as asked; the message says what to change."""
+
+
+class NotSupportedError(Exception):
+    """A peer cannot take this test; the message says why and goes into the report."""
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """The CPU's model name and feature flags, as the kernel lists them."""
+
+    model: str
+    flags: frozenset[str]
+
+    @property
+    def has_amx(self) -> bool:
+        """Whether it multiplies int8 tiles."""
+        return "amx_int8" in self.flags
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A virtual environment: `steps` are argument lists for `pip install`, in order; `wheels` are packages built
+    from their source with the environment `variables`, without the cache (it does not know the variables).
+    """
+
+    name: str
+    steps: tuple[tuple[str, ...], ...] = ()
+    wheels: tuple[str, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """One line of the tables. `model` names a file of `files.py`, `settings` go to `Peer.start`; `source` is the
+    weights' format, by which entrants are compared.
+    """
+
+    name: str
+    peer: str
+    environment: str
+    model: str
+    source: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a worker loads: `context` positions for each of `sequences` sequences, on `threads` threads."""
+
+    model: Path
+    threads: int
+    context: int
+    sequences: int
+    settings: Mapping[str, Any]
+
+
+class Runner:
+    """A loaded model. All times are wall milliseconds measured inside the worker, after a warm-up of its own; a
+    test that a peer leaves as it stands here is reported as not supported.
+    """
+
+    def describe(self) -> dict[str, Any]:
+        """Versions, settings and sizes (`weights_bytes`, `kv_bytes_per_position`) for the report."""
+        return {}
+
+    def first_row(self, token_id: int) -> None:
+        """Run one row, without a warm-up: what a loaded model does first."""
+        raise NotSupportedError("no way to run a single row")
+
+    def prefill(self, ids: Sequence[int]) -> float:
+        """Read `ids` into an empty cache, up to the choice of the next token; ms."""
+        raise NotSupportedError("no way to time a prompt")
+
+    def decode(self, ids: Sequence[int], tokens: int) -> float:
+        """Choose `tokens` tokens greedily, one call each, after the context `ids`; ms for all, without the
+        context.
+        """
+        raise NotSupportedError("no way to time decoding")
+
+    def rows(self, ids: Sequence[int], rows: int, calls: int) -> float:
+        """Compute the logits of `rows` rows in one call after the context `ids`; ms of a call, mean of `calls`."""
+        raise NotSupportedError("its interface computes logits of one row for a call")
+
+    def together(self, ids: Sequence[int], tokens: int) -> float:
+        """Choose `tokens` tokens for each of the sequences, `ids[i]` the prompt of sequence i; ms for all."""
+        raise NotSupportedError("its interface has no sequences that share a call")
+
+    def logits(self, ids: Sequence[int], path: Path) -> None:
+        """Write the logits of a text read from the start, float32 [n, V], to `path` as .npy."""
+        raise NotSupportedError("its interface gives no logits of every row")
+
+
+class Peer(Protocol):
+    """A system in the race."""
+
+    name: ClassVar[str]
+
+    def entrants(self, cpu: Cpu) -> tuple[Entrant, ...]:
+        """What it enters on this CPU."""
+        ...
+
+    def recipe(self, environment: str, cpu: Cpu) -> Recipe:
+        """How to make one of its environments."""
+        ...
+
+    def import_packages(self) -> None:
+        """Import what `start` needs, so that it loads nothing but the model."""
+        ...
+
+    def start(self, options: Options) -> Runner:
+        """Load the model, in the worker's process."""
+        ...

@@ -1,0 +1,15 @@
+"""Versions of everything the race installs, in one place."""
+
+LLAMA_CPP = "llama-cpp-python==0.3.36"
+ONNXRUNTIME_GENAI = "onnxruntime-genai==0.18.0"
+ONNXRUNTIME = "onnxruntime==1.31.1"
+ONNX = "onnx==1.23.2"
+ONNX_IR = "onnx-ir==1.1.0"
+OPENVINO_GENAI = "openvino-genai==2026.4.1.0"
+OPENVINO = "openvino==2026.4.1"
+# By its exact version and before anything else: otherwise a build of several gigabytes could come.
+TORCH = "torch==2.13.0"
+TRANSFORMERS = "transformers==5.23.0"
+ACCELERATE = "accelerate>=1.0"
+GGUF = "gguf==0.19.0"
+MATPLOTLIB = "matplotlib==3.11.2"
