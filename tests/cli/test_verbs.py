@@ -16,7 +16,7 @@ NAMES = [module.NAME for module in VERBS]
 
 
 def test_the_verbs_are_those_of_the_documentation() -> None:
-    assert NAMES == ["export", "compile", "run", "chat", "bench", "check", "info", "list"]
+    assert NAMES == ["export", "tune", "compile", "run", "chat", "bench", "check", "info", "list"]
 
 
 @pytest.mark.parametrize("verb", NAMES)
