@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks.race.results import Results
-from benchmarks.race.trials import CONTEXT, MEMORY, QUALITY, START
+from benchmarks.race.trials import BANDWIDTH, CONTEXT, CONTEXTS, MEMORY, QUALITY, START
 
 KEEP, SYMMETRIC = "forerun Q4_1", "forerun Q4_0"
 # Upper and lower (test, entrant) of a ratio; what finds them gives None where the run lacks one.
 Pairs = tuple[tuple[str, str], tuple[str, str]]
 FindPairs = Callable[[Results], Pairs | None]
-MEMORY_ALLOWANCE_MB, LOAD_BAR_MS, KL_BAR = 40.0, 30.0, 0.003
+MEMORY_ALLOWANCE_MB, LOAD_BAR_MS, KL_BAR, GROWTH_BAR = 40.0, 30.0, 0.003, 1.15
 
 
 @dataclass(frozen=True)
@@ -179,6 +179,20 @@ def judge_memory(results: Results) -> Outcome:
 
 
 def judge_growth(results: Results) -> Outcome:
-    """Needs the machine's read bandwidth from the same run, which is measured elsewhere."""
-    what, bar = "cost growth with context and model size", "within 15 % of bytes / bandwidth"
-    return Outcome(what, bar, "not measured here", None)
+    """Time per token against weights and cache read at the bandwidth of the same repetition, at every context.
+
+    Model size is not varied: the race has one model.
+    """
+    what, bar = "cost growth with context and model size", f"≤ {GROWTH_BAR:.2f}× bytes / bandwidth"
+    description = next((one.description for one in results.entrants if one.name == KEEP), {})
+    found = {}
+    for context in CONTEXTS:
+        gb_per_token = results.ratio((BANDWIDTH, KEEP), (f"context {context}", KEEP))
+        if gb_per_token is not None and "weights_bytes" in description:
+            read = description["weights_bytes"] + context * description["kv_bytes_per_position"]
+            found[context] = 1e9 * gb_per_token / read
+    if not found:
+        return Outcome(what, bar, "not measured", None)
+    shown = ", ".join(f"{value:.2f}× at {context:,}" for context, value in found.items())
+    met = None if max(found.values()) <= GROWTH_BAR else False
+    return Outcome(what, bar, f"{shown}; model size: see GROWTH.md", met)

@@ -49,8 +49,10 @@ class Contest:
         """One test of one entrant, in a worker that stays up."""
 
         def measure() -> float:
-            ids = list(self.ids[: trial.ids])
-            answer = self.worker(entrant, trial).request(trial.operation, ids=ids, **trial.arguments)
+            arguments = (
+                {"ids": list(self.ids[: trial.ids]), **trial.arguments} if trial.ids else trial.arguments
+            )
+            answer = self.worker(entrant, trial).request(trial.operation, **arguments)
             return trial.value(answer["ms"])
 
         self.attempt(repetition, trial.name, entrant, trial.unit, measure)

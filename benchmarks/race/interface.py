@@ -101,6 +101,12 @@ class Runner:
         """Choose `tokens` tokens for each of the sequences, `ids[i]` the prompt of sequence i; ms for all."""
         raise NotSupportedError("its interface has no sequences that share a call")
 
+    def read_memory(self, read_bytes: int, passes: int) -> float:
+        """Read that many bytes of memory with the loaded threads, as fast as the machine can; ms, median of
+        `passes`.
+        """
+        raise NotSupportedError("no way to time the machine's memory")
+
     def logits(self, ids: Sequence[int], path: Path) -> None:
         """Write the logits of a text read from the start, float32 [n, V], to `path` as .npy."""
         raise NotSupportedError("its interface gives no logits of every row")

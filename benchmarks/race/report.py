@@ -21,6 +21,7 @@ TITLES = {
 }
 # A load average above this, at the start, means that others were at work in the last minute.
 IDLE_LOAD = 0.7
+DIGITS = {"nats": 4, "ms": 2, "GB/s": 1}
 MET = {True: "met", False: "**missed**", None: "–"}
 
 
@@ -44,7 +45,6 @@ def report_lines(results: Results, picture: str) -> list[str]:
 def machine_lines(results: Results) -> list[str]:
     """Where, when and how it was measured."""
     machine = results.machine
-    bandwidth = results.bandwidth_gb_per_s
     lines = [
         f"SmolLM2-135M-Instruct, greedy, {machine['date']}, commit {machine['commit']}, `{machine['command']}`,"
         f" {results.repetitions} repetitions, {machine.get('minutes', '?')} minutes.",
@@ -52,7 +52,6 @@ def machine_lines(results: Results) -> list[str]:
         f"Machine: {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB,"
         f" {', '.join(machine['cpu_flags'])}; Linux {machine['kernel']}, Python {machine['python']};"
         f" load average at the start {machine['load_average']}.",
-        "Read bandwidth in this run: " + ("not measured." if bandwidth is None else f"{bandwidth:.1f} GB/s."),
     ]
     if machine["load_average"] > IDLE_LOAD:
         lines.append("**The machine was not idle: other work disturbed these figures.**")
@@ -100,7 +99,7 @@ def cell(results: Results, test: str, entrant: str) -> str:
     values = list(results.values(test, entrant).values())
     middle = results.median(test, entrant)
     if middle is not None:
-        digits = 4 if results.unit(test) == "nats" else 2 if results.unit(test) == "ms" else 0
+        digits = DIGITS.get(results.unit(test), 0)
         extent = f" ± {spread(values):.{digits}f}" if len(values) > 1 else ""
         return f"{middle:.{digits}f}{extent}"
     note = results.note(test, entrant)

@@ -36,15 +36,12 @@ class EntrantInfo:
 
 @dataclass
 class Results:
-    """Everything about one run. `bandwidth_gb_per_s` is the read bandwidth measured in the run, None if it was
-    not.
-    """
+    """Everything about one run."""
 
     machine: dict[str, Any]
     entrants: list[EntrantInfo] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    bandwidth_gb_per_s: float | None = None
 
     def values(self, test: str, entrant: str) -> dict[int, float]:
         """Repetition → value."""

@@ -13,13 +13,16 @@ SEQUENCES = (1, 16)
 CONTEXT, TOGETHER_CONTEXT = 8192, 256
 DECODED, DECODED_AT_CONTEXT = 64, 32
 ROWS_CONTEXT, ROWS_CALLS = 128, 8
+READ_BYTES = 100_000_000
+BANDWIDTH = "read bandwidth, GB/s"
 FEW_ROWS_PEERS = ("forerun", "llama.cpp")
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One test. `ids` prompt tokens go to the runner's `operation` with `arguments`; `amount` / time is the value
-    in `unit`, or the time itself where amount is None. Peers not in `peers` (None: all) are left out.
+    """One test. The first `ids` tokens of the text, if any, go to the runner's `operation` with `arguments`. The
+    value is `amount` / time in `unit`, or the time itself where amount is None. Peers not in `peers` (None: all) are
+    left out.
     """
 
     name: str
@@ -28,7 +31,7 @@ class Trial:
     ids: int
     arguments: dict[str, Any]
     unit: str
-    amount: int | None
+    amount: float | None
     threads: int = 2
     sequences: int = 1
     peers: tuple[str, ...] | None = None
@@ -114,7 +117,22 @@ def sequence_trials() -> tuple[Trial, ...]:
     )
 
 
-TIMED = (*decode_trials(), *rows_trials(), *prefill_trials(), *context_trials(), *sequence_trials())
+def memory_trials() -> tuple[Trial, ...]:
+    """The machine's limit, over as many bytes as a token reads."""
+    arguments = {"read_bytes": READ_BYTES, "passes": 8}
+    return (
+        Trial(BANDWIDTH, "tg", "read_memory", 0, arguments, "GB/s", READ_BYTES / 1e9, peers=("forerun",)),
+    )
+
+
+TIMED = (
+    *decode_trials(),
+    *memory_trials(),
+    *rows_trials(),
+    *prefill_trials(),
+    *context_trials(),
+    *sequence_trials(),
+)
 # Groups that `--tests` names; `start` and `quality` are no `Trial`s: they need processes of their own, or the float
 # model.
 GROUPS = (*dict.fromkeys(trial.group for trial in TIMED), "start", "quality")

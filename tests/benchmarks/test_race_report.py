@@ -9,7 +9,7 @@ import pytest
 from benchmarks.race.bars import KEEP, RATIOS, SYMMETRIC, judge_all
 from benchmarks.race.report import report_lines, write_report
 from benchmarks.race.results import EntrantInfo, Results, Sample, read_results, spread
-from benchmarks.race.trials import CONTEXT, MEMORY, QUALITY, START, TIMED
+from benchmarks.race.trials import BANDWIDTH, CONTEXT, MEMORY, QUALITY, START, TIMED
 
 LLAMA, AMX = "llama.cpp Q4_1", "llama.cpp AMX Q4_1"
 MACHINE = {
@@ -103,6 +103,14 @@ def test_memory_is_held_against_weights_and_cache() -> None:
     assert outcome(make_results({(MEMORY, KEEP): [allowed - 1]}), "peak memory")[1] is True
     assert outcome(make_results({(MEMORY, KEEP): [allowed + 1]}), "peak memory")[1] is False
     assert outcome(make_results({(START, KEEP): [31.0]}), "load of a bundle") == ("31.0 ms", False)
+
+
+def test_growth_is_time_over_bytes_read_at_the_bandwidth() -> None:
+    """40 GB/s and 100 MB + 128 positions of 23,040 bytes: at most 388 tokens/s."""
+    fast = make_results({(BANDWIDTH, KEEP): [40.0], ("context 128", KEEP): [388.5]})
+    assert outcome(fast, "cost growth") == ("1.00× at 128; model size: see GROWTH.md", None)
+    slow = make_results({(BANDWIDTH, KEEP): [40.0], ("context 128", KEEP): [300.0]})
+    assert outcome(slow, "cost growth")[1] is False
 
 
 def test_what_was_not_measured_is_neither_met_nor_missed() -> None:

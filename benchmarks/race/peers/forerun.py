@@ -110,6 +110,15 @@ class ForerunRunner(Runner):
         self._model.generate_batch(prompts, max_tokens=tokens, ignore_end=True, reuse_cache=False)
         return 1000 * (time.perf_counter() - start)
 
+    def read_memory(self, read_bytes: int, passes: int) -> float:
+        """The core's own measurement."""
+        from forerun.runtime.session import Session
+
+        session = self._model.session
+        assert isinstance(session, Session)
+        with session.profiler() as profiler:
+            return read_bytes / profiler.read_bandwidth(read_bytes, passes) / 1e6
+
     def logits(self, ids: Sequence[int], path: Path) -> None:
         """In calls of 64 rows."""
         import numpy as np
