@@ -253,7 +253,7 @@ def test_list_shows_every_registry(forerun: Forerun) -> None:
     assert "lookup" not in only.out
 
 
-@pytest.mark.parametrize("verb", ["export", "compile", "check"])
+@pytest.mark.parametrize("verb", ["export", "tune", "compile", "check"])
 def test_verbs_without_their_packages_say_what_to_install(
     forerun: Forerun, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
@@ -263,7 +263,7 @@ def test_verbs_without_their_packages_say_what_to_install(
         monkeypatch.delitem(sys.modules, name)
     for name in ("torch", "onnx", "tvm"):
         monkeypatch.setitem(sys.modules, name, None)
-    output = [] if verb == "check" else ["-o", "out"]
+    output = [] if verb in ("check", "tune") else ["-o", "out"]
     check_error(forerun(verb, "model", *output), "pip install forerun[compile]")
 
 
