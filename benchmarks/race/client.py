@@ -98,6 +98,11 @@ class Client:
         self._log.close()
 
     @property
+    def process(self) -> int:
+        """Its number."""
+        return self._process.pid
+
+    @property
     def _stdin(self) -> Any:
         assert self._process.stdin is not None
         return self._process.stdin

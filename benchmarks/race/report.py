@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.race.bars import Outcome, judge_all
-from benchmarks.race.results import Results, spread
+from benchmarks.race.results import DISTURBED_CORES, Results, spread
 from benchmarks.race.trials import MEMORY, QUALITY, START, TIMED
 
 TITLES = {
@@ -19,8 +19,6 @@ TITLES = {
     " peak memory in MB beyond the imports, after a prompt of 512 and 32 tokens, KV cache of 8,192 positions",
     "quality": "Mean KL from the float model of the Q4_1 file, 2,048 tokens of text in windows of 512: nats",
 }
-# A load average above this, at the start, means that others were at work in the last minute.
-IDLE_LOAD = 0.7
 DIGITS = {"nats": 4, "ms": 2, "GB/s": 1}
 MET = {True: "met", False: "**missed**", None: "–"}
 
@@ -53,8 +51,11 @@ def machine_lines(results: Results) -> list[str]:
         f" {', '.join(machine['cpu_flags'])}; Linux {machine['kernel']}, Python {machine['python']};"
         f" load average at the start {machine['load_average']}.",
     ]
-    if machine["load_average"] > IDLE_LOAD:
-        lines.append("**The machine was not idle: other work disturbed these figures.**")
+    disturbed = sum(sample.others > DISTURBED_CORES for sample in results.samples)
+    lines.append(
+        f"Of {len(results.samples)} samples, others used more than {DISTURBED_CORES} cores during {disturbed}"
+        + (", each tried again: **the machine was not idle**." if disturbed else ".")
+    )
     if not machine["has_amx"]:
         lines.append(
             "This CPU has no AMX: llama.cpp's AMX build was not made, and no bar was held against it."

@@ -10,11 +10,15 @@ from statistics import median
 from typing import Any
 
 FORMAT = 1
+# Above so many cores used by others a sample is disturbed.
+DISTURBED_CORES = 0.1
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One test of one entrant in one repetition: a value, or None and the reason in `note`."""
+    """One test of one entrant in one repetition: a value, or None and the reason in `note`. `others` are the cores
+    that other processes kept busy meanwhile.
+    """
 
     test: str
     entrant: str
@@ -22,6 +26,7 @@ class Sample:
     value: float | None
     unit: str
     note: str = ""
+    others: float = 0.0
 
 
 @dataclass(frozen=True)

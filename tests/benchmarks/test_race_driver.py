@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.race import client
+from benchmarks.race import client, contest
 from benchmarks.race.__main__ import build_parser, choose
 from benchmarks.race.client import Client, CrashError, RefusedError, Role
 from benchmarks.race.contest import Contest
 from benchmarks.race.cpu import expected_system_info, ggml_options, read_cpu
+from benchmarks.race.disturbance import Moment, cores_of_others, look
 from benchmarks.race.interface import Cpu, Entrant, RaceError
 from benchmarks.race.peers import PEERS
 from benchmarks.race.results import Results
@@ -124,10 +125,37 @@ def test_refusals_hold_for_the_run_and_crashes_do_not(
         use_worker(f"{start}; read line; {reply}; read line", tmp_path, monkeypatch)
         (tmp_path / "starts").unlink(missing_ok=True)
         results = Results({})
-        contest = Contest([ROLE.entrant], {"bundle-Q4_1": Path("x")}, [1] * 8192, results, print)
+        race = Contest([ROLE.entrant], {"bundle-Q4_1": Path("x")}, [1] * 8192, results, print)
         for repetition in range(2):
-            contest.run_repetition(repetition, [trial], with_start=False)
-        contest.close()
+            race.run_repetition(repetition, [trial], with_start=False)
+        race.close()
         assert [sample.value for sample in results.samples] == [None, None]
         assert {sample.note for sample in results.samples} in ({"cannot"}, {"crashed (SIGSEGV)"})
         assert (tmp_path / "starts").read_text().count("started") == starts
+
+
+def test_what_others_use_is_what_is_not_ours() -> None:
+    start, end = Moment(10.0, 100.0, 50.0), Moment(12.0, 104.0, 53.0)
+    assert cores_of_others(start, end) == 0.5
+    assert cores_of_others(start, Moment(12.0, 102.0, 53.0)) == 0.0
+
+
+def test_our_own_work_is_not_others() -> None:
+    """Half a second of work in this process counts as ours in both sums."""
+    start = look(())
+    until = time.process_time() + 0.5
+    while time.process_time() < until:
+        pass
+    end = look(())
+    assert end.own_s - start.own_s >= 0.4
+    assert end.busy_s - start.busy_s >= 0.4
+
+
+def test_a_disturbed_sample_is_taken_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three tries with 0.5, 0.3 and 0.4 cores of others: the second is kept; then one that is fine at once."""
+    shares = iter([0.5, 0.3, 0.4, 0.05])
+    monkeypatch.setattr(contest, "cores_of_others", lambda start, end: next(shares))
+    values = iter([1.0, 2.0, 3.0, 4.0])
+    race = Contest([], {}, [], Results({}), print)
+    assert race.measure_undisturbed(lambda: next(values)) == (2.0, 0.3)
+    assert race.measure_undisturbed(lambda: next(values)) == (4.0, 0.05)
