@@ -38,7 +38,9 @@ def test_same_token_as_from_all_logits(keep_model: Model, compiled: Callable[...
         drawable = session.forward(rows, draws=True).drawable
         for position, row in enumerate(drawable):
             for sampling in SETTINGS:
-                numbers = {name: getattr(sampling, name) for name in ("temperature", "top_k", "top_p", "seed")}
+                numbers = {
+                    name: getattr(sampling, name) for name in ("temperature", "top_k", "top_p", "seed")
+                }
                 drawn = session.draw(row, **numbers, position=position)
                 assert drawn == session.sample(logits[position], **numbers, position=position), sampling
         session.rewind(sequence, 0)
