@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from forerun.compiler.fuse.match import is_weight, made_by, quantized_rows, weight_rows
-from forerun.compiler.graph import Graph, Node
+from forerun.compiler.graph import Graph, Node, Value
 from forerun.compiler.operations import Embed, Linear, WeightRows
 from forerun.compiler.schemes import FLOAT32
 
@@ -49,4 +49,14 @@ def _lookup(graph: Graph, node: Node) -> tuple[WeightRows | None, list[Node]]:
     if any(take is None for take in takes):
         return None, []
     found = [take for take in takes if take is not None]
-    return quantized_rows(graph, node, [take.inputs[0].name for take in found]), found
+    tables = [_widened(graph, take.inputs[0]) for take in found]
+    if not all(is_weight(graph, table) for table in tables):
+        return None, []
+    return quantized_rows(graph, node, [table.name for table in tables]), found
+
+
+def _widened(graph: Graph, table: Value) -> Value:
+    """Return the table itself where an export widens 4-bit elements, of which Gather takes none; here all of them
+    lie in whole bytes already."""
+    cast = made_by(graph, table, "relax.astype")
+    return table if cast is None else cast.inputs[0]

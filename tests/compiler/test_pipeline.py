@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gguf.constants import GGMLQuantizationType
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from loop_helpers import RandomTrees
-from tiny_models import STRUCTURES, VARIANTS, write_folder
+from tiny_models import STRUCTURES, VARIANTS, write_folder, write_gguf
 
 import forerun
 from forerun.compiler import compile_export
@@ -88,6 +89,19 @@ def test_quantized_models_stay_near_onnx_runtime(
 ) -> None:
     """int8 activations are off by up to 1/254 of the largest of 16: some per cent of a random model's logits."""
     export = exported("qwen2", quant)
+    compile_export(export, tmp_path / "bundle")
+    prompt, drafted = rng.integers(0, 288, 21), rng.integers(0, 288, len(TREE))
+    ours = through_session(tmp_path / "bundle", prompt, drafted)[0]
+    theirs = Oracle(export).forward(prompt).logits
+    error = np.sqrt(((ours - theirs) ** 2).mean()) / theirs.std()
+    assert error < 0.05, error
+
+
+@pytest.mark.parametrize("kind", ("Q4_0", "Q4_1", "Q8_0"))
+def test_a_file_of_one_block_type_throughout(kind: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    """The embedding, which is the head as well, is of that type, too."""
+    write_gguf(tmp_path / "model.gguf", int(rng.integers(1000)), GGMLQuantizationType[kind])
+    export = export_model(tmp_path / "model.gguf", tmp_path / "export", "keep").directory
     compile_export(export, tmp_path / "bundle")
     prompt, drafted = rng.integers(0, 288, 21), rng.integers(0, 288, len(TREE))
     ours = through_session(tmp_path / "bundle", prompt, drafted)[0]

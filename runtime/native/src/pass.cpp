@@ -277,18 +277,25 @@ void run_pass(Session& session, const Pass& pass) {
 }
 
 void compute_blocks(Session& session, int32_t row, int32_t count) {
+  // Waking the team for so few takes longer than computing them.
+  constexpr int32_t kFew = 4;
   BlockJob job{session.program().head_blocks, make_call(session)};
   job.call.rows = 1;
   // Kernels only read it.
   job.call.hidden = const_cast<float*>(session.work.draw_hidden) +
                     static_cast<int64_t>(row) * session.program().hidden_size;
   job.call.item_count = count;
-  session.team.run(
-      [](void* argument, int32_t tid) {
-        const BlockJob& shared = *static_cast<const BlockJob*>(argument);
-        shared.head_blocks(&shared.call, tid);
-      },
-      &job);
+  const Team::Function compute = [](void* argument, int32_t tid) {
+    const BlockJob& shared = *static_cast<const BlockJob*>(argument);
+    shared.head_blocks(&shared.call, tid);
+  };
+  if (count > kFew) {
+    session.team.run(compute, &job);
+    return;
+  }
+  job.call.threads = 1;
+  job.call.barrier = [](void*, int32_t) {};
+  Team::run_alone(compute, &job);
 }
 
 }  // namespace forerun

@@ -127,6 +127,11 @@ void Team::run(Function function, void* argument) {
   wait_at_barrier(&members_[0]);
 }
 
+void Team::run_alone(Function function, void* argument) {
+  const FloatMode mode;
+  function(argument, 0);
+}
+
 void* Team::work(void* pointer) {
   Member* member = static_cast<Member*>(pointer);
   Team* team = member->team;

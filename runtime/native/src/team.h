@@ -63,6 +63,9 @@ class Team {
   // Runs function(argument, tid) on every thread and returns when all have finished.
   void run(Function function, void* argument);
 
+  // Runs function(argument, 0) on the calling thread alone, with the float arithmetic of a team.
+  static void run_alone(Function function, void* argument);
+
   // Returns when every thread of the team has called it. Signature of forerun_call::barrier.
   static void barrier(void* team, int32_t tid);
 
