@@ -64,7 +64,7 @@ def test_maxima_and_blocks_are_the_same_bits(
         [kernel for plan in plans.values() for kernel in plan.kernels.values()], target, tmp_path
     )
     logits = placed(np.zeros((rows, columns), np.float32))
-    call(kernels, plans["logits"], min(rows, 8), weights, x | {"out": logits}, (rows, 1))
+    call(kernels, plans["logits"], min(rows, target.tile_rows), weights, x | {"out": logits}, (rows, 1))
     padded = np.full((rows, blocks * 16), -np.inf, np.float32)
     padded[:, :columns] = logits
     largest = padded.reshape(rows, blocks, 16).max(axis=2)
