@@ -10,16 +10,19 @@ import numpy as np
 from forerun.compiler.graph_program import CompiledGraph
 
 _BARRIER = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int32)
-_POINTERS_TO_ROWS = ("token_ids", "positions", "hidden", "logits", "keys", "values")
+_POINTERS_TO_ROWS = ("token_ids", "positions", "hidden", "logits")
 
 
 class Call(ctypes.Structure):
-    """forerun_call."""
+    """forerun_call; the members must be those of program.h, in its order (`test_call_struct`)."""
 
     _fields_ = [
         ("rows", ctypes.c_int32),
         ("threads", ctypes.c_int32),
         *((name, ctypes.c_void_p) for name in _POINTERS_TO_ROWS),
+        *((name, ctypes.c_void_p) for name in ("maxima", "items")),
+        ("item_count", ctypes.c_int32),
+        *((name, ctypes.c_void_p) for name in ("block_logits", "keys", "values")),
         ("capacity", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("sequences", "slots", "gather_start", "gather")),
         ("gather_stride", ctypes.c_int64),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from graph_runner import run_graph
+from graph_runner import Call, run_graph
 from onnx import helper, numpy_helper
 from onnx.backend.test.case.node import collect_testcases
 from tiny_models import VARIANTS, write_folder
@@ -127,3 +128,12 @@ def test_export_emits_only_these(tmp_path: Path) -> None:
             export_model(source, tmp_path / f"{variant}-{quant}", quant).directory for quant in quants
         ]
     assert emitted_operators(folders) == OPERATORS
+
+
+def test_call_struct() -> None:
+    """The runner's mirror of forerun_call names the members of program.h in its order."""
+    header = Path(__file__).parents[2] / "runtime/native/include/forerun/program.h"
+    text = re.sub(r"/\*.*?\*/", "", header.read_text(), flags=re.S)
+    body = text.split("typedef struct forerun_call {")[1].split("} forerun_call")[0]
+    declared = [re.sub(r"\(\*(\w+)\)\(.*", r"\1", line, flags=re.S) for line in body.split(";")[:-1]]
+    assert [line.split()[-1].strip("*") for line in declared] == [name for name, *_ in Call._fields_]
