@@ -66,12 +66,15 @@ class ForerunRunner(Runner):
         }
 
     def first_row(self, token_id: int) -> None:
-        """A prompt of one token."""
-        self._model.generate([token_id], max_tokens=1, reuse_cache=False).complete()
+        """One forward, as the first one after loading: no text, for which the tokenizer would have to be read."""
+        session = self._model.session
+        sequence = session.create_sequence()
+        session.forward([(sequence, row) for row in session.stage(sequence, [token_id])])
+        session.release_sequence(sequence)
 
     def prefill(self, ids: Sequence[int]) -> float:
         """The call, from the ids to the first token's text."""
-        self.first_row(ids[0])
+        self._model.generate(ids[:1], max_tokens=1, reuse_cache=False).complete()
         start = time.perf_counter()
         self._model.generate(ids, max_tokens=1, reuse_cache=False).complete()
         return 1000 * (time.perf_counter() - start)
