@@ -67,10 +67,12 @@ class ForerunRunner(Runner):
 
     def first_row(self, token_id: int) -> None:
         """One forward, as the first one after loading: no text, for which the tokenizer would have to be read."""
-        session = self._model.session
-        sequence = session.create_sequence()
+        session, sequence = (
+            self._model.session,
+            0,
+        )  # the model's first, empty as long as it has answered nothing
         session.forward([(sequence, row) for row in session.stage(sequence, [token_id])])
-        session.release_sequence(sequence)
+        session.rewind(sequence, 0)
 
     def prefill(self, ids: Sequence[int]) -> float:
         """The call, from the ids to the first token's text."""
