@@ -11,14 +11,13 @@ import pytest
 from tiny_model import (
     TARGET,
     compile_program,
-    hash_file,
     make_manifest,
     make_weights,
     write_manifest,
     write_manifest_text,
 )
 
-from forerun.compiler.bundle import hash_file as compiler_hash
+from forerun.compiler.bundle import hash_file
 from forerun.errors import BundleError, ForerunError, TargetError
 from forerun.runtime.bundle import read_bundle
 from forerun.runtime.library import Status
@@ -332,7 +331,7 @@ def test_a_file_of_any_number_of_pieces_is_vouched_for(own_bundle: Path, size: i
     path = own_bundle / "chat_template.jinja"
     path.write_bytes(content.tobytes())
     manifest = make_manifest(own_bundle)
-    manifest["files"][path.name] = {"bytes": size, "xxh64": compiler_hash(path)}
+    manifest["files"][path.name] = {"bytes": size, "xxh64": hash_file(path)}
     write_manifest(own_bundle, manifest)
     LoadedProgram(own_bundle)
     for at in {0, size // 2, size - 1} if size else ():

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from forerun.compiler.bundle import hash_file
+
 ROOT = Path(__file__).parents[2]
 SOURCE = Path(__file__).with_name("tiny_program.c")
 
@@ -128,10 +130,6 @@ def make_bundle(folder: Path, library: Path, weights: Weights) -> Path:
     manifest["config"]["vocabulary_size"] = len(weights.embed)
     write_manifest(folder, manifest)
     return folder
-
-
-def hash_file(path: Path) -> str:
-    return xxhash.xxh64_hexdigest(path.read_bytes())
 
 
 def normalize(hidden: np.ndarray) -> np.ndarray:
