@@ -137,7 +137,8 @@ def prefill_piece(run: Run, start: int, stop: int) -> Asking[int | None]:
     staged = session.stage(sequence, token_ids)
     is_last = stop == len(run.token_ids)
     wanted = (len(token_ids) - 1,) if is_last else ()
-    result = yield Request([(sequence, row) for row in staged], None, wanted, taps, run.sampling.looks_at_few)
+    rows = [(sequence, row) for row in staged]
+    result = yield Request(rows, logits=wanted, taps=taps, draws=run.sampling.looks_at_few)
     token = draw(session, outputs_of(result)[0], run.sampling, stop) if is_last else None
     kept_taps = {layer: result.taps[layer].copy() for layer in taps}
     session.commit(sequence, staged)

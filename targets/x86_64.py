@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from forerun.targets.target import Target
 
 PORTABLE_RULES = {
@@ -43,24 +45,6 @@ VNNI_512 = Target(
     prefetch_bytes=8192,
 )
 
-AVX_VNNI = Target(
-    name="x86-64-avx-vnni",
-    summary="x86-64 with AVX2 and AVX-VNNI (Alder Lake, Zen 5 and later): int8 dot products on 256-bit registers",
-    arch="x86_64",
-    llvm={
-        "kind": "llvm",
-        "mtriple": "x86_64-unknown-linux-gnu",
-        "mcpu": "x86-64-v3",
-        "mattr": ["+avxvnni"],
-    },
-    features=("avx2", "fma", "f16c", "avx_vnni"),
-    fma=True,
-    rules=_with_matmul("matmul_avx_vnni"),
-    weight_layout="quads",
-    tile_rows=4,
-    prefetch_bytes=8192,
-)
-
 AVX2 = Target(
     name="x86-64-v3",
     summary="x86-64 with AVX2, FMA and F16C (since about 2013): byte products by vpmaddubsw",
@@ -72,6 +56,15 @@ AVX2 = Target(
     weight_layout="quads",
     tile_rows=4,
     prefetch_bytes=8192,
+)
+
+AVX_VNNI = replace(
+    AVX2,
+    name="x86-64-avx-vnni",
+    summary="x86-64 with AVX2 and AVX-VNNI (Alder Lake, Zen 5 and later): int8 dot products on 256-bit registers",
+    llvm={**AVX2.llvm, "mattr": ["+avxvnni"]},
+    features=(*AVX2.features, "avx_vnni"),
+    rules=_with_matmul("matmul_avx_vnni"),
 )
 
 BASELINE = Target(

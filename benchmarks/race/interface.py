@@ -6,6 +6,8 @@ each entrant and number of threads, where `Peer.start` loads the model and gives
 
 from __future__ import annotations
 
+import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,6 +112,51 @@ class Runner:
     def logits(self, ids: Sequence[int], path: Path) -> None:
         """Write the logits of a text read from the start, float32 [n, V], to `path` as .npy."""
         raise NotSupportedError("its interface gives no logits of every row")
+
+
+class CachedRunner(Runner, ABC):
+    """A runner whose cache takes rows after a context and gives them up again."""
+
+    @abstractmethod
+    def fill(self, ids: Sequence[int]) -> None:
+        """Have exactly `ids` in the cache."""
+
+    @abstractmethod
+    def append(self, ids: Sequence[int], position: int) -> float:
+        """Run rows from `position` on, with the logits of all; ms."""
+
+    @abstractmethod
+    def forget(self, length: int) -> None:
+        """Drop what follows the first `length` positions."""
+
+    def rows(self, ids: Sequence[int], rows: int, calls: int) -> float:
+        """The same rows again and again, all with logits; the first two calls are not counted."""
+        self.fill(ids)
+        times_ms = []
+        for _ in range(calls + 2):
+            times_ms.append(self.append([*ids, *ids][:rows], len(ids)))
+            self.forget(len(ids))
+        return sum(times_ms[2:]) / calls
+
+
+class SteppingRunner(CachedRunner):
+    """A cached runner that chooses a token with each call."""
+
+    @abstractmethod
+    def step(self, token_id: int, position: int) -> int:
+        """Run one row and choose the most likely token after it."""
+
+    def decode(self, ids: Sequence[int], tokens: int) -> float:
+        """A call and an argmax for each token."""
+        self.fill(ids)
+        token = self.step(self.step(ids[-1], len(ids)), len(ids) + 1)
+        self.forget(len(ids))
+        start = time.perf_counter()
+        for position in range(len(ids), len(ids) + tokens):
+            token = self.step(token, position)
+        elapsed_ms = 1000 * (time.perf_counter() - start)
+        self.forget(len(ids))
+        return elapsed_ms
 
 
 class Peer(Protocol):

@@ -42,18 +42,13 @@ class Tile:
     place: tir.Expr
 
 
-@dataclass(frozen=True)
-class StoreColumns:
-    """out[row, first_column + column] = sum (+ bias), or += with `add`."""
+class _Sums:
+    """What the epilogues that hand sums on, one block at a time, have in common."""
 
-    columns: int
-    stride: int
-    first_column: int
     bias: bool
-    add: bool
 
     blocks_per_unit = 1
-    listed = None  # every unit is computed
+    listed: str | None = None  # every unit is computed
 
     @property
     def inputs(self) -> Mapping[str, str]:
@@ -64,6 +59,21 @@ class StoreColumns:
     def outputs(self) -> Mapping[str, str]:
         """The pointers that it writes."""
         return FLOAT_OUTPUTS
+
+    def _with_bias(self, buffers: dict[str, tirx.Buffer], totals: tir.Expr, column: tir.Expr) -> tir.Expr:
+        """Return 16 sums, plus the bias of the columns from `column` if there is one."""
+        return totals + tir.load(buffers["bias"], column) if self.bias else totals
+
+
+@dataclass(frozen=True)
+class StoreColumns(_Sums):
+    """out[row, first_column + column] = sum (+ bias), or += with `add`."""
+
+    columns: int
+    stride: int
+    first_column: int
+    bias: bool
+    add: bool
 
     def write(self, writer: tir.KernelWriter, buffers: dict[str, tirx.Buffer], tile: Tile) -> None:
         """Emit the stores of one tile."""
@@ -80,9 +90,7 @@ class StoreColumns:
         out, tail = buffers["out"], self.columns % tir.LANES
         whole = column + tir.LANES <= self.columns
         with tir.when(whole if tail else tvm.tirx.const(True, "bool")):
-            value = tir.load(totals, m * tir.LANES)
-            if self.bias:
-                value = value + tir.load(buffers["bias"], column)
+            value = self._with_bias(buffers, tir.load(totals, m * tir.LANES), column)
             if self.add:
                 value = tir.load(out, start) + value
             tir.store(out, value, start)
@@ -140,24 +148,11 @@ class SwiGlu:
 
 
 @dataclass(frozen=True)
-class BlockMaxima:
+class BlockMaxima(_Sums):
     """out[row, block] = the largest of the block's sums (+ bias), infinity where one is NaN."""
 
     columns: int
     bias: bool
-
-    blocks_per_unit = 1
-    listed = None
-
-    @property
-    def inputs(self) -> Mapping[str, str]:
-        """The pointers that this epilogue reads."""
-        return {"bias": "float32"} if self.bias else {}
-
-    @property
-    def outputs(self) -> Mapping[str, str]:
-        """The pointers that it writes."""
-        return FLOAT_OUTPUTS
 
     def write(self, writer: tir.KernelWriter, buffers: dict[str, tirx.Buffer], tile: Tile) -> None:
         """Emit the maxima of one tile."""
@@ -166,10 +161,8 @@ class BlockMaxima:
         for m in range(tile.rows):
             row = tile.first_row + m
             with tir.when(row < writer.rows):
-                value = tir.load(tile.totals[0], m * tir.LANES)
-                if self.bias:
-                    value = value + tir.load(buffers["bias"], first)
-                value = _without_nan(tir.bind(value))
+                totals = tir.load(tile.totals[0], m * tir.LANES)
+                value = _without_nan(tir.bind(self._with_bias(buffers, totals, first)))
                 if self.columns % tir.LANES:  # lanes past the matrix hold its padding
                     inside = tir.ramp(first) < tir.splat(tirx.const(self.columns, "int32"))
                     value = tirx.Select(inside, value, tir.floats(float("-inf")))
@@ -185,29 +178,21 @@ def _without_nan(values: tir.Expr) -> tir.Expr:
 
 
 @dataclass(frozen=True)
-class ListedBlocks:
+class ListedBlocks(_Sums):
     """out[place] = the 16 sums (+ bias) of the block listed there, for the first row."""
 
     bias: bool
 
-    blocks_per_unit = 1
     listed = "items"
 
     @property
     def inputs(self) -> Mapping[str, str]:
         """The pointers that this epilogue reads."""
-        return {"items": "int32"} | ({"bias": "float32"} if self.bias else {})
-
-    @property
-    def outputs(self) -> Mapping[str, str]:
-        """The pointers that it writes."""
-        return FLOAT_OUTPUTS
+        return {"items": "int32", **super().inputs}
 
     def write(self, writer: tir.KernelWriter, buffers: dict[str, tirx.Buffer], tile: Tile) -> None:
         """Emit the store of one block."""
-        value = tir.load(tile.totals[0], 0)
-        if self.bias:
-            value = value + tir.load(buffers["bias"], tile.unit * tir.LANES)
+        value = self._with_bias(buffers, tir.load(tile.totals[0], 0), tile.unit * tir.LANES)
         tir.store(buffers["out"], value, tile.place * tir.LANES)
 
 

@@ -11,7 +11,7 @@ from kernel_runner import RUNNABLE, Kernels, aligned, placed
 from test_matmul import SCHEMES, activations, linear, plan_for, stored
 
 from forerun.compiler.operations import Linear
-from forerun.compiler.schedules.plan import Field, Input, Packed, Plan, Private
+from forerun.compiler.schedules.plan import Field, Input, Packed, Plan
 from forerun.compiler.schemes import SYMMETRIC8, Scheme
 from forerun.targets import Target
 
@@ -33,7 +33,6 @@ def call(
 ) -> None:
     """Run one kernel of a plan on (rows, threads); `given` holds activations, fields, and `out`."""
     packed = [placed(np.ascontiguousarray(p.pack(weights.__getitem__))) for p in plan.weights]
-    private = placed(np.zeros(4096, np.float32))
     values: list[np.ndarray | int] = []
     for argument in plan.arguments:
         match argument:
@@ -43,8 +42,6 @@ def call(
                 values.append(given[part])
             case Field(name):
                 values.append(given[name])
-            case Private():
-                values.append(private)
             case _:
                 values.append(given["out"])
     kernels.call(plan.kernels[tile].name, *values, rows=run[0], threads=run[1])

@@ -83,6 +83,14 @@ def test_every_structure_equals_onnx_runtime(
     np.testing.assert_allclose(ours[1], tree.logits, atol=1e-4)
 
 
+def distance_from_onnx_runtime(export: Path, bundle: Path, rng: np.random.Generator) -> float:
+    """Return the root mean square of what a random prompt's logits differ by, in their standard deviation."""
+    prompt, drafted = rng.integers(0, 288, 21), rng.integers(0, 288, len(TREE))
+    ours = through_session(bundle, prompt, drafted)[0]
+    theirs = Oracle(export).forward(prompt).logits
+    return float(np.sqrt(((ours - theirs) ** 2).mean()) / theirs.std())
+
+
 @pytest.mark.parametrize("quant", ("q8", "q4"))
 def test_quantized_models_stay_near_onnx_runtime(
     quant: str, exported: Callable[[str, str], Path], tmp_path: Path, rng: np.random.Generator
@@ -90,11 +98,7 @@ def test_quantized_models_stay_near_onnx_runtime(
     """int8 activations are off by up to 1/254 of the largest of 16: some per cent of a random model's logits."""
     export = exported("qwen2", quant)
     compile_export(export, tmp_path / "bundle")
-    prompt, drafted = rng.integers(0, 288, 21), rng.integers(0, 288, len(TREE))
-    ours = through_session(tmp_path / "bundle", prompt, drafted)[0]
-    theirs = Oracle(export).forward(prompt).logits
-    error = np.sqrt(((ours - theirs) ** 2).mean()) / theirs.std()
-    assert error < 0.05, error
+    assert distance_from_onnx_runtime(export, tmp_path / "bundle", rng) < 0.05
 
 
 @pytest.mark.parametrize("kind", ("Q4_0", "Q4_1", "Q8_0"))
@@ -103,11 +107,7 @@ def test_a_file_of_one_block_type_throughout(kind: str, tmp_path: Path, rng: np.
     write_gguf(tmp_path / "model.gguf", int(rng.integers(1000)), GGMLQuantizationType[kind])
     export = export_model(tmp_path / "model.gguf", tmp_path / "export", "keep").directory
     compile_export(export, tmp_path / "bundle")
-    prompt, drafted = rng.integers(0, 288, 21), rng.integers(0, 288, len(TREE))
-    ours = through_session(tmp_path / "bundle", prompt, drafted)[0]
-    theirs = Oracle(export).forward(prompt).logits
-    error = np.sqrt(((ours - theirs) ** 2).mean()) / theirs.std()
-    assert error < 0.05, error
+    assert distance_from_onnx_runtime(export, tmp_path / "bundle", rng) < 0.05
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from benchmarks.race import pins
 from benchmarks.race.cpu import expected_system_info, ggml_options, read_cpu
-from benchmarks.race.interface import Cpu, Entrant, Options, RaceError, Recipe, Runner
+from benchmarks.race.interface import Cpu, Entrant, Options, RaceError, Recipe, Runner, SteppingRunner
 
 PLAIN, AMX = "llama_cpp", "llama_cpp_amx"
 # Rows of one call at most. llama.cpp splits them further by its own default (512).
@@ -72,7 +72,7 @@ class LlamaCpp:
         return LlamaCppRunner(options)
 
 
-class LlamaCppRunner(Runner):
+class LlamaCppRunner(SteppingRunner):
     """`llama_decode` on one batch that is filled before the clock starts."""
 
     def __init__(self, options: Options) -> None:
@@ -120,27 +120,6 @@ class LlamaCppRunner(Runner):
         self.first_row(ids[0])
         self._clear()
         return self._run(ids, 0, last_only=True) + self._timed_choice()
-
-    def decode(self, ids: Sequence[int], tokens: int) -> float:
-        """A call and an argmax for each token."""
-        self._fill(ids)
-        token = self._step(self._step(ids[-1], len(ids)), len(ids) + 1)
-        self._forget(len(ids))
-        start = time.perf_counter()
-        for position in range(len(ids), len(ids) + tokens):
-            token = self._step(token, position)
-        elapsed_ms = 1000 * (time.perf_counter() - start)
-        self._forget(len(ids))
-        return elapsed_ms
-
-    def rows(self, ids: Sequence[int], rows: int, calls: int) -> float:
-        """The same rows again and again, all with logits."""
-        self._fill(ids)
-        times_ms = []
-        for _ in range(calls + 2):
-            times_ms.append(self._run([*ids, *ids][:rows], len(ids), last_only=False))
-            self._forget(len(ids))
-        return sum(times_ms[2:]) / calls
 
     def together(self, ids: Sequence[int], tokens: int) -> float:
         """One row of every sequence in each call."""
@@ -198,15 +177,20 @@ class LlamaCppRunner(Runner):
         self._choose(-1)
         return 1000 * (time.perf_counter() - start)
 
-    def _step(self, token: int, position: int) -> int:
-        self._run([token], position, last_only=True)
+    def step(self, token_id: int, position: int) -> int:
+        """One row."""
+        self._run([token_id], position, last_only=True)
         return self._choose(-1)
+
+    def append(self, ids: Sequence[int], position: int) -> float:
+        """One batch."""
+        return self._run(ids, position, last_only=False)
 
     def _step_together(self, tokens: list[int], position: int) -> list[int]:
         self._run(tokens, position, last_only=False, sequences=True)
         return [self._choose(row) for row in range(len(tokens))]
 
-    def _fill(self, ids: Sequence[int]) -> None:
+    def fill(self, ids: Sequence[int]) -> None:
         """Have exactly `ids` in the cache of sequence 0; kept from one test to the next where they are the same."""
         if self._held == list(ids):
             return
@@ -215,7 +199,7 @@ class LlamaCppRunner(Runner):
             self._run(ids[start : start + self._fill_rows], start, last_only=True)
         self._held = list(ids)
 
-    def _forget(self, length: int) -> None:
+    def forget(self, length: int) -> None:
         """Drop what follows the first `length` positions."""
         self._library.llama_memory_seq_rm(self._memory, 0, length, -1)
 

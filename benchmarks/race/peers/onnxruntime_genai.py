@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from benchmarks.race import pins
-from benchmarks.race.interface import Cpu, Entrant, Options, RaceError, Recipe, Runner
+from benchmarks.race.interface import CachedRunner, Cpu, Entrant, Options, RaceError, Recipe, Runner
 
 
 class OnnxRuntimeGenai:
@@ -38,7 +38,7 @@ class OnnxRuntimeGenai:
         return OnnxRuntimeGenaiRunner(options)
 
 
-class OnnxRuntimeGenaiRunner(Runner):
+class OnnxRuntimeGenaiRunner(CachedRunner):
     """A generator that is rewound; greedy choice is its own."""
 
     def __init__(self, options: Options) -> None:
@@ -77,15 +77,18 @@ class OnnxRuntimeGenaiRunner(Runner):
             self._generator.generate_next_token()
         return 1000 * (time.perf_counter() - start)
 
-    def rows(self, ids: Sequence[int], rows: int, calls: int) -> float:
-        """Appending rows to a sequence; the model computes logits of all, the library hands out the last."""
+    def fill(self, ids: Sequence[int]) -> None:
+        """A new sequence."""
         self._clear()
         self._append(ids)
-        times_ms = []
-        for _ in range(calls + 2):
-            times_ms.append(self._append([*ids, *ids][:rows]))
-            self._generator.rewind_to(len(ids))
-        return sum(times_ms[2:]) / calls
+
+    def append(self, ids: Sequence[int], position: int) -> float:
+        """The model computes the logits of all rows, the library hands out the last."""
+        return self._append(ids)
+
+    def forget(self, length: int) -> None:
+        """Rewind the sequence."""
+        self._generator.rewind_to(length)
 
     def _append(self, ids: Sequence[int]) -> float:
         """Run rows; ms."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from benchmarks.race import pins
-from benchmarks.race.interface import Cpu, Entrant, Options, Recipe, Runner
+from benchmarks.race.interface import Cpu, Entrant, Options, Recipe, Runner, SteppingRunner
 
 # What a configuration says of the file it was read from.
 _FILE_KEYS = ("quantization_config", "_name_or_path")
@@ -40,7 +40,7 @@ class Transformers:
         return TransformersRunner(options)
 
 
-class TransformersRunner(Runner):
+class TransformersRunner(SteppingRunner):
     """The model's forward with a growing cache, which is what `generate` calls, without its overhead."""
 
     def __init__(self, options: Options) -> None:
@@ -75,28 +75,15 @@ class TransformersRunner(Runner):
         self._run(ids)
         return 1000 * (time.perf_counter() - start)
 
-    def decode(self, ids: Sequence[int], tokens: int) -> float:
-        """A forward and an argmax for each token."""
-        self._fill(ids)
-        token = self._run([self._run([ids[-1]])])
-        self._forget(len(ids))
-        start = time.perf_counter()
-        for _ in range(tokens):
-            token = self._run([token])
-        elapsed_ms = 1000 * (time.perf_counter() - start)
-        self._forget(len(ids))
-        return elapsed_ms
+    def step(self, token_id: int, position: int) -> int:
+        """A forward and an argmax; the cache knows the position."""
+        return self._run([token_id])
 
-    def rows(self, ids: Sequence[int], rows: int, calls: int) -> float:
-        """The same rows again and again, all with logits."""
-        self._fill(ids)
-        times_ms = []
-        for _ in range(calls + 2):
-            start = time.perf_counter()
-            self._run([*ids, *ids][:rows], kept_logits=0)
-            times_ms.append(1000 * (time.perf_counter() - start))
-            self._forget(len(ids))
-        return sum(times_ms[2:]) / calls
+    def append(self, ids: Sequence[int], position: int) -> float:
+        """One forward."""
+        start = time.perf_counter()
+        self._run(ids, kept_logits=0)
+        return 1000 * (time.perf_counter() - start)
 
     def _run(self, ids: Sequence[int], kept_logits: int = 1) -> int:
         """Append rows to the cache; the most likely token after the last. 0 keeps the logits of all rows."""
@@ -109,13 +96,15 @@ class TransformersRunner(Runner):
         self._cache = output.past_key_values
         return int(output.logits[0, -1].argmax())
 
-    def _fill(self, ids: Sequence[int]) -> None:
+    def fill(self, ids: Sequence[int]) -> None:
+        """Kept from one test to the next where it is the same."""
         if self._held != list(ids):
             self._clear()
             self._run(ids)
             self._held = list(ids)
 
-    def _forget(self, length: int) -> None:
+    def forget(self, length: int) -> None:
+        """Crop the cache."""
         self._cache.crop(length - self._cache.get_seq_length())
 
     def _clear(self) -> None:

@@ -84,7 +84,7 @@ inline float logit_of(uint64_t rank) {
   return logit;
 }
 
-// Raises nothing but the message: settings out of range.
+// FORERUN_OK, or the error for settings out of range.
 Status check_sampling(const forerun_sampling& sampling);
 
 // The error for a model whose logits are not numbers.
