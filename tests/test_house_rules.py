@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("models", "export", "compiler", "targets", "runtime")
+FOLDERS = ("models", "export", "compiler", "targets", "runtime", "training")
 PYTHON = sorted(
     path
     for folder in (*FOLDERS, "src/forerun", "tests", "benchmarks")
@@ -35,6 +35,7 @@ ALLOWED_FOLDERS = {
     "compiler": {"models", "export", "targets", "runtime"},
     "targets": set[str](),
     "runtime": set[str](),
+    "training": {"models", "export", "runtime"},
 }
 SHARED = {"errors", "registry", "staging"}
 RUNTIME_PACKAGES = {"numpy", "tokenizers", "jinja2", "forerun"}

@@ -28,7 +28,7 @@ class DraftConfig:
     `component` names its kind, `taps` the layers of the model whose hidden states feed it. `network` holds the sizes
     of its own layers; its vocabulary is the draft vocabulary, its hidden size the model's. `sublayers` are those that
     its layers have. `feature_size` is the width of the features that come with a token, 0 for components whose rows
-    are hidden states. `model_layers` and `model_vocabulary_size` are those of the model it drafts for.
+    are hidden states. `heads` share the layers evenly; other components have one. `model_layers` and `model_vocabulary_size` are those of the model it drafts for.
     """
 
     component: str
@@ -38,6 +38,7 @@ class DraftConfig:
     feature_size: int
     model_layers: int
     model_vocabulary_size: int
+    heads: int = 1
 
     def __post_init__(self) -> None:
         """Refuse what no component can be; raises `UnsupportedModelError`."""
@@ -52,6 +53,10 @@ class DraftConfig:
         if self.feature_size < 0:
             raise UnsupportedModelError(
                 f"a draft's feature_size is {self.feature_size}; it must be 0 or more"
+            )
+        if self.heads < 1 or self.network.layers % self.heads:
+            raise UnsupportedModelError(
+                f"a draft has {self.heads} heads and {self.network.layers} layers; the heads share them evenly"
             )
 
     @property

@@ -34,6 +34,10 @@ class CompileError(ForerunError):
     """An exported model could not be compiled."""
 
 
+class DataError(ForerunError):
+    """A folder of training data is missing, damaged or of another model."""
+
+
 class TargetError(ForerunError):
     """The target is unknown, or this machine cannot run code compiled for it."""
 

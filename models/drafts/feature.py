@@ -1,0 +1,121 @@
+"""`feature`: one or two decoder layers over the model's hidden states and the next token (EAGLE, Li et al., 2024).
+
+A row stands for a token and the row of the model before it. It holds the token's embedding and features: the hidden
+states that the model's tapped layers had there or, for tokens that are drafted themselves, the component's own output,
+which comes in a place of its own (EAGLE-3, Li et al., 2025). In training the component reads its own output as it
+will when it drafts.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from forerun.errors import OptionError
+from forerun.models.config import ModelConfig
+from forerun.models.drafts.component import Batch, Component, ModelRows, Prediction
+from forerun.models.drafts.network import DraftConfig, DraftLayer
+from forerun.models.llama import KeyValue, Linear, RMSNorm
+
+# Positions that are drafted one after the other in training; later ones are much like the last of these.
+UNROLLED = 3
+
+
+class FeatureDraft(Component):
+    """Options: `taps`, `layers` (1)."""
+
+    name: ClassVar[str] = "feature"
+    summary: ClassVar[str] = (
+        "a decoder layer on the model's hidden states and the next token, one token after the other"
+    )
+
+    def __init__(self, config: DraftConfig, lent: ModelRows) -> None:
+        super().__init__(config, lent)
+        size = config.network.hidden_size
+        self.other_embedding = nn.Parameter(lent.embedding.mean(dim=0))
+        self.token_proj = Linear(size, size)
+        self.feature_norm = RMSNorm(config.feature_size, config.network.norm_epsilon)
+        self.feature_proj = Linear(config.feature_size, size)
+
+    @classmethod
+    def configure(cls, model: ModelConfig, vocabulary_size: int, options: Mapping[str, Any]) -> DraftConfig:
+        """One layer shaped like the model's; by default it taps the model after a third, two thirds and all layers."""
+        layers = int(options.get("layers", 1))
+        if layers < 1:
+            raise OptionError(f"component 'feature': layers is {layers}; it must be 1 or more")
+        ends = (model.layers // 3 - 1, 2 * model.layers // 3 - 1, model.layers - 1)
+        taps = tuple(options.get("taps") or sorted({max(end, 0) for end in ends}))
+        network = replace(model, layers=layers, vocabulary_size=vocabulary_size, tied_embeddings=False)
+        size = (len(taps) + 1) * model.hidden_size
+        return DraftConfig(
+            cls.name,
+            network,
+            taps,
+            ("attention", "feed_forward"),
+            size,
+            model.layers,
+            model.vocabulary_size,
+        )
+
+    def start_from(self, model: Mapping[str, torch.Tensor], lent: ModelRows) -> None:
+        """Layers as the model's last ones; the token's row as it is; of the features, the last tap's."""
+        first = lent.config.layers - self.config.network.layers
+        for index, layer in enumerate(self.layers):
+            prefix = f"layers.{first + index}."
+            state = {name.removeprefix(prefix): w for name, w in model.items() if name.startswith(prefix)}
+            layer.load_state_dict(state)
+        size = self.config.network.hidden_size
+        with torch.no_grad():
+            self.head_norm.weight.copy_(lent.head_norm)
+            self.token_proj.weight.copy_(torch.eye(size))
+            self.feature_norm.weight.fill_(1.0)
+            self.feature_proj.weight.normal_(std=0.1 * self.config.feature_size**-0.5)
+
+    def predict(self, batch: Batch) -> list[Prediction]:
+        """Row i first reads the model's states there and token i + 1, then its own output and token i + 2, …"""
+        count = len(batch.token_ids)
+        rows = torch.arange(count, device=batch.token_ids.device)
+        mask, diagonal = batch.causal_mask(), torch.eye(count, dtype=torch.bool, device=rows.device)
+        own = torch.zeros_like(batch.states[:, 0])
+        given = batch.states.flatten(1)
+        pasts: list[list[KeyValue]] = [[] for _ in self.layers]
+        predictions = []
+        for ahead in range(1, UNROLLED + 1):
+            tokens = batch.token_ids[(rows + ahead).clamp(max=count - 1)]
+            hidden = self._embed(tokens, torch.cat([own, given], dim=1))
+            for layer, past in zip(self.layers, pasts, strict=True):
+                hidden = _run_layer(layer, hidden, batch.positions + ahead - 1, mask, past)
+            inside = rows + ahead <= batch.lasts
+            predictions.append(Prediction(hidden[inside], rows[inside], ahead))
+            own, given = hidden, torch.zeros_like(given)
+            mask = torch.cat([mask, diagonal], dim=1)
+        return predictions
+
+    def exported(self) -> dict[str, torch.Tensor]:
+        """The tokens' projection is folded into their rows."""
+        table = torch.cat([self.get_buffer("lent_embedding"), self.other_embedding[None]])
+        return self.common_exported() | {
+            "embed.weight": (table @ self.token_proj.weight.t()).detach(),
+            "embed.norm.weight": self.feature_norm.weight.detach(),
+            "embed.feature_proj.weight": self.feature_proj.weight.detach(),
+        }
+
+    def _embed(self, tokens: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        table = torch.cat([self.get_buffer("lent_embedding"), self.other_embedding[None]])
+        token_rows = nn.functional.embedding(tokens, table)
+        return self.token_proj(token_rows) + self.feature_proj(self.feature_norm(features))
+
+
+def _run_layer(
+    layer: DraftLayer, hidden: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor, past: list[KeyValue]
+) -> torch.Tensor:
+    """Run one layer on rows [M, D] that see `past`, to which their keys and values are added."""
+    assert layer.attention is not None and layer.feed_forward is not None
+    attention = layer.attention
+    empty = hidden.new_empty((attention.kv_heads, 0, attention.head_dim))
+    past_key, past_value = past[-1] if past else (empty, empty)
+    hidden, key, value = attention(hidden, positions, mask, past_key, past_value)
+    past.append((key, value))
+    return layer.feed_forward(hidden)

@@ -1,0 +1,1 @@
+"""Making draft components: data that the model writes itself, and training on it."""
