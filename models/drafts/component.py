@@ -84,8 +84,8 @@ class Component(nn.Module, ABC):
         """The configuration for a model; raises `OptionError` for options that it cannot have."""
 
     @abstractmethod
-    def start_from(self, model: Mapping[str, torch.Tensor], lent: ModelRows) -> None:
-        """Set the weights to start from, by the names of the model's."""
+    def start_from(self, model: Mapping[str, torch.Tensor], lent: ModelRows, states: torch.Tensor) -> None:
+        """Set the weights to start from: the model's by their names, and some of its states at the taps [n, T, D]."""
 
     @abstractmethod
     def predict(self, batch: Batch) -> list[Prediction]:

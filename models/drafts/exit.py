@@ -13,6 +13,7 @@ import torch
 from forerun.errors import OptionError
 from forerun.models.config import ModelConfig
 from forerun.models.drafts.component import Batch, Component, ModelRows, Prediction
+from forerun.models.drafts.differentiable import run_layer
 from forerun.models.drafts.network import DraftConfig
 
 
@@ -35,7 +36,7 @@ class ExitAdapter(Component):
         sublayers = ("attention",) if form == "kangaroo" else ("attention", "feed_forward")
         return DraftConfig(cls.name, network, (after - 1,), sublayers, 0, model.layers, model.vocabulary_size)
 
-    def start_from(self, model: Mapping[str, torch.Tensor], lent: ModelRows) -> None:
+    def start_from(self, model: Mapping[str, torch.Tensor], lent: ModelRows, states: torch.Tensor) -> None:
         """As the model's last layer."""
         prefix = f"layers.{lent.config.layers - 1}."
         state = {name.removeprefix(prefix): w for name, w in model.items() if name.startswith(prefix)}
@@ -46,14 +47,9 @@ class ExitAdapter(Component):
 
     def predict(self, batch: Batch) -> list[Prediction]:
         """For every row the token that the model draws after it."""
-        layer = self.layers[0]
-        assert layer.attention is not None
         rows = torch.arange(len(batch.token_ids), device=batch.token_ids.device)
-        hidden = batch.states[:, 0]
-        empty = hidden.new_empty((layer.attention.kv_heads, 0, layer.attention.head_dim))
-        hidden, _, _ = layer.attention(hidden, batch.positions, batch.causal_mask(), empty, empty)
-        if layer.feed_forward is not None:
-            hidden = layer.feed_forward(hidden)
+        mask = batch.causal_mask()
+        hidden, _ = run_layer(self.layers[0], batch.states[:, 0], batch.positions, mask)
         return [Prediction(hidden, rows, 0)]
 
     def exported(self) -> dict[str, torch.Tensor]:

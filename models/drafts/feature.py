@@ -16,7 +16,8 @@ from torch import nn
 from forerun.errors import OptionError
 from forerun.models.config import ModelConfig
 from forerun.models.drafts.component import Batch, Component, ModelRows, Prediction
-from forerun.models.drafts.network import DraftConfig, DraftLayer
+from forerun.models.drafts.differentiable import run_layer
+from forerun.models.drafts.network import DraftConfig
 from forerun.models.llama import KeyValue, Linear, RMSNorm
 
 # Positions that are drafted one after the other in training; later ones are much like the last of these.
@@ -59,8 +60,10 @@ class FeatureDraft(Component):
             model.vocabulary_size,
         )
 
-    def start_from(self, model: Mapping[str, torch.Tensor], lent: ModelRows) -> None:
-        """Layers as the model's last ones; the token's row as it is; of the features, the last tap's."""
+    def start_from(self, model: Mapping[str, torch.Tensor], lent: ModelRows, states: torch.Tensor) -> None:
+        """Layers as the model's last ones; tokens and features mixed at random, after a norm that
+        brings each feature to the same size: a few of a model's hidden dimensions are hundreds of times as large as the others.
+        """
         first = lent.config.layers - self.config.network.layers
         for index, layer in enumerate(self.layers):
             prefix = f"layers.{first + index}."
@@ -69,8 +72,9 @@ class FeatureDraft(Component):
         size = self.config.network.hidden_size
         with torch.no_grad():
             self.head_norm.weight.copy_(lent.head_norm)
-            self.token_proj.weight.copy_(torch.eye(size))
-            self.feature_norm.weight.fill_(1.0)
+            # Not as they are: where head and embedding are one, a row would foretell its own token.
+            self.token_proj.weight.normal_(std=size**-0.5)
+            self.feature_norm.weight.copy_(_evening_out(states, self.config.network.norm_epsilon))
             self.feature_proj.weight.normal_(std=0.1 * self.config.feature_size**-0.5)
 
     def predict(self, batch: Batch) -> list[Prediction]:
@@ -80,13 +84,14 @@ class FeatureDraft(Component):
         mask, diagonal = batch.causal_mask(), torch.eye(count, dtype=torch.bool, device=rows.device)
         own = torch.zeros_like(batch.states[:, 0])
         given = batch.states.flatten(1)
-        pasts: list[list[KeyValue]] = [[] for _ in self.layers]
+        pasts: list[KeyValue | None] = [None] * len(self.layers)
         predictions = []
         for ahead in range(1, UNROLLED + 1):
             tokens = batch.token_ids[(rows + ahead).clamp(max=count - 1)]
             hidden = self._embed(tokens, torch.cat([own, given], dim=1))
-            for layer, past in zip(self.layers, pasts, strict=True):
-                hidden = _run_layer(layer, hidden, batch.positions + ahead - 1, mask, past)
+            for index, layer in enumerate(self.layers):
+                positions = batch.positions + ahead - 1
+                hidden, pasts[index] = run_layer(layer, hidden, positions, mask, pasts[index])
             inside = rows + ahead <= batch.lasts
             predictions.append(Prediction(hidden[inside], rows[inside], ahead))
             own, given = hidden, torch.zeros_like(given)
@@ -108,14 +113,19 @@ class FeatureDraft(Component):
         return self.token_proj(token_rows) + self.feature_proj(self.feature_norm(features))
 
 
-def _run_layer(
-    layer: DraftLayer, hidden: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor, past: list[KeyValue]
-) -> torch.Tensor:
-    """Run one layer on rows [M, D] that see `past`, to which their keys and values are added."""
-    assert layer.attention is not None and layer.feed_forward is not None
-    attention = layer.attention
-    empty = hidden.new_empty((attention.kv_heads, 0, attention.head_dim))
-    past_key, past_value = past[-1] if past else (empty, empty)
-    hidden, key, value = attention(hidden, positions, mask, past_key, past_value)
-    past.append((key, value))
-    return layer.feed_forward(hidden)
+def _evening_out(states: torch.Tensor, epsilon: float) -> torch.Tensor:
+    """Norm weights [F] that give every feature a root mean square of 1, for states [n, T, D] of the model; what the
+    component puts out itself is taken to be like the last of them.
+    """
+    count, _, size = states.shape
+    given = torch.cat([states.new_zeros(count, size), states.flatten(1)], dim=1)
+    own = torch.cat([states[:, -1], states.new_zeros(count, states[0].numel())], dim=1)
+    weights = [
+        nn.functional.rms_norm(rows, rows.shape[1:], None, epsilon)
+        .square()
+        .mean(dim=0)
+        .clamp_min(1e-6)
+        .rsqrt()
+        for rows in (own, given)
+    ]
+    return torch.cat([weights[0][:size], weights[1][size:]])

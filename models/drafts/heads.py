@@ -49,7 +49,7 @@ class ParallelHeads(Component):
             heads=heads,
         )
 
-    def start_from(self, model: Mapping[str, torch.Tensor], lent: ModelRows) -> None:
+    def start_from(self, model: Mapping[str, torch.Tensor], lent: ModelRows, states: torch.Tensor) -> None:
         """Each head as the model's own: its layers add nothing yet."""
         scale = self.config.network.hidden_size**-0.5
         with torch.no_grad():

@@ -28,7 +28,8 @@ class DraftConfig:
     `component` names its kind, `taps` the layers of the model whose hidden states feed it. `network` holds the sizes
     of its own layers; its vocabulary is the draft vocabulary, its hidden size the model's. `sublayers` are those that
     its layers have. `feature_size` is the width of the features that come with a token, 0 for components whose rows
-    are hidden states. `heads` share the layers evenly; other components have one. `model_layers` and `model_vocabulary_size` are those of the model it drafts for.
+    are hidden states. `heads` share the layers evenly; other components have one. `model_layers` and
+    `model_vocabulary_size` are those of the model it drafts for.
     """
 
     component: str

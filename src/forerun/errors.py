@@ -38,6 +38,10 @@ class DataError(ForerunError):
     """A folder of training data is missing, damaged or of another model."""
 
 
+class TrainingError(ForerunError):
+    """Training cannot go on; the last checkpoint is intact."""
+
+
 class TargetError(ForerunError):
     """The target is unknown, or this machine cannot run code compiled for it."""
 

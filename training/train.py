@@ -1,0 +1,158 @@
+"""`forerun train` from top to bottom: model, data, cache, component, steps, folder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from forerun.errors import DataError, OptionError, TrainingError
+from forerun.models.checkpoint import Checkpoint
+from forerun.models.drafts import COMPONENTS, Component
+from forerun.models.llama import Decoder
+from forerun.models.sources import load_decoder, open_checkpoint
+from forerun.training import distributed
+from forerun.training.cache import TeacherCache, Vocabulary, build_cache, choose_vocabulary
+from forerun.training.curves import plot_curves
+from forerun.training.data import DataFolder, open_data
+from forerun.training.folder import lend_rows, model_facts, save_draft
+from forerun.training.states import BundleStates, StatesOf, TorchStates
+from forerun.training.trainer import Measured, Plan, Trainer
+
+CURVES_FILE = "curves.png"
+STATES_LOOKED_AT = 4096  # tokens whose states a component may look at before it starts
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to train.
+
+    Attributes:
+        model: GGUF file, Hugging Face folder or `package:NAME`.
+        data: folder written by `forerun synth`.
+        component: its name.
+        options: of the component.
+        output: folder to write; one with a checkpoint of the same run is gone on with.
+        bundle: the compiled model to read hidden states with, None: torch.
+        vocabulary_size: draft ids, the one for all others included.
+        longest: tokens at which conversations are cut.
+        plan: how to train.
+    """
+
+    model: str
+    data: Path
+    component: str
+    output: Path
+    options: Mapping[str, Any] = field(default_factory=dict)
+    bundle: Path | None = None
+    vocabulary_size: int = 8192
+    longest: int = 512
+    threads: int | None = None
+    plan: Plan = field(default_factory=Plan)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of it: the last measurement, the folder, and whether there is a picture in it."""
+
+    last: Measured
+    output: Path
+    steps: int
+    has_curves: bool
+
+
+def train(request: Request, progress: Progress | None = None) -> Report:
+    """Train a component; raises `TrainingError`, `DataError`, `OptionError`, or what opening the model raises."""
+    if request.component not in COMPONENTS:
+        raise OptionError(f"unknown component {request.component!r}; known: {', '.join(COMPONENTS)}")
+    if not 2 <= request.vocabulary_size <= 2**16:
+        raise OptionError(f"the draft vocabulary has {request.vocabulary_size} ids; allowed: 2 to {2**16}")
+    device = distributed.start()
+    if request.threads is not None:
+        torch.set_num_threads(request.threads)
+    torch.manual_seed(request.plan.seed)
+    data = open_data(request.data)
+    checkpoint = open_checkpoint(request.model)
+    check_same_tokenizer(data, checkpoint)
+    model = load_decoder(checkpoint)
+    facts = model_facts(checkpoint, model)
+    component, vocabulary, cache = _prepare(request, data, checkpoint, model, device, progress)
+    del model
+    trainer = Trainer(component, cache, request.plan, request.output)
+    trainer.resume()
+    trainer.run(progress)
+    distributed.stop()
+    last = trainer.log[-1]
+    training = {
+        "data": dict(data.state.recipe) | {"tokens": data.state.tokens, "conversations": cache.conversations},
+        "plan": asdict(request.plan),
+        "steps": last.step,
+        "seconds": round(last.seconds),
+        "held_out_agreement": last.agreement,
+        "accepted_length": last.accepted_length,
+    }
+    save_draft(request.output, component, vocabulary, facts, training)
+    has_curves = plot_curves(request.output / CURVES_FILE, request.component, trainer.log)
+    return Report(last, request.output, last.step, has_curves)
+
+
+def _prepare(
+    request: Request,
+    data: DataFolder,
+    checkpoint: Checkpoint,
+    model: Decoder,
+    device: torch.device,
+    progress: Progress | None,
+) -> tuple[Component, Vocabulary, TeacherCache]:
+    """The component with its start weights, its vocabulary, and what the model says of the data."""
+    try:
+        request.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(f"cannot write to {request.output}: {error.strerror}") from error
+    conversations = list(data.conversations())
+    always = checkpoint.read_tokenizer().eos_token_ids
+    vocabulary = choose_vocabulary(
+        conversations, model.config.vocabulary_size, request.vocabulary_size, always
+    )
+    kind = COMPONENTS[request.component]
+    config = kind.configure(model.config, vocabulary.size, request.options)
+    lent = lend_rows(model, vocabulary, device)
+    component = kind(config, lent).to(device)
+    weights = {name: weight.detach().float().to(device) for name, weight in model.state_dict().items()}
+    cache = build_cache(
+        request.output / "cache",
+        _states_of(request, model, device),
+        lent,
+        config.taps,
+        vocabulary,
+        conversations,
+        longest=request.longest,
+        progress=progress,
+    )
+    some = torch.from_numpy(cache.states[: min(len(cache.states), STATES_LOOKED_AT)].astype("float32"))
+    component.start_from(weights, lent, some.to(device))
+    return component, vocabulary, cache
+
+
+def _states_of(request: Request, model: Decoder, device: torch.device) -> StatesOf:
+    if request.bundle is not None:
+        return BundleStates(request.bundle, request.threads)
+    return TorchStates(model.to(device, torch.bfloat16))
+
+
+def check_same_tokenizer(data: DataFolder, checkpoint: Checkpoint) -> None:
+    """Raise `DataError` if the data's ids are those of another tokenizer."""
+    text = checkpoint.read_tokenizer().tokenizer_json
+    own = hashlib.sha256(text.encode()).hexdigest()[:16]
+    theirs = data.state.model.get("tokenizer")
+    if own != theirs:
+        raise DataError(
+            f"{data.path} was written by {data.state.model.get('name')!r} with another tokenizer than"
+            f" {checkpoint.name!r} has: its token ids mean something else; write data with this model"
+        )
