@@ -9,17 +9,19 @@ from forerun.runtime.tree import Tree
 
 @dataclass
 class GrowingTree:
-    """A tree under construction; lists as in `Tree`, and the depth of every row."""
+    """A tree under construction; lists as in `Tree`, and every row's depth and the draft probability of its path."""
 
     token_ids: list[int]
     parents: list[int] = field(default_factory=lambda: [-1])
     depths: list[int] = field(default_factory=lambda: [0])
+    reach: list[float] = field(default_factory=lambda: [1.0])
 
     def add(self, candidate: Candidate) -> int:
         """Append a candidate as a row and return its index."""
         self.token_ids.append(candidate.token_id)
         self.parents.append(candidate.parent)
         self.depths.append(self.depths[candidate.parent] + 1)
+        self.reach.append(self.reach[candidate.parent] * candidate.probability)
         return len(self.token_ids) - 1
 
     def freeze(self) -> Tree:
@@ -41,8 +43,9 @@ def grow(root: int, shape: Shape, row_limit: int, depth_limit: int, offer: Offer
         room = row_limit - len(tree.token_ids)
         if room <= 0:
             break
-        chosen = shape.select(level, offer(tree, level_rows, shape.width(level)))[:room]
-        if not chosen:
+        offered = offer(tree, level_rows, shape.width(level))
+        chosen, expanded = shape.select(level, offered, tree.reach)
+        level_rows = [tree.add(candidate) for candidate in chosen[:room]][:expanded]
+        if not level_rows:
             break
-        level_rows = [tree.add(candidate) for candidate in chosen]
     return tree.freeze()

@@ -175,8 +175,8 @@ class Drafter(Protocol):
     summary: ClassVar[str]
     taps: tuple[int, ...]
 
-    def begin(self, config: Config) -> None:
-        """A new sequence starts, forget the last. Raises `OptionError` for options the model cannot have."""
+    def begin(self, session: SessionLike, sequence: int) -> None:
+        """An answer starts in a sequence, forget the last. Raises `OptionError` for options the model cannot have."""
 
     def propose(self, context: DraftContext) -> Draft:
         """A tree whose root is `context.root`, within the limits of `context`."""
@@ -208,8 +208,13 @@ class Shape(Protocol):
     def width(self, level: int) -> int:
         """Children wanted for each row of the level above `level` (1 = below the root)."""
 
-    def select(self, level: int, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Those of the candidates for `level` that become rows, best first."""
+    def select(
+        self, level: int, candidates: Sequence[Candidate], reach: Sequence[float]
+    ) -> tuple[list[Candidate], int]:
+        """Those of the candidates for `level` that become rows, best first, and how many of the first get children.
+
+        `reach[row]` is the draft probability of all of a row's path.
+        """
 
 
 @dataclass(frozen=True)

@@ -46,22 +46,24 @@ def filter_candidates(logits: np.ndarray, sampling: Sampling) -> list[int]:
     return kept
 
 
-def rank_tokens(logits: np.ndarray, count: int, sampling: Sampling, position: int) -> list[int]:
-    """The `count` ids most likely to be drawn at `position`, best first: what a drafter should propose.
+def rank_tokens(
+    logits: np.ndarray, count: int, sampling: Sampling, position: int, token_ids: np.ndarray | None = None
+) -> list[int]:
+    """The `count` indices most likely to be drawn at `position`, best first: what a drafter should propose.
 
-    Uses the noise of the draw itself, so the first is the token that these logits would draw. Looks at the 64
-    largest logits only: a guess need not be exact.
+    Uses the noise of the draw itself, so the first is what these logits would draw; `token_ids` are the tokens that
+    the indices stand for, where they are others. Looks at the 64 largest logits only: a guess need not be exact.
     """
+    if sampling.temperature == 0 and count == 1:
+        return [int(np.argmax(logits))]
     pool = np.argpartition(-logits, min(64, len(logits) - 1))[:64]
     pool = pool[np.lexsort((pool, -logits[pool]))]
-    if sampling.temperature == 0:
-        return [int(token_id) for token_id in pool[:count]]
-    scores = [
-        float(logits[token_id]) / sampling.temperature + gumbel(sampling.seed, position, int(token_id))
-        for token_id in pool
-    ]
-    best = sorted(range(len(pool)), key=lambda index: (-scores[index], int(pool[index])))
-    return [int(pool[index]) for index in best[:count]]
+    if sampling.temperature > 0:
+        tokens = pool if token_ids is None else token_ids[pool]
+        noise = gumbels(sampling.seed, position, tokens)
+        scores = logits[pool].astype(np.float64) / sampling.temperature + noise
+        pool = pool[np.lexsort((pool, -scores))]
+    return [int(index) for index in pool[:count]]
 
 
 def gumbel(seed: int, position: int, token_id: int) -> float:
@@ -72,6 +74,19 @@ def gumbel(seed: int, position: int, token_id: int) -> float:
     uniform = ((key >> 11) + 0.5) * 2.0**-53
     # A uniform that rounds to 1 would give infinite noise; (2^53 - 1 + 0.5)·2^-53 is the only such case.
     return -math.log(-math.log(uniform)) if uniform < 1.0 else math.inf
+
+
+def gumbels(seed: int, position: int, token_ids: np.ndarray) -> np.ndarray:
+    """`gumbel` for many tokens at once, float64; up to rounding of the logarithms."""
+    key = mix(mix((seed + 0x9E3779B97F4A7C15) & _MASK) ^ (position * 0xD1B54A32D192ED03 & _MASK))
+    value = np.uint64(key) ^ token_ids.astype(np.uint64) * np.uint64(0x8CB92BA72F3D8DD7)
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    value = value ^ (value >> np.uint64(31))
+    uniform = ((value >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    with np.errstate(divide="ignore"):
+        noise: np.ndarray = -np.log(-np.log(uniform))
+    return noise
 
 
 def mix(value: int) -> int:

@@ -61,8 +61,8 @@ class FeatureDraft(Component):
         )
 
     def start_from(self, model: Mapping[str, torch.Tensor], lent: ModelRows, states: torch.Tensor) -> None:
-        """Layers as the model's last ones; tokens and features mixed at random, after a norm that
-        brings each feature to the same size: a few of a model's hidden dimensions are hundreds of times as large as the others.
+        """Layers as the model's last ones; tokens and features mixed at random, after a norm that brings each feature
+        to the same size: a few of a model's hidden dimensions are hundreds of times as large as the others.
         """
         first = lent.config.layers - self.config.network.layers
         for index, layer in enumerate(self.layers):

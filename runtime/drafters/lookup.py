@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from forerun.errors import OptionError
 from forerun.runtime.growth import GrowingTree, grow
-from forerun.runtime.protocol import Candidate, Config, Draft, DraftContext, Observation, Shape
+from forerun.runtime.protocol import Candidate, Draft, DraftContext, Observation, SessionLike, Shape
 from forerun.runtime.tree import Tree, merge_chains, root_only
 
 # Occurrences of one n-gram that are looked through for distinct continuations.
@@ -47,7 +47,7 @@ class Lookup:
         self._ends: dict[tuple[int, ...], list[int]] = {}
         self._indexed = 0
 
-    def begin(self, config: Config) -> None:
+    def begin(self, session: SessionLike, sequence: int) -> None:
         """Forget the last text."""
         self._ends = {}
         self._indexed = 0

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from forerun.runtime.protocol import Config, Draft, DraftContext, Observation
+from forerun.runtime.protocol import Draft, DraftContext, Observation, SessionLike
 from forerun.runtime.tree import root_only
 
 
@@ -13,7 +13,7 @@ class NoDrafter:
     summary: ClassVar[str] = "plain decoding"
     taps: tuple[int, ...] = ()
 
-    def begin(self, config: Config) -> None:
+    def begin(self, session: SessionLike, sequence: int) -> None:
         """Nothing to prepare."""
 
     def propose(self, context: DraftContext) -> Draft:

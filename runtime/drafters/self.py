@@ -8,13 +8,10 @@ al., 2023), whose rows are dropped and verified from the start.
 from collections.abc import Sequence
 from typing import ClassVar
 
-import numpy as np
-
 from forerun.errors import OptionError
-from forerun.runtime.exits.confidence import top_probability
+from forerun.runtime.drafters.offers import Place, offer_children
 from forerun.runtime.growth import GrowingTree, grow
-from forerun.runtime.protocol import Candidate, Config, Draft, DraftContext, Observation, Shape, StepLike
-from forerun.runtime.sample import rank_tokens
+from forerun.runtime.protocol import Candidate, Draft, DraftContext, Observation, SessionLike, Shape, StepLike
 from forerun.runtime.session import full_steps
 from forerun.runtime.shapes.chain import Chain
 from forerun.runtime.tree import root_only
@@ -53,8 +50,9 @@ class SelfDrafter:
         self._shape = shape or Chain(tokens)
         self._steps: tuple[StepLike, ...] = ()
 
-    def begin(self, config: Config) -> None:
+    def begin(self, session: SessionLike, sequence: int) -> None:
         """Choose the steps for this model; raises `OptionError` for layers it does not have."""
+        config = session.config
         steps = full_steps(config.layers)
         if self._skip:
             self._steps = tuple(step for step in steps if (step.kind, step.layer) not in self._skip)
@@ -102,26 +100,7 @@ class SelfDrafter:
         result = context.session.forward([(context.sequence, row) for row in rows], steps=self._steps)
         offers: list[Candidate] = []
         for row, logits in zip(rows, result.logits, strict=True):
-            offers += self._children(context, row, tree.depths[row], width, logits)
-        return offers
-
-    def _children(
-        self, context: DraftContext, row: int, depth: int, width: int, logits: np.ndarray
-    ) -> list[Candidate]:
-        """Up to `width` children of a row with logits [V] whose draft probability reaches the threshold."""
-        if width == 1:
-            ranked = [context.draw(logits, depth)]
-        else:
-            ranked = rank_tokens(logits, width, context.sampling, len(context.token_ids) + depth)
-        if self._threshold == 0 and width == 1:
-            return [Candidate(row, ranked[0], 0, 1.0)]
-        best = top_probability(logits)
-        largest = float(logits.max())
-        offers = []
-        for rank, token_id in enumerate(ranked):
-            probability = best * float(np.exp(float(logits[token_id]) - largest))
-            if probability >= self._threshold:
-                offers.append(Candidate(row, token_id, rank, probability))
+            offers += offer_children(context, Place(row, tree.depths[row], width), logits, self._threshold)
         return offers
 
 

@@ -22,6 +22,8 @@ class Chain:
         """One child each."""
         return 1
 
-    def select(self, level: int, candidates: Sequence[Candidate]) -> list[Candidate]:
+    def select(
+        self, level: int, candidates: Sequence[Candidate], reach: Sequence[float]
+    ) -> tuple[list[Candidate], int]:
         """The first candidate."""
-        return list(candidates[:1])
+        return list(candidates[:1]), 1

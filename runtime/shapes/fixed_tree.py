@@ -28,6 +28,8 @@ class FixedTree:
         """The number given for this level."""
         return self.branches[level - 1]
 
-    def select(self, level: int, candidates: Sequence[Candidate]) -> list[Candidate]:
+    def select(
+        self, level: int, candidates: Sequence[Candidate], reach: Sequence[float]
+    ) -> tuple[list[Candidate], int]:
         """All first choices before all second ones, so that a limit drops the worst."""
-        return sorted(candidates, key=lambda candidate: candidate.rank)
+        return sorted(candidates, key=lambda candidate: candidate.rank), len(candidates)

@@ -9,7 +9,7 @@ from loop_helpers import Oracle, RandomTrees
 from sample_prompts import PROMPTS
 
 from forerun.runtime.model import Model
-from forerun.runtime.protocol import Draft, DraftContext, Drafter
+from forerun.runtime.protocol import Draft, DraftContext, Drafter, SessionLike
 
 TOKENS = 64
 GREEDY: dict[str, float] = {"temperature": 0.0}
@@ -30,9 +30,9 @@ class Adversary(RandomTrees):
         super().__init__(seed)
         self._oracle = Oracle(answer, 3, prompt_tokens)
 
-    def begin(self, config: object) -> None:
-        super().begin(config)
-        self._oracle.begin(config)
+    def begin(self, session: SessionLike, sequence: int) -> None:
+        super().begin(session, sequence)
+        self._oracle.begin(session, sequence)
 
     def propose(self, context: DraftContext) -> Draft:
         random_tree = super().propose(context)

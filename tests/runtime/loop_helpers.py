@@ -11,7 +11,7 @@ from forerun.runtime.drafters.none import NoDrafter
 from forerun.runtime.exits.never import Never
 from forerun.runtime.generate import Run, generate
 from forerun.runtime.output import Output
-from forerun.runtime.protocol import Config, Draft, DraftContext, Drafter, ExitPolicy, Observation
+from forerun.runtime.protocol import Draft, DraftContext, Drafter, ExitPolicy, Observation, SessionLike
 from forerun.runtime.settings import Settings
 from forerun.runtime.stats import Stats
 from forerun.runtime.tree import Tree, merge_chains
@@ -35,9 +35,9 @@ class RandomTrees:
         self.observed: list[Observation] = []
         self._seed = seed
 
-    def begin(self, config: Config) -> None:
+    def begin(self, session: SessionLike, sequence: int) -> None:
         self._random = random.Random(self._seed)
-        self._vocabulary = config.vocabulary_size
+        self._vocabulary = session.config.vocabulary_size
         self.observed = []
 
     def propose(self, context: DraftContext) -> Draft:
@@ -64,8 +64,8 @@ class Oracle:
         self._tokens = tokens
         self._prompt_tokens = prompt_tokens
 
-    def begin(self, config: Config) -> None:
-        self._vocabulary = config.vocabulary_size
+    def begin(self, session: SessionLike, sequence: int) -> None:
+        self._vocabulary = session.config.vocabulary_size
 
     def propose(self, context: DraftContext) -> Draft:
         drawn = len(context.token_ids) - self._prompt_tokens

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from forerun.errors import ContextFullError, ForerunError, OptionError
 from forerun.runtime.model import Model
-from forerun.runtime.protocol import Config, Draft, DraftContext, Observation
+from forerun.runtime.protocol import Draft, DraftContext, Observation, SessionLike
 from forerun.runtime.tree import root_only
 
 
@@ -216,7 +216,7 @@ class Failing:
     summary = "fails"
     taps = ()
 
-    def begin(self, config: Config) -> None:
+    def begin(self, session: SessionLike, sequence: int) -> None:
         self._calls = 0
 
     def propose(self, context: DraftContext) -> Draft:

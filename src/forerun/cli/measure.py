@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from forerun.cli.prompts import Prompt
 from forerun.runtime.model import Model
-from forerun.runtime.protocol import Config, Draft, DraftContext, Observation
+from forerun.runtime.protocol import Draft, DraftContext, Observation, SessionLike
 from forerun.runtime.stats import Stats
 from forerun.runtime.tree import Tree
 
@@ -117,7 +117,7 @@ class FixedRows:
         self.on_last_call: Callable[[], None] | None = None
         self._rows = rows
 
-    def begin(self, config: Config) -> None:
+    def begin(self, session: SessionLike, sequence: int) -> None:
         """Nothing to prepare."""
 
     def propose(self, context: DraftContext) -> Draft:

@@ -1,0 +1,64 @@
+"""From a draft's logits to the candidates below a row: what every drafter with a network does."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from forerun.runtime.protocol import Candidate, DraftContext
+from forerun.runtime.sample import rank_tokens
+
+
+@dataclass(frozen=True)
+class Place:
+    """A row of a growing tree that children are wanted for: up to `width` of them."""
+
+    row: int
+    depth: int
+    width: int
+
+
+@dataclass(frozen=True)
+class DraftVocabulary:
+    """Which tokens a draft's logits speak of: `token_ids` int32 [V - 1] are the model's ids of all draft ids but the
+    last, which stands for every other token. `draft_ids` int32 [model's V] is the way back."""
+
+    token_ids: np.ndarray
+    draft_ids: np.ndarray
+
+    @staticmethod
+    def of(token_ids: np.ndarray, model_size: int) -> "DraftVocabulary":
+        """Both ways, from one."""
+        draft_ids = np.full(model_size, len(token_ids), np.int32)
+        draft_ids[token_ids] = np.arange(len(token_ids), dtype=np.int32)
+        return DraftVocabulary(token_ids, draft_ids)
+
+
+def offer_children(
+    context: DraftContext,
+    place: Place,
+    logits: np.ndarray,
+    threshold: float,
+    vocabulary: DraftVocabulary | None = None,
+) -> list[Candidate]:
+    """The best children of a row with draft logits [V] whose probability reaches the threshold.
+
+    Drawn with the noise that the loop will draw with, so the first is what these logits would draw. Nothing is
+    offered below a draft that holds another token than it can name to be the likeliest.
+    """
+    largest = float(logits.max())
+    named = logits
+    if vocabulary is not None:
+        named = logits[:-1]
+        if largest == float(logits[-1]):
+            return []
+    position = len(context.token_ids) + place.depth
+    ids = None if vocabulary is None else vocabulary.token_ids
+    ranked = rank_tokens(named, place.width, context.sampling, position, ids)
+    total = float(np.exp(logits - largest, dtype=np.float32).sum())
+    offers = []
+    for rank, index in enumerate(ranked):
+        probability = float(np.exp(float(named[index]) - largest)) / total
+        if probability >= threshold:
+            token_id = index if ids is None else int(ids[index])
+            offers.append(Candidate(place.row, token_id, rank, probability))
+    return offers
