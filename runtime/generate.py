@@ -69,7 +69,7 @@ def start(run: Run, output: Output) -> Events:
     for options of a drafter or exit policy that this model cannot have.
     """
     run.exits.points(run.session.config.layers)
-    run.drafter.begin(run.session, run.sequence)
+    run.drafter.begin(run.session, run.sequence, run.token_ids)
     check_prompt_fits(len(run.token_ids), run.session.capacity)
     return decode(run, output)
 

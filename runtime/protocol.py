@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 
+from forerun.errors import OptionError
 from forerun.runtime.settings import Sampling
 from forerun.runtime.tree import Tree
 
@@ -61,6 +62,30 @@ class Result(Protocol):
     def taps(self) -> Mapping[int, np.ndarray]: ...  # layer → [rows, D] float32
 
 
+class DraftsLike(Protocol):
+    """The draft networks that a session can run beside the model; `drafts.Drafts` is one."""
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+    def open(self, name: str) -> Any: ...
+    def close(self) -> None: ...
+
+
+class NoDrafts:
+    """A session without any."""
+
+    names: tuple[str, ...] = ()
+
+    def open(self, name: str) -> Any:
+        """Raises `OptionError`."""
+        raise OptionError(
+            f"this session has no draft {name!r}; load a bundle made with forerun compile --draft"
+        )
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
 class SessionLike(Protocol):
     """The calls of `session.Session` that everything above uses, and that the tests' scripted model has."""
 
@@ -70,6 +95,8 @@ class SessionLike(Protocol):
     def capacity(self) -> int: ...
     @property
     def threads(self) -> int: ...
+    @property
+    def drafts(self) -> DraftsLike: ...
     def create_sequence(self) -> int: ...
     def release_sequence(self, seq: int) -> None: ...
     def length(self, seq: int) -> int: ...
@@ -175,8 +202,9 @@ class Drafter(Protocol):
     summary: ClassVar[str]
     taps: tuple[int, ...]
 
-    def begin(self, session: SessionLike, sequence: int) -> None:
-        """An answer starts in a sequence, forget the last. Raises `OptionError` for options the model cannot have."""
+    def begin(self, session: SessionLike, sequence: int, prompt: Sequence[int]) -> None:
+        """An answer to a prompt (token ids) starts in a sequence, forget the last. Raises `OptionError` for options
+        the model cannot have."""
 
     def propose(self, context: DraftContext) -> Draft:
         """A tree whose root is `context.root`, within the limits of `context`."""

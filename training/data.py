@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from forerun.errors import DataError
+from forerun.training.lock import LOCK_FILE
 
 DATA_FILE = "data.json"
 CONVERSATIONS_FILE = "conversations.jsonl"
@@ -154,7 +155,7 @@ def create_data(path: Path, model: Mapping[str, Any], recipe: Mapping[str, Any])
         return folder
     try:
         path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()):
+        if any(file.name != LOCK_FILE for file in path.iterdir()):
             raise DataError(f"{path} holds files that are no data folder's; choose another folder")
         (path / CONVERSATIONS_FILE).touch()
         state = DataState(dict(model), dict(recipe))

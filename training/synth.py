@@ -16,6 +16,9 @@ from forerun.errors import OptionError
 from forerun.runtime.generation import Generation
 from forerun.runtime.model import Model
 from forerun.training.data import Conversation, DataFolder
+from forerun.training.lock import locked
+
+__all__ = ["Budget", "Recipe", "add_texts", "locked", "synthesize"]
 
 Progress = Callable[[str, float], None]
 

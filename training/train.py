@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from forerun.errors import DataError, OptionError, TrainingError
+from forerun.errors import DataError, OptionError
 from forerun.models.checkpoint import Checkpoint
 from forerun.models.drafts import COMPONENTS, Component
 from forerun.models.llama import Decoder
@@ -20,6 +21,7 @@ from forerun.training.cache import TeacherCache, Vocabulary, build_cache, choose
 from forerun.training.curves import plot_curves
 from forerun.training.data import DataFolder, open_data
 from forerun.training.folder import lend_rows, model_facts, save_draft
+from forerun.training.lock import locked
 from forerun.training.states import BundleStates, StatesOf, TorchStates
 from forerun.training.trainer import Measured, Plan, Trainer
 
@@ -77,6 +79,11 @@ def train(request: Request, progress: Progress | None = None) -> Report:
     if request.threads is not None:
         torch.set_num_threads(request.threads)
     torch.manual_seed(request.plan.seed)
+    with locked(request.output) if distributed.is_first() else nullcontext():
+        return _train(request, device, progress)
+
+
+def _train(request: Request, device: torch.device, progress: Progress | None) -> Report:
     data = open_data(request.data)
     checkpoint = open_checkpoint(request.model)
     check_same_tokenizer(data, checkpoint)
@@ -111,10 +118,6 @@ def _prepare(
     progress: Progress | None,
 ) -> tuple[Component, Vocabulary, TeacherCache]:
     """The component with its start weights, its vocabulary, and what the model says of the data."""
-    try:
-        request.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TrainingError(f"cannot write to {request.output}: {error.strerror}") from error
     conversations = list(data.conversations())
     always = checkpoint.read_tokenizer().eos_token_ids
     vocabulary = choose_vocabulary(

@@ -47,7 +47,7 @@ class Lookup:
         self._ends: dict[tuple[int, ...], list[int]] = {}
         self._indexed = 0
 
-    def begin(self, session: SessionLike, sequence: int) -> None:
+    def begin(self, session: SessionLike, sequence: int, prompt: Sequence[int]) -> None:
         """Forget the last text."""
         self._ends = {}
         self._indexed = 0

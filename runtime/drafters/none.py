@@ -1,5 +1,6 @@
 """Plain decoding: nothing is proposed."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from forerun.runtime.protocol import Draft, DraftContext, Observation, SessionLike
@@ -13,7 +14,7 @@ class NoDrafter:
     summary: ClassVar[str] = "plain decoding"
     taps: tuple[int, ...] = ()
 
-    def begin(self, session: SessionLike, sequence: int) -> None:
+    def begin(self, session: SessionLike, sequence: int, prompt: Sequence[int]) -> None:
         """Nothing to prepare."""
 
     def propose(self, context: DraftContext) -> Draft:

@@ -50,7 +50,7 @@ class SelfDrafter:
         self._shape = shape or Chain(tokens)
         self._steps: tuple[StepLike, ...] = ()
 
-    def begin(self, session: SessionLike, sequence: int) -> None:
+    def begin(self, session: SessionLike, sequence: int, prompt: Sequence[int]) -> None:
         """Choose the steps for this model; raises `OptionError` for layers it does not have."""
         config = session.config
         steps = full_steps(config.layers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import pytest
@@ -30,9 +31,9 @@ class Adversary(RandomTrees):
         super().__init__(seed)
         self._oracle = Oracle(answer, 3, prompt_tokens)
 
-    def begin(self, session: SessionLike, sequence: int) -> None:
-        super().begin(session, sequence)
-        self._oracle.begin(session, sequence)
+    def begin(self, session: SessionLike, sequence: int, prompt: Sequence[int]) -> None:
+        super().begin(session, sequence, prompt)
+        self._oracle.begin(session, sequence, prompt)
 
     def propose(self, context: DraftContext) -> Draft:
         random_tree = super().propose(context)

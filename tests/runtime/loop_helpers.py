@@ -35,7 +35,7 @@ class RandomTrees:
         self.observed: list[Observation] = []
         self._seed = seed
 
-    def begin(self, session: SessionLike, sequence: int) -> None:
+    def begin(self, session: SessionLike, sequence: int, prompt: Sequence[int]) -> None:
         self._random = random.Random(self._seed)
         self._vocabulary = session.config.vocabulary_size
         self.observed = []
@@ -64,7 +64,7 @@ class Oracle:
         self._tokens = tokens
         self._prompt_tokens = prompt_tokens
 
-    def begin(self, session: SessionLike, sequence: int) -> None:
+    def begin(self, session: SessionLike, sequence: int, prompt: Sequence[int]) -> None:
         self._vocabulary = session.config.vocabulary_size
 
     def propose(self, context: DraftContext) -> Draft:

@@ -39,7 +39,7 @@ def propose(
         session.forward([(sequence, row) for row in staged])
         session.commit(sequence, staged)
     drafter = make_drafter(spec, shape)
-    drafter.begin(session, 0)
+    drafter.begin(session, 0, token_ids)
     return drafter.propose(
         DraftContext(session, sequence, token_ids, row_limit, depth_limit, reusable, Sampling())
     )
@@ -79,7 +79,7 @@ def test_the_incremental_index_equals_a_search(seed: int, low: int, more: int, t
     text = [rng.randrange(3) for _ in range(rng.randint(1, 6))]
     drafter = make_drafter(f"lookup:min_ngram={low},max_ngram={low + more},tokens={tokens}", None)
     session = ScriptedSession()
-    drafter.begin(session, 0)
+    drafter.begin(session, 0, text)
     for _ in range(12):
         found = drafter.propose(DraftContext(session, 0, text, 64, 50, 8, Sampling())).tree.token_ids[1:]
         assert found == search(text, low, low + more, tokens)
@@ -193,7 +193,7 @@ def test_impossible_options_are_refused(spec: str) -> None:
 @pytest.mark.parametrize("spec", ["self:layers=0", "self:layers=4", "self:skip=a4", "self:skip=f99"])
 def test_layers_the_model_has_not_are_refused(spec: str) -> None:
     with pytest.raises(OptionError, match="4 layers"):
-        make_drafter(spec, None).begin(ScriptedSession(), 0)
+        make_drafter(spec, None).begin(ScriptedSession(), 0, [1])
 
 
 @pytest.mark.parametrize("spec", ["confidence:layers=3", "confidence:layers=1+0", "confidence:layers=-1"])

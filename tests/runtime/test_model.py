@@ -2,6 +2,7 @@
 
 import math
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -216,7 +217,7 @@ class Failing:
     summary = "fails"
     taps = ()
 
-    def begin(self, session: SessionLike, sequence: int) -> None:
+    def begin(self, session: SessionLike, sequence: int, prompt: Sequence[int]) -> None:
         self._calls = 0
 
     def propose(self, context: DraftContext) -> Draft:

@@ -117,7 +117,7 @@ class FixedRows:
         self.on_last_call: Callable[[], None] | None = None
         self._rows = rows
 
-    def begin(self, session: SessionLike, sequence: int) -> None:
+    def begin(self, session: SessionLike, sequence: int, prompt: Sequence[int]) -> None:
         """Nothing to prepare."""
 
     def propose(self, context: DraftContext) -> Draft:

@@ -73,9 +73,12 @@ def execute(arguments: argparse.Namespace) -> int:
         prompts="self" if arguments.prompts is None else file_digest(arguments.prompts),
     )
     context = recipe.prompt_tokens + recipe.answer_tokens + 512
-    with forerun.load(
-        arguments.bundle, threads=arguments.threads, sequences=arguments.sequences, context=context
-    ) as model:
+    with (
+        synth.locked(arguments.output),
+        forerun.load(
+            arguments.bundle, threads=arguments.threads, sequences=arguments.sequences, context=context
+        ) as model,
+    ):
         folder = open_folder(arguments, model, recipe)
         if arguments.text:
             synth.add_texts(

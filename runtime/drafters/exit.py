@@ -1,0 +1,91 @@
+"""Drafting with an `exit` adapter: the model's first layers and a small trained one draft in place of the others.
+
+The verify call goes on from the model's layers that the draft ran (Kangaroo, Liu et al., 2024). Drafting ends early
+where the adapter is unsure.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from forerun.errors import OptionError
+from forerun.runtime.drafters.following import Following
+from forerun.runtime.drafters.offers import Place, offer_children
+from forerun.runtime.growth import GrowingTree, grow
+from forerun.runtime.protocol import Candidate, Draft, DraftContext, Observation, SessionLike, Shape
+from forerun.runtime.session import full_steps
+from forerun.runtime.shapes.chain import Chain
+from forerun.runtime.tree import root_only
+
+if TYPE_CHECKING:
+    from forerun.runtime.drafts import OpenDraft
+
+
+class ExitDrafter:
+    """Drafts `tokens` in a chain, or as a shape says, and stops where its own probability is below `threshold`."""
+
+    name: ClassVar[str] = "exit"
+    summary: ClassVar[str] = (
+        "the model's first layers and the bundle's exit adapter; verifying goes on from them"
+    )
+
+    def __init__(self, tokens: int = 4, threshold: float = 0.4, shape: Shape | None = None) -> None:
+        if tokens < 1:
+            raise OptionError(f"drafter 'exit': tokens is {tokens}; it must be 1 or more")
+        if not 0 <= threshold <= 1:
+            raise OptionError(f"drafter 'exit': threshold is {threshold}; it must be between 0 and 1")
+        self.taps: tuple[int, ...] = ()
+        self._threshold = threshold
+        self._shape = shape or Chain(tokens)
+
+    def begin(self, session: SessionLike, sequence: int, prompt: Sequence[int]) -> None:
+        """Open the adapter; raises `OptionError` if the bundle has none."""
+        self._draft: OpenDraft = session.drafts.open(self.name)
+        self.taps = self._draft.info.taps
+        self._sequence = sequence
+        self._following = Following(self._draft, sequence, prompt, session.length(sequence), lag=0)
+        self._steps = full_steps(session.config.layers)[: 2 * (self.taps[0] + 1)]
+
+    def observe(self, observation: Observation) -> None:
+        """Rows of the adapter for the rows that were committed."""
+        self._following.add(observation.start, observation.token_ids, observation.taps[self.taps[0]])
+
+    def propose(self, context: DraftContext) -> Draft:
+        """Grow a tree: the model's first layers, then the adapter, for each level."""
+        if context.depth_limit < 1 or context.row_limit < 2:
+            return Draft(root_only(context.root))
+        self._following.catch_up()
+        expanded: list[int] = []
+
+        def offer(tree: GrowingTree, rows: Sequence[int], width: int) -> list[Candidate]:
+            expanded.extend(rows)
+            logits = self._run_level(context, tree, rows)
+            offers = []
+            for index, row in enumerate(rows):
+                place = Place(row, tree.depths[row], width)
+                offers += offer_children(
+                    context, place, logits[index], self._threshold, self._draft.vocabulary
+                )
+            return offers
+
+        tree = grow(context.root, self._shape, context.row_limit, context.depth_limit, offer)
+        self._draft.session.commit(self._sequence, ())
+        if len(self._steps) > context.reusable_sublayers:
+            context.session.commit(context.sequence, ())
+            return Draft(tree)
+        # The last level was proposed but not run: it is not staged yet.
+        return Draft(tree, done=(len(self._steps),) * len(expanded))
+
+    def _run_level(self, context: DraftContext, tree: GrowingTree, rows: Sequence[int]) -> np.ndarray:
+        """Stage rows in the model, run its first layers and the adapter; the adapter's logits [rows, V]."""
+        session, own, tap = context.session, self._draft.session, self.taps[0]
+        parents = [tree.parents[row] for row in rows]
+        staged = session.stage(context.sequence, [tree.token_ids[row] for row in rows], parents)
+        assert list(staged) == list(rows), "rows of a draft are staged in the order of its tree"
+        listed = [(context.sequence, row) for row in rows]
+        states = session.forward(listed, steps=self._steps, logits=(), taps=(tap,)).taps[tap]
+        # Both sessions number the staged rows alike: every row that has children was run in both.
+        own.stage_hidden(self._sequence, states, parents=parents)
+        logits: np.ndarray = own.forward([(self._sequence, row) for row in rows]).logits
+        return logits

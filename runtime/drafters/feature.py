@@ -1,0 +1,109 @@
+"""Drafting with a `feature` network: a small decoder over the model's hidden states and the next token.
+
+Rows of committed text hold the model's states; a drafted row holds what the network itself put out one row before
+(EAGLE and EAGLE-3, Li et al., 2024 and 2025).
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from forerun.errors import OptionError
+from forerun.runtime.drafters.following import Following
+from forerun.runtime.drafters.offers import Place, offer_children
+from forerun.runtime.growth import GrowingTree, grow
+from forerun.runtime.protocol import Candidate, Draft, DraftContext, Observation, SessionLike, Shape
+from forerun.runtime.shapes.chain import Chain
+from forerun.runtime.tree import root_only
+
+if TYPE_CHECKING:
+    from forerun.runtime.drafts import OpenDraft
+
+
+class FeatureDrafter:
+    """Drafts `tokens` in a chain, or as a shape says, and stops where its own probability is below `threshold`."""
+
+    name: ClassVar[str] = "feature"
+    summary: ClassVar[str] = "the bundle's feature network: a decoder layer on the model's hidden states"
+
+    def __init__(self, tokens: int = 4, threshold: float = 0.0, shape: Shape | None = None) -> None:
+        if tokens < 1:
+            raise OptionError(f"drafter 'feature': tokens is {tokens}; it must be 1 or more")
+        if not 0 <= threshold <= 1:
+            raise OptionError(f"drafter 'feature': threshold is {threshold}; it must be between 0 and 1")
+        self.taps: tuple[int, ...] = ()
+        self._threshold = threshold
+        self._shape = shape or Chain(tokens)
+
+    def begin(self, session: SessionLike, sequence: int, prompt: Sequence[int]) -> None:
+        """Open the network; raises `OptionError` if the bundle has none."""
+        self._draft: OpenDraft = session.drafts.open(self.name)
+        self.taps = self._draft.info.taps
+        self._sequence = sequence
+        self._following = Following(self._draft, sequence, prompt, session.length(sequence), lag=1)
+        self._own = session.config.hidden_size  # width of the place for the network's own output
+
+    def observe(self, observation: Observation) -> None:
+        """Rows of the network for the rows that were committed."""
+        states = np.concatenate([observation.taps[tap] for tap in self.taps], axis=1)
+        features = np.pad(states, ((0, 0), (self._own, 0)))
+        self._following.add(observation.start, observation.token_ids, features)
+
+    def propose(self, context: DraftContext) -> Draft:
+        """Grow a tree, a forward of the network for each level."""
+        if context.depth_limit < 1 or context.row_limit < 2:
+            return Draft(root_only(context.root))
+        outputs: dict[int, np.ndarray] = {}  # row of the tree → the network's output there
+        staged: dict[
+            int, int
+        ] = {}  # row of the tree → row staged in the network's session; the root is committed
+
+        def offer(tree: GrowingTree, rows: Sequence[int], width: int) -> list[Candidate]:
+            if list(rows) == [0]:
+                logits, states = self._run_root(context.root)
+            else:
+                logits, states = self._run_level(tree, rows, outputs, staged)
+            offers = []
+            for index, row in enumerate(rows):
+                outputs[row] = states[index].copy()
+                place = Place(row, tree.depths[row], width)
+                offers += offer_children(
+                    context, place, logits[index], self._threshold, self._draft.vocabulary
+                )
+            return offers
+
+        tree = grow(context.root, self._shape, context.row_limit, context.depth_limit, offer)
+        self._draft.session.commit(self._sequence, ())
+        return Draft(tree)
+
+    def _run_root(self, root: int) -> tuple[np.ndarray, np.ndarray]:
+        """Run the rows that wait and the root's; the root's logits [1, V] and output [1, D]."""
+        session = self._draft.session
+        staged = self._following.stage(root)
+        last = session.config.layers - 1
+        rows = [(self._sequence, row) for row in staged]
+        result = session.forward(rows, logits=(len(rows) - 1,), taps=(last,))
+        outputs = result.logits, result.taps[last][-1:]
+        self._following.keep(staged)
+        return outputs
+
+    def _run_level(
+        self,
+        tree: GrowingTree,
+        rows: Sequence[int],
+        outputs: dict[int, np.ndarray],
+        staged: dict[int, int],
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Run drafted rows; their logits [rows, V] and outputs [rows, D]."""
+        draft, session = self._draft, self._draft.session
+        features = np.zeros((len(rows), session.config.feature_size), np.float32)
+        for index, row in enumerate(rows):
+            features[index, : self._own] = outputs[tree.parents[row]]
+        token_ids = draft.vocabulary.draft_ids[[tree.token_ids[row] for row in rows]]
+        parents = [staged.get(tree.parents[row], -1) for row in rows]
+        places = session.stage(self._sequence, token_ids.tolist(), parents, features=features)
+        staged.update(zip(rows, places, strict=True))
+        last = session.config.layers - 1
+        result = session.forward([(self._sequence, row) for row in places], taps=(last,))
+        return result.logits, result.taps[last]
