@@ -47,7 +47,7 @@ static void test_skipped_sublayers_and_hidden_rows(forerun_bundle* bundle) {
   int32_t sequence, tokens[2] = {5, 6}, path[2] = {0, 1}, taps[2] = {0, 2};
   const int32_t skipping[4] = {0, 1, 4, 5};
   float keys[2 * 2 * 3], values[2 * 2 * 3], hidden[2 * 12];
-  const forerun_session_options options = {2, 32, 2};
+  const forerun_session_options options = {2, 32, 2, NULL};
   CHECK(forerun_session_create(bundle, &options, &session) == FORERUN_OK);
   CHECK(forerun_sequence_create(session, &sequence) == FORERUN_OK);
   CHECK(forerun_stage(session, sequence, 2, tokens, NULL) == FORERUN_OK);
@@ -77,7 +77,7 @@ static void test_profile(forerun_bundle* bundle) {
   enum { LAYERS = 3, KERNELS = 9, THREADS = 2, CELLS = THREADS * LAYERS * KERNELS };
   uint64_t ran[CELLS], waited[CELLS], core[THREADS], pass[3];
   forerun_session* session;
-  const forerun_session_options options = {1, 32, THREADS};
+  const forerun_session_options options = {1, 32, THREADS, NULL};
   int32_t sequence, count, token = 4;
   forerun_kernel_facts facts;
   CHECK(forerun_bundle_kernel_count(bundle, &count) == FORERUN_OK && count == KERNELS);
@@ -112,7 +112,7 @@ static void test_profile(forerun_bundle* bundle) {
 
 static void* walk_alone(void* bundle) {
   forerun_session* session;
-  const forerun_session_options options = {1, 32, 2};
+  const forerun_session_options options = {1, 32, 2, NULL};
   CHECK(forerun_session_create(bundle, &options, &session) == FORERUN_OK);
   int32_t sequence, path[1] = {0};
   CHECK(forerun_sequence_create(session, &sequence) == FORERUN_OK);
