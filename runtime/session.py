@@ -158,6 +158,8 @@ class Session:
             status = self._library.forerun_stage(
                 self._pointer, seq, len(tokens), address_of(tokens), address_of(above)
             )
+        elif self.config.feature_size == 0:
+            raise RuntimeFailure("this program's tokens have no features; stage tokens alone")
         else:
             given = float_rows(features, "features", self.config.feature_size, len(tokens))
             status = self._library.forerun_stage_features(

@@ -134,6 +134,15 @@ static void test_sessions_side_by_side(forerun_bundle* bundle) {
   for (int i = 0; i < 3; ++i) CHECK(pthread_join(threads[i], NULL) == 0);
 }
 
+static void test_tokens(forerun_bundle* bundle) {
+  test_example_of_the_header(bundle);
+  test_skipped_sublayers_and_hidden_rows(bundle);
+  test_profile(bundle);
+  test_sessions_side_by_side(bundle);
+  for (int32_t threads = 1; threads <= 4; ++threads)
+    test_walk(bundle, (uint64_t)threads, threads, threads == 1 ? 12000 : 1500);
+}
+
 int main(int count, char** arguments) {
   if (count != 3) {
     fprintf(stderr, "usage: core_test LIBRARY FOLDER\n");
@@ -146,12 +155,12 @@ int main(int count, char** arguments) {
   const long before = allocation_count();
   CHECK(forerun_bundle_open(arguments[2], NULL, &bundle) == FORERUN_OK);
   CHECK(allocation_count() > before); /* the counter counts */
-  test_example_of_the_header(bundle);
-  test_skipped_sublayers_and_hidden_rows(bundle);
-  test_profile(bundle);
-  test_sessions_side_by_side(bundle);
-  for (int32_t threads = 1; threads <= 4; ++threads)
-    test_walk(bundle, (uint64_t)threads, threads, threads == 1 ? 12000 : 1500);
+  forerun_model model;
+  CHECK(forerun_bundle_model(bundle, &model) == FORERUN_OK);
+  if (model.feature_size > 0)
+    test_features(bundle);
+  else
+    test_tokens(bundle);
   forerun_bundle_release(bundle);
   test_bad_bundles(arguments[2]);
   puts("ok");
