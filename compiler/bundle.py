@@ -16,7 +16,7 @@ from forerun.targets import Target
 BUNDLE_VERSION = 2
 HASH_PIECE = 1 << 20  # bytes of a piece, as in the runtime's hash.h
 MANIFEST = "manifest.json"
-_COPIED = ("tokenizer.json", "chat_template.jinja")
+_COPIED = ("tokenizer.json", "chat_template.jinja", "vocabulary.bin")
 
 
 def hash_file(path: Path) -> str:
@@ -33,7 +33,7 @@ def hash_file(path: Path) -> str:
     return f"{hashes[0] if hashes else xxhash.xxh64_intdigest(b''):016x}"
 
 
-def copy_text_files(export: Path, bundle: Path) -> None:
+def copy_files(export: Path, bundle: Path) -> None:
     """Copy what the runtime needs of the export as it is."""
     for name in _COPIED:
         if (export / name).is_file():
@@ -70,6 +70,7 @@ def write_manifest(
         "exits": [],
         "costs": {},
         "forerun": __version__,
+        **({"draft": settings["draft"]} if "draft" in settings else {}),
         **extra,
     }
     vouched = (json.dumps(body, indent=1, ensure_ascii=False) + "}\n").encode()

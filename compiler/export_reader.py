@@ -48,6 +48,11 @@ class Export:
         tensor_type = self._inputs[name].type.tensor_type
         return tensor_type.elem_type, [d.dim_param or d.dim_value for d in tensor_type.shape.dim]
 
+    @property
+    def feature_size(self) -> int:
+        """Return how many numbers come with each token, 0 for none."""
+        return int(self.typed("features")[1][1]) if "features" in self._inputs else 0
+
     def is_weight(self, name: str) -> bool:
         """Return whether a name is an initializer."""
         return name in self._initializers

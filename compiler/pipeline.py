@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -14,6 +14,7 @@ from typing import Any
 import forerun
 from forerun.compiler import bundle, emit, export_reader, memory, pack
 from forerun.compiler.converters import COMPOSITES
+from forerun.compiler.drafts import draft_path, listing, open_drafts
 from forerun.compiler.export_reader import Export, ModuleCall
 from forerun.compiler.from_onnx import import_function
 from forerun.compiler.fuse import fuse
@@ -42,7 +43,8 @@ class CompileReport:
     """What was compiled, and why each kernel was chosen.
 
     `explanation` has a line for each operation of each distinct module: the rule taken, those that declined.
-    `tuned` names the matmuls that were built with numbers from `forerun tune`.
+    `tuned` names the matmuls that were built with numbers from `forerun tune`. `drafts` are the reports of the draft
+    components in the bundle, by name.
     """
 
     bundle: Path
@@ -54,6 +56,7 @@ class CompileReport:
     seconds: float
     explanation: tuple[str, ...] = field(default=())
     tuned: tuple[str, ...] = ()
+    drafts: Mapping[str, CompileReport] = field(default_factory=dict)
 
 
 def compile_export(
@@ -63,9 +66,10 @@ def compile_export(
     *,
     kv: str = "f16",
     tuned: Mapping[str, Tiling] = MappingProxyType({}),
+    drafts: Mapping[str, Path] = MappingProxyType({}),
     progress: Progress | None = None,
 ) -> CompileReport:
-    """Compile an export for one target and write the bundle.
+    """Compile an export, of a model or of a draft component, for one target and write the bundle.
 
     Args:
         directory: what `forerun export` wrote.
@@ -73,12 +77,12 @@ def compile_export(
         target: a target's name, None for this machine's best.
         kv: element of the KV cache, `f16` or `f32`.
         tuned: numbers for matmuls by the name of their kernels, from `forerun tune`; the target's for all others.
+        drafts: exports of draft components of this model, by the names they get in the bundle.
         progress: called with a stage's name and the part of the whole done, 0…1.
 
     Raises:
         CompileError, TargetError, OptionError, OutputError.
     """
-    started = time.perf_counter()
     tell = progress or (lambda stage, done: None)
     chosen = find_target(target)
     if kv not in KV_DTYPES:
@@ -87,29 +91,51 @@ def compile_export(
     with staged_folder(output, bundle.MANIFEST, "forerun compile") as folder:
         tell("reading", 0.0)
         export = export_reader.open_export(Path(directory))
-        tell("importing", 0.05)
-        graphs = fused_modules(export)
-        tell("scheduling", 0.3)
-        choices = {name: [schedule(name, n, settings) for n in graph.nodes] for name, graph in graphs.items()}
-        tell("packing weights", 0.4)
-        modules, weights_bytes = pack_modules(export, graphs, choices, folder / "weights.bin")
-        tell("building kernels", 0.6)
-        decoder = assemble(export, settings, kv, modules, weights_bytes)
-        library = build_library(decoder, chosen, folder)
-        tell("writing the bundle", 0.95)
-        bundle.copy_text_files(export.directory, folder)
-        tilings = matmul_tilings(choices)
-        described = {name: {**t.described(), "tuned": name in tuned} for name, t in tilings.items()}
-        bundle.write_manifest(folder, export.settings, chosen, library, kv=kv, kernels=described)
-        library_bytes = (folder / library).stat().st_size
+        components = open_drafts(drafts, export.settings)
+        parts, reports = len(components) + 1, {}
+        for i, (name, draft) in enumerate(components.items()):
+            place = folder / draft_path(name)
+            place.mkdir(parents=True)
+            reports[name] = _write_bundle(draft, place, settings, kv, _part(tell, f"{name}: ", i, parts))
+        listed = {"drafts": listing(components)} if components else {}
+        report = _write_bundle(export, folder, settings, kv, _part(tell, "", parts - 1, parts), **listed)
     tell("done", 1.0)
+    return replace(report, bundle=Path(output), drafts=reports)
+
+
+def _part(tell: Progress, prefix: str, index: int, count: int) -> Progress:
+    """Tell of part number `index` of `count` equal ones."""
+    return lambda stage, done: tell(prefix + stage, (index + done) / count)
+
+
+def _write_bundle(
+    export: Export, folder: Path, settings: Settings, kv: str, tell: Progress, **extra: Any
+) -> CompileReport:
+    """Compile one network into a folder; `extra` are further members of its manifest."""
+    started = time.perf_counter()
+    tell("importing", 0.05)
+    graphs = fused_modules(export)
+    tell("scheduling", 0.3)
+    choices = {name: [schedule(name, n, settings) for n in graph.nodes] for name, graph in graphs.items()}
+    tell("packing weights", 0.4)
+    modules, weights_bytes = pack_modules(export, graphs, choices, folder / "weights.bin")
+    tell("building kernels", 0.6)
+    decoder = assemble(export, settings, kv, modules, weights_bytes)
+    library = build_library(decoder, settings.target, folder)
+    tell("writing the bundle", 0.95)
+    bundle.copy_files(export.directory, folder)
+    tilings, tuned = matmul_tilings(choices), settings.tuned
+    described = {name: {**t.described(), "tuned": name in tuned} for name, t in tilings.items()}
+    bundle.write_manifest(
+        folder, export.settings, settings.target, library, kv=kv, kernels=described, **extra
+    )
     return CompileReport(
-        Path(output),
-        chosen.name,
+        folder,
+        settings.target.name,
         tuple(name for name in graphs if name not in FORMS or name == HEAD),
         len(decoder.kernels),
         weights_bytes,
-        library_bytes,
+        (folder / library).stat().st_size,
         time.perf_counter() - started,
         tuple(explain(graphs, choices)),
         tuple(name for name in tilings if name in tuned),
@@ -196,8 +222,9 @@ def _module(
 ) -> emit.Module:
     roles: dict[Value, str] = {}
     hidden = graph.input("hidden")
-    if hidden is not None:
-        roles[hidden] = "call->hidden"
+    for value in graph.inputs:
+        if value.name in ("hidden", "features"):
+            roles[value] = f"call->{value.name}"
     roles[graph.outputs[0]] = HEAD_RESULTS.get(name, "call->hidden")
     if name not in FORMS and hidden is not None:
         last = graph.producer(graph.outputs[0])
@@ -256,7 +283,7 @@ def assemble(
 
     return Decoder(
         target=settings.target.name,
-        embed=named["embed"],
+        embed=named.get("embed"),
         attention=of_kind("attention"),
         feed_forward=of_kind("feed_forward"),
         head=named["head"],
@@ -265,6 +292,7 @@ def assemble(
         layers=config["layers"],
         hidden_size=config["hidden_size"],
         vocabulary_size=config["vocabulary_size"],
+        feature_size=export.feature_size,
         context_length=config["context_length"],
         kv_heads=config["kv_heads"],
         head_dim=config["head_dim"],

@@ -18,11 +18,12 @@ from forerun.compiler.traffic import traffic_table
 class Decoder:
     """A scheduled decoder, ready to be written out.
 
-    `attention` and `feed_forward` hold the distinct modules of that kind; sizes are those of program.h.
+    `attention` and `feed_forward` hold the distinct modules of that kind, `embed` is None where rows are hidden
+    states; sizes are those of program.h.
     """
 
     target: str
-    embed: Module
+    embed: Module | None
     attention: Sequence[Module]
     feed_forward: Sequence[Module]
     head: Module
@@ -31,6 +32,7 @@ class Decoder:
     layers: int
     hidden_size: int
     vocabulary_size: int
+    feature_size: int
     context_length: int
     kv_heads: int
     head_dim: int
@@ -44,7 +46,7 @@ class Decoder:
     def modules(self) -> list[Module]:
         """Every distinct module."""
         return [
-            self.embed,
+            *([] if self.embed is None else [self.embed]),
             *self.attention,
             *self.feed_forward,
             self.head,
@@ -117,6 +119,7 @@ static const forerun_program program = {
     .layers = $layers,
     .hidden_size = $hidden_size,
     .vocabulary_size = $vocabulary_size,
+    .feature_size = $feature_size,
     .context_length = $context_length,
     .max_rows = $max_rows,
     .max_gather = $max_gather,
@@ -128,7 +131,7 @@ static const forerun_program program = {
     .arena_bytes = $arena_bytes,
     .scratch_bytes = $scratch_bytes,
     .scratch_bytes_per_position = $parts_bytes,
-    .embed = embed_step,
+    .embed = $embed,
     .attention = attention_step,
     .feed_forward = feed_forward_step,
     .head = head_step,
@@ -162,6 +165,7 @@ def program_source(decoder: Decoder) -> str:
                 "layers",
                 "hidden_size",
                 "vocabulary_size",
+                "feature_size",
                 "context_length",
                 "max_rows",
                 "max_gather",
@@ -181,6 +185,7 @@ def program_source(decoder: Decoder) -> str:
         modules="\n".join(_module_functions(decoder.modules)),
         traffic=traffic_table(decoder.modules),
         steps=_steps(decoder),
+        embed="0" if decoder.embed is None else "embed_step",
         layer_table="\n".join([f"    {{{decoder.kv_heads}, {decoder.head_dim}}},"] * decoder.layers),
         arena_bytes=arena + space.shared_bytes,
     )
@@ -195,6 +200,7 @@ def _steps(decoder: Decoder) -> str:
     once = [
         f"static void {module.name}_step(const forerun_call *call, int32_t tid) {{ {module.name}(call, 0, 0, tid); }}\n"
         for module in (decoder.embed, decoder.head, decoder.head_maxima, decoder.head_blocks)
+        if module is not None
     ]
     return "\n".join(
         [*once, _layered("attention", decoder.attention), _layered("feed_forward", decoder.feed_forward)]
@@ -202,7 +208,13 @@ def _steps(decoder: Decoder) -> str:
 
 
 def _layered(kind: str, modules: Sequence[Module]) -> str:
-    """Return a step function that finds a layer's module and its row in that module's weight table."""
+    """Return a step function that finds a layer's module and its row in that module's weight table.
+
+    Without modules of the kind it does nothing: the layers of the network have no such sublayer.
+    """
+    signature = f"static void {kind}_step(const forerun_call *call, int32_t layer, int32_t tid)"
+    if not modules:
+        return f"{signature} {{ (void)call, (void)layer, (void)tid; }}\n"
     place = {layer: (m, row) for m, module in enumerate(modules) for row, layer in enumerate(module.layers)}
     ordered = [place[layer] for layer in sorted(place)]
     functions = ", ".join(module.name for module in modules)
@@ -213,7 +225,7 @@ def _layered(kind: str, modules: Sequence[Module]) -> str:
             "  " + ", ".join(f"{{{m}, {row}}}" for m, row in ordered) + ",",
             "};",
             "",
-            f"static void {kind}_step(const forerun_call *call, int32_t layer, int32_t tid) {{",
+            f"{signature} {{",
             "  static void (*const modules[])(const forerun_call *, int32_t, int32_t, int32_t) = {"
             + functions
             + "};",

@@ -1,6 +1,6 @@
 """Comparing an export with the eager model: logit errors, and quality on a text."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +9,16 @@ import torch
 from tokenizers import Tokenizer
 
 from forerun.errors import ExportError, OptionError
-from forerun.export.oracle import Oracle
-from forerun.export.reader import ExportManifest, load_exported_model, read_manifest
-from forerun.export.signature import TOKENIZER_FILE
-from forerun.models.llama import Decoder
+from forerun.export.oracle import Oracle, OracleOutput
+from forerun.export.reader import (
+    ExportManifest,
+    load_exported_draft,
+    load_exported_model,
+    read_manifest,
+)
+from forerun.export.signature import TOKENIZER_FILE, Form
+from forerun.models.drafts import DraftNetwork
+from forerun.models.llama import Decoder, DecoderOutput, KeyValue, run_layers
 from forerun.models.sources import load_model
 
 LogitsFunction = Callable[[np.ndarray], np.ndarray]
@@ -84,7 +90,12 @@ def check_export(
     """
     manifest = read_manifest(directory)
     oracle = Oracle(directory)
-    errors = compare_logits(load_exported_model(directory), oracle)
+    load = load_exported_model if manifest.draft is None else load_exported_draft
+    errors = compare_logits(load(directory), oracle)
+    if text is not None and manifest.draft is not None:
+        raise OptionError(
+            f"{directory} holds a draft component, whose quality no text shows; leave the text out"
+        )
     if text is None:
         return CheckReport(manifest.name, manifest.quant, errors, None)
     token_ids = encode_text(manifest, text, tokens)
@@ -94,41 +105,86 @@ def check_export(
     return CheckReport(manifest.name, manifest.quant, errors, quality)
 
 
-def compare_logits(model: Decoder, oracle: Oracle, seed: int = 0) -> LogitErrors:
-    """Largest logit errors over a prefill, two decode steps with cache and a branching tree, on random
-    tokens.
+def compare_logits(network: Decoder | DraftNetwork, oracle: Oracle, seed: int = 0) -> LogitErrors:
+    """Largest logit errors over a prefill, two decode steps with cache and a branching tree, on random rows.
 
-    The eager model runs in float64 on its float32 weights, so that an error is the export's alone; in float32
+    The eager network runs in float64 on its float32 weights, so that an error is the export's alone; in float32
     its own rounding would be half of what is measured.
     """
-    room = model.config.context_length - len(_TREE_PARENTS) - 3
-    prompt = min(_PROMPT_ROWS, room)
+    context = oracle.config.context_length
+    prompt = min(_PROMPT_ROWS, context - len(_TREE_PARENTS) - 3)
     if prompt < 1:
-        raise OptionError(f"the model's context of {model.config.context_length} is too short for a check")
-    token_count = prompt + 2 + len(_TREE_PARENTS)
-    ids = np.random.default_rng(seed).integers(0, model.config.vocabulary_size, token_count)
-    model.double()
+        raise OptionError(f"the model's context of {context} is too short for a check")
+    rows = random_rows(oracle.form, prompt + 2 + len(_TREE_PARENTS), np.random.default_rng(seed))
+    network.double()
     try:
         with torch.no_grad():
-            return _compare_in_float64(model, oracle, ids, prompt)
+            return _compare_in_float64(network, oracle, rows, prompt)
     finally:
-        model.float()
+        network.float()
 
 
-def _compare_in_float64(model: Decoder, oracle: Oracle, ids: np.ndarray, prompt: int) -> LogitErrors:
-    eager = model(torch.from_numpy(ids[:prompt]))
-    ours = oracle.forward(ids[:prompt])
+def random_rows(form: Form, count: int, random: np.random.Generator) -> dict[str, np.ndarray]:
+    """Rows for a network of that form, by the names of its inputs: `token_ids` int64 [n], `features` float32
+    [n, F], `hidden` float32 [n, D].
+    """
+    made: dict[str, np.ndarray] = {
+        "token_ids": random.integers(0, form.config.vocabulary_size, count),
+        "features": random.standard_normal((count, form.feature_size)).astype(np.float32),
+        "hidden": random.standard_normal((count, form.config.hidden_size)).astype(np.float32),
+    }
+    return {name: made[name] for name in form.row_inputs}
+
+
+def run_eager(
+    network: Decoder | DraftNetwork,
+    rows: Mapping[str, np.ndarray],
+    positions: np.ndarray | None = None,
+    tree_mask: np.ndarray | None = None,
+    past: Sequence[KeyValue] | None = None,
+) -> DecoderOutput:
+    """Rows, as `random_rows` has them, through the eager network; further arguments as for `Decoder`."""
+    config = network.config.network if isinstance(network, DraftNetwork) else network.config
+    dtype = network.head.weight.dtype
+    inputs = [
+        torch.from_numpy(array).to(dtype if array.dtype == np.float32 else torch.int64)
+        for array in rows.values()
+    ]
+    hidden = inputs[0] if network.embed is None else network.embed(*inputs)
+    at, mask = (None if array is None else torch.from_numpy(array) for array in (positions, tree_mask))
+    return run_layers(network, config, hidden, at, mask, past)
+
+
+def run_oracle(
+    oracle: Oracle,
+    rows: Mapping[str, np.ndarray],
+    positions: np.ndarray | None = None,
+    tree_mask: np.ndarray | None = None,
+    past: Sequence[tuple[np.ndarray, np.ndarray]] | None = None,
+) -> OracleOutput:
+    """The same in ONNX Runtime."""
+    first = rows.get("token_ids", rows.get("hidden"))
+    assert first is not None
+    return oracle.forward(first, positions, tree_mask, past or None, features=rows.get("features"))
+
+
+def _compare_in_float64(
+    network: Decoder | DraftNetwork, oracle: Oracle, rows: Mapping[str, np.ndarray], prompt: int
+) -> LogitErrors:
+    def taken(start: int, stop: int | None) -> dict[str, np.ndarray]:
+        return {name: array[start:stop] for name, array in rows.items()}
+
+    eager, ours = run_eager(network, taken(0, prompt)), run_oracle(oracle, taken(0, prompt))
     prefill = _difference(eager.logits, ours.logits)
     decode = 0.0
     for step in (prompt, prompt + 1):
-        eager = model(torch.from_numpy(ids[step : step + 1]), past=eager.present)
-        ours = oracle.forward(ids[step : step + 1], past=ours.present)
+        eager = run_eager(network, taken(step, step + 1), past=eager.present)
+        ours = run_oracle(oracle, taken(step, step + 1), past=ours.present)
         decode = max(decode, _difference(eager.logits, ours.logits))
     positions, mask = tree_inputs(_TREE_PARENTS, prompt + 2)
-    tree_ids = ids[prompt + 2 :]
-    arrays = (torch.from_numpy(tree_ids), torch.from_numpy(positions), torch.from_numpy(mask))
-    eager = model(*arrays, past=eager.present)
-    ours = oracle.forward(tree_ids, positions, mask, ours.present)
+    tree = taken(prompt + 2, None)
+    eager = run_eager(network, tree, positions, mask, eager.present)
+    ours = run_oracle(oracle, tree, positions, mask, ours.present)
     return LogitErrors(prefill, decode, _difference(eager.logits, ours.logits))
 
 

@@ -1,84 +1,27 @@
-"""From a model file to an export directory: ONNX graph, external weights, tokenizer, manifest."""
+"""From a model file, or a draft network with its weights, to an export directory."""
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto
+import torch
 
-from forerun.errors import ExportError
-from forerun.export.external_data import ExternalDataWriter
-from forerun.export.functions import trace_functions
-from forerun.export.graph import build_model, part_name
-from forerun.export.policies import Choice, Policy, find_policy
-from forerun.export.schemes import SCHEMES
+from forerun.errors import ExportError, OptionError
+from forerun.export.component import Component, ExportReport, Progress, write_component
+from forerun.export.policies import POLICIES, KeepPolicy, find_policy
 from forerun.export.signature import (
     CHAT_TEMPLATE_FILE,
-    DATA_FILE,
-    FORMAT,
-    MANIFEST_FILE,
-    MODEL_FILE,
-    ROPE_TABLES,
+    DRAFT_FAMILY,
     TOKENIZER_FILE,
-    VERSION,
+    VOCABULARY_FILE,
+    Form,
+    draft_form,
 )
-from forerun.models.checkpoint import Checkpoint, StoredTensor, TokenizerFiles
+from forerun.models.checkpoint import StoredTensor, TokenizerFiles
+from forerun.models.drafts import DraftConfig, DraftNetwork
 from forerun.models.families import family_named
-from forerun.models.rope import rotary_tables
 from forerun.models.sources import open_checkpoint
-from forerun.staging import staged_folder
-
-Progress = Callable[[str, float], None]
-
-
-@dataclass(frozen=True)
-class TensorReport:
-    """What became of one tensor. `note` is empty unless the scheme is another than the one asked for."""
-
-    name: str
-    stored_as: str
-    scheme: str
-    exact: bool
-    note: str
-
-
-@dataclass(frozen=True)
-class ExportReport:
-    """What was written: directory, quantization, per tensor its scheme, names of the functions, bytes of
-    data.
-    """
-
-    directory: Path
-    name: str
-    quant: str
-    tensors: tuple[TensorReport, ...]
-    functions: tuple[str, ...]
-    data_bytes: int
-
-    @property
-    def differences(self) -> tuple[TensorReport, ...]:
-        """The tensors that did not get what was asked for; each says why in its note."""
-        return tuple(tensor for tensor in self.tensors if tensor.note)
-
-    def scheme_counts(self) -> dict[str, int]:
-        """How many tensors each scheme holds."""
-        names = [tensor.scheme for tensor in self.tensors]
-        return {name: names.count(name) for name in sorted(set(names))}
-
-    def __str__(self) -> str:
-        counts = ", ".join(f"{count} {name}" for name, count in self.scheme_counts().items())
-        lines = [
-            f"{self.name}, quantization {self.quant}: {counts}; {self.data_bytes / 2**20:.1f} MiB of weights",
-            f"functions: {', '.join(self.functions)}",
-        ]
-        lines += [
-            f"{each.name} ({each.stored_as}): {each.scheme}, for {each.note}" for each in self.differences
-        ]
-        return "\n".join(lines)
 
 
 def export_model(
@@ -96,114 +39,122 @@ def export_model(
     checkpoint = open_checkpoint(source)
     policy = find_policy(quant, checkpoint.kind)
     tokenizer = checkpoint.read_tokenizer()
-    with staged_folder(Path(output), MANIFEST_FILE, "forerun export") as folder:
-        return _write(checkpoint, tokenizer, policy, folder, Path(output).absolute(), report)
-
-
-def choose_schemes(checkpoint: Checkpoint, policy: Policy) -> dict[str, Choice]:
-    """The scheme of every tensor: matrices by the policy, norms and biases float32."""
-    return {
-        name: policy.choose(name, tensor) if len(tensor.shape) == 2 else Choice("float32")
-        for name, tensor in checkpoint.tensors.items()
-    }
-
-
-def _write(
-    checkpoint: Checkpoint,
-    tokenizer: TokenizerFiles,
-    policy: Policy,
-    folder: Path,
-    directory: Path,
-    report: Progress,
-) -> ExportReport:
-    choices = choose_schemes(checkpoint, policy)
-    report("tracing the modules", 0.02)
-    # Only structure is traced: the decoder's weights stay uninitialised memory that is never touched.
-    decoder = family_named(checkpoint.family).build(checkpoint.config)
-    traced = trace_functions(checkpoint.config, decoder)
-    del decoder
-    initializers, data_bytes = _write_weights(checkpoint, choices, folder / DATA_FILE, report)
-    schemes = {name: choice.scheme for name, choice in choices.items()} | dict.fromkeys(
-        ROPE_TABLES, "float32"
-    )
-    model = build_model(checkpoint.config, checkpoint.name, traced, schemes, initializers)
-    report("writing the graph", 0.98)
-    onnx.save(model, folder / MODEL_FILE)
-    _write_text(folder / TOKENIZER_FILE, tokenizer.tokenizer_json)
+    files = {TOKENIZER_FILE: tokenizer.tokenizer_json.encode()}
     if tokenizer.chat_template is not None:
-        _write_text(folder / CHAT_TEMPLATE_FILE, tokenizer.chat_template)
-    manifest = _manifest(checkpoint, tokenizer, policy, choices)
-    _write_text(folder / MANIFEST_FILE, json.dumps(manifest, indent=1) + "\n")
-    report("done", 1.0)
-    return ExportReport(
-        directory=directory,
+        files[CHAT_TEMPLATE_FILE] = tokenizer.chat_template.encode()
+    component = Component(
         name=checkpoint.name,
-        quant=policy.name,
-        tensors=tuple(
-            TensorReport(name, checkpoint.tensors[name].type_name, choice.scheme, choice.exact, choice.note)
-            for name, choice in choices.items()
-        ),
-        functions=tuple(function.name for function in model.functions),
-        data_bytes=data_bytes,
+        form=Form(checkpoint.config),
+        # Only structure is traced: the decoder's weights stay uninitialised memory that is never touched.
+        network=family_named(checkpoint.family).build(checkpoint.config),
+        tensors=checkpoint.tensors,
+        facts={
+            "family": checkpoint.family,
+            "source": str(checkpoint.source),
+            "tokenizer": _described(tokenizer),
+        },
+        files=files,
+    )
+    return write_component(component, policy, Path(output), report)
+
+
+def export_draft(
+    network: DraftNetwork,
+    weights: Mapping[str, torch.Tensor],
+    output: Path | str,
+    quant: str,
+    *,
+    vocabulary: np.ndarray,
+    model: Mapping[str, Any],
+    name: str,
+    progress: Progress | None = None,
+) -> ExportReport:
+    """Write a draft component as an export directory.
+
+    Args:
+        network: the component; its own weights are not looked at.
+        weights: every parameter of the network by name, any float dtype.
+        output: the directory; appears whole or not at all.
+        quant: f32, q8 or q4.
+        vocabulary: int32 [draft vocabulary - 1], the model's token id of each draft id but the last.
+        model: facts about the model that the draft belongs to, stored as given; JSON must hold them.
+        name: what the component is called.
+        progress: as for `export_model`.
+
+    Raises:
+        OptionError: no such quantization, or one that a draft cannot have.
+        ExportError: weights or vocabulary do not fit the network.
+        OutputError: the directory cannot be written.
+    """
+    config = network.config
+    if quant == KeepPolicy.name:
+        known = ", ".join(known for known in POLICIES if known != KeepPolicy.name)
+        raise OptionError(f"a draft has no blocks of a file to keep; quantizations of a draft: {known}")
+    component = Component(
+        name=name,
+        form=draft_form(config),
+        network=network,
+        tensors=_stored(network, weights),
+        facts={
+            "family": DRAFT_FAMILY,
+            "source": "",
+            "tokenizer": _described(TokenizerFiles("", None, None, (), False)),
+            "draft": {**config.described(), "model": dict(model)},
+        },
+        files={VOCABULARY_FILE: _checked_vocabulary(config, vocabulary).tobytes()},
+    )
+    return write_component(
+        component, find_policy(quant, DRAFT_FAMILY), Path(output), progress or (lambda _text, _part: None)
     )
 
 
-def _write_weights(
-    checkpoint: Checkpoint, choices: Mapping[str, Choice], path: Path, report: Progress
-) -> tuple[list[TensorProto], int]:
-    """All tensors, one at a time, so that memory holds one; rotary tables last."""
-    initializers = []
-    with path.open("wb") as file:
-        writer = ExternalDataWriter(file, path.name)
-        for index, (name, choice) in enumerate(choices.items()):
-            report(f"{choice.scheme}: {name}", 0.1 + 0.87 * index / len(choices))
-            scheme = SCHEMES[choice.scheme]()
-            parts = _parts(checkpoint.tensors[name], choice, name)
-            for part in scheme.parts:
-                initializers.append(
-                    writer.add(part_name(name, part.suffix), part.data_type, parts[part.suffix])
-                )
-        for name, table in zip(ROPE_TABLES, rotary_tables(checkpoint.config), strict=True):
-            initializers.append(writer.add(name, TensorProto.FLOAT, table.numpy()))
-        return initializers, writer.written_bytes
+def _stored(network: DraftNetwork, weights: Mapping[str, torch.Tensor]) -> dict[str, StoredTensor]:
+    """The weights as a model file would give them, checked against the network's parameters."""
+    expected = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
+    wrong = sorted(expected.keys() ^ weights.keys())
+    if wrong:
+        raise ExportError(
+            f"the weights and the draft network differ in {', '.join(wrong[:5])}"
+            f"{f' and {len(wrong) - 5} more' if len(wrong) > 5 else ''}; give one weight for each parameter"
+        )
+
+    def store(tensor: torch.Tensor) -> StoredTensor:
+        return StoredTensor(
+            str(tensor.dtype).removeprefix("torch."),
+            tuple(tensor.shape),
+            8.0 * tensor.element_size(),
+            lambda: np.asarray(tensor.detach().cpu().float().numpy()),
+        )
+
+    for name, shape in expected.items():
+        if tuple(weights[name].shape) != shape:
+            raise ExportError(
+                f"weight {name} has shape {list(weights[name].shape)}, the network {list(shape)}"
+            )
+    return {name: store(weights[name]) for name in expected}
 
 
-def _parts(tensor: StoredTensor, choice: Choice, name: str) -> dict[str, np.ndarray]:
-    scheme = SCHEMES[choice.scheme]()
-    try:
-        if choice.exact and tensor.read_blocks is not None:
-            parts = scheme.take_blocks(tensor.type_name, tensor.read_blocks())
-        else:
-            parts = scheme.quantize(tensor.read_float32())
-    except ExportError as error:
-        raise ExportError(f"tensor {name}: {error}") from error
-    if not all(np.isfinite(array).all() for array in parts.values()):
-        raise ExportError(f"tensor {name}: it holds values that are not finite; the model file is damaged")
-    return parts
+def _checked_vocabulary(config: DraftConfig, vocabulary: np.ndarray) -> np.ndarray:
+    """The ids as little-endian int32, each at most once and known to the model."""
+    ids = np.asarray(vocabulary)
+    if ids.shape != (config.other_id,) or ids.dtype.kind not in "iu":
+        raise ExportError(
+            f"the draft vocabulary is {ids.dtype} of shape {list(ids.shape)}; it must be whole numbers "
+            f"[{config.other_id}], one for each draft id but the last"
+        )
+    if len(ids) and not 0 <= ids.min() <= ids.max() < config.model_vocabulary_size:
+        raise ExportError(
+            f"the draft vocabulary names token ids {ids.min()} to {ids.max()}; the model has 0 to "
+            f"{config.model_vocabulary_size - 1}"
+        )
+    if len(np.unique(ids)) != len(ids):
+        raise ExportError("the draft vocabulary names a token id twice")
+    return ids.astype("<i4")
 
 
-def _manifest(
-    checkpoint: Checkpoint, tokenizer: TokenizerFiles, policy: Policy, choices: Mapping[str, Choice]
-) -> dict[str, Any]:
-    config = asdict(checkpoint.config)
-    # Only the loader needs the divisors; here they are part of the rotary tables already.
-    del config["rope_divisors"]
+def _described(tokenizer: TokenizerFiles) -> dict[str, Any]:
     return {
-        "format": FORMAT,
-        "version": VERSION,
-        "name": checkpoint.name,
-        "family": checkpoint.family,
-        "source": str(checkpoint.source),
-        "quant": policy.name,
-        "config": config,
-        "tokenizer": {
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_ids": list(tokenizer.eos_token_ids),
-            "add_bos": tokenizer.add_bos,
-        },
-        "schemes": {name: choice.scheme for name, choice in choices.items()},
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_ids": list(tokenizer.eos_token_ids),
+        "add_bos": tokenizer.add_bos,
     }
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

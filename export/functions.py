@@ -16,16 +16,13 @@ from forerun.export.schemes import SCHEMES
 from forerun.export.signature import (
     ATTENTION,
     DOMAIN,
-    EMBED,
-    FEED_FORWARD,
     HEAD,
     OPSET,
+    Form,
     Sublayer,
     opset_imports,
     order_weights,
 )
-from forerun.models.config import ModelConfig
-from forerun.models.llama import Decoder
 
 # Rows and past rows of the example that is traced; any two different numbers above one do.
 _ROWS, _PAST = 3, 5
@@ -49,31 +46,34 @@ class _WeightsAsInputs(nn.Module):
         return torch.func.functional_call(self.module, weights, inputs[: self.activations])
 
 
-def trace_functions(config: ModelConfig, decoder: Decoder) -> dict[str, FunctionProto]:
-    """One function per kind of module, with float weights as inputs. `decoder` may have any weights.
+def trace_functions(form: Form, network: Any) -> dict[str, FunctionProto]:
+    """One function per kind of module, with float weights as inputs.
 
-    Raises `ExportError` if torch cannot export a module.
+    `network` has the modules `embed`, `layers` and `head` of a `Decoder`, those that `form` says it has, with any
+    weights. Raises `ExportError` if torch cannot export a module.
     """
-    auto = torch.export.Dim.AUTO
-    hidden = torch.zeros(_ROWS, config.hidden_size)
-    # Two tensors: torch.export takes one object given twice for one input.
-    past_key, past_value = (torch.zeros(config.kv_heads, _PAST, config.head_dim) for _ in range(2))
-    ids = torch.zeros(_ROWS, dtype=torch.int64)
-    mask = torch.ones(_ROWS, _PAST + _ROWS, dtype=torch.bool)
-    layer: Any = decoder.layers[0]
-    rows = {0: auto}
-    cases: tuple[tuple[Sublayer, nn.Module, tuple[torch.Tensor, ...], tuple[dict[int, Any], ...]], ...] = (
-        (EMBED, decoder.embed, (ids,), (rows,)),
-        (
-            ATTENTION,
-            layer.attention,
-            (hidden, ids, mask, past_key, past_value),
-            (rows, rows, {0: auto, 1: auto}, {1: auto}, {1: auto}),
-        ),
-        (FEED_FORWARD, layer.feed_forward, (hidden,), (rows,)),
-        (HEAD, decoder.head, (hidden,), (rows,)),
-    )
-    return {case[0].function: _trace(*case) for case in cases}
+    modules: dict[Sublayer, nn.Module] = {HEAD: network.head}
+    if form.embed is not None:
+        modules[form.embed] = network.embed
+    for sublayer in form.layer:
+        layer = network.layers[0]
+        modules[sublayer] = layer.attention if sublayer is ATTENTION else layer.feed_forward
+    return {kind.function: _trace(kind, module, form) for kind, module in modules.items()}
+
+
+def _examples(form: Form) -> dict[str, tuple[torch.Tensor, dict[int, Any]]]:
+    """For each activation of the signature a tensor to trace with, and which of its dimensions vary."""
+    auto, config = torch.export.Dim.AUTO, form.config
+    # New tensors each: torch.export takes one object given twice for one input.
+    return {
+        "hidden": (torch.zeros(_ROWS, config.hidden_size), {0: auto}),
+        "token_ids": (torch.zeros(_ROWS, dtype=torch.int64), {0: auto}),
+        "features": (torch.zeros(_ROWS, form.feature_size), {0: auto}),
+        "positions": (torch.zeros(_ROWS, dtype=torch.int64), {0: auto}),
+        "tree_mask": (torch.ones(_ROWS, _PAST + _ROWS, dtype=torch.bool), {0: auto, 1: auto}),
+        "past_key": (torch.zeros(config.kv_heads, _PAST, config.head_dim), {1: auto}),
+        "past_value": (torch.zeros(config.kv_heads, _PAST, config.head_dim), {1: auto}),
+    }
 
 
 def quantize_function(function: FunctionProto, name: str, schemes: Mapping[str, str]) -> FunctionProto:
@@ -131,13 +131,10 @@ def _gather_parts(gather: NodeProto, scheme: Any) -> list[NodeProto]:
     return [*nodes, helper.make_node(scheme.function_name, gathered, list(gather.output), domain=DOMAIN)]
 
 
-def _trace(
-    sublayer: Sublayer,
-    module: nn.Module,
-    examples: tuple[torch.Tensor, ...],
-    dynamic: tuple[dict[int, Any], ...],
-) -> FunctionProto:
+def _trace(sublayer: Sublayer, module: nn.Module, form: Form) -> FunctionProto:
     """Export one module and turn the graph into a function with the signature's names."""
+    known = _examples(form)
+    examples, dynamic = zip(*(known[name] for name in sublayer.activations), strict=True)
     state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     weights = order_weights(set(state))
     wrapped = _WeightsAsInputs(module, len(examples), weights).eval()

@@ -10,10 +10,9 @@ from forerun.export.schemes import SCHEMES
 from forerun.export.signature import (
     ATTENTION,
     DOMAIN,
-    EMBED,
-    FEED_FORWARD,
     HEAD,
     IR_VERSION,
+    Form,
     Sublayer,
     graph_inputs,
     graph_outputs,
@@ -24,7 +23,6 @@ from forerun.export.signature import (
     present_names,
     tap_name,
 )
-from forerun.models.config import ModelConfig
 
 
 @dataclass
@@ -35,7 +33,6 @@ class GraphBuilder:
     name.
     """
 
-    config: ModelConfig
     traced: Mapping[str, FunctionProto]
     schemes: Mapping[str, str]
     nodes: list[NodeProto] = field(default_factory=list)
@@ -60,7 +57,8 @@ class GraphBuilder:
         )
 
     def _shared_name(self, weight: str) -> str:
-        return "embed.weight" if weight == "head.weight" and self.config.tied_embeddings else weight
+        # A head that has no matrix of its own is tied.
+        return "embed.weight" if weight == "head.weight" and weight not in self.schemes else weight
 
     def _parts(self, weight: str) -> list[str]:
         scheme = SCHEMES[self.schemes[weight]]
@@ -73,25 +71,30 @@ def part_name(weight: str, suffix: str) -> str:
 
 
 def build_model(
-    config: ModelConfig,
+    form: Form,
     name: str,
     traced: Mapping[str, FunctionProto],
     schemes: Mapping[str, str],
     initializers: Sequence[TensorProto],
 ) -> ModelProto:
-    """The whole model around its initializers."""
-    builder = GraphBuilder(config, traced, schemes)
-    builder.call(EMBED, "embed", ["token_ids"], ["hidden"])
+    """The whole network around its initializers."""
+    builder = GraphBuilder(traced, schemes)
+    if form.embed is not None:
+        builder.call(form.embed, "embed", form.row_inputs, ["hidden"])
     hidden = "hidden"
-    for layer in range(config.layers):
-        middle = f"hidden.{layer}"
-        inputs = [hidden, "positions", "tree_mask", *past_names(layer)]
-        builder.call(ATTENTION, layer_prefix(layer, ATTENTION), inputs, [middle, *present_names(layer)])
-        hidden = tap_name(layer)
-        builder.call(FEED_FORWARD, layer_prefix(layer, FEED_FORWARD), [middle], [hidden])
+    for layer in range(form.config.layers):
+        for sublayer in form.layer:
+            last = sublayer is form.layer[-1]
+            output = tap_name(layer) if last else f"hidden.{layer}"
+            inputs, outputs = [hidden], [output]
+            if sublayer is ATTENTION:
+                inputs += ["positions", "tree_mask", *past_names(layer)]
+                outputs += present_names(layer)
+            builder.call(sublayer, layer_prefix(layer, sublayer), inputs, outputs)
+            hidden = output
     builder.call(HEAD, "head", [hidden], ["logits"])
     graph = helper.make_graph(
-        builder.nodes, name, graph_inputs(config), graph_outputs(config), list(initializers)
+        builder.nodes, name, graph_inputs(form), graph_outputs(form), list(initializers)
     )
     used = sorted({scheme for scheme in schemes.values() if SCHEMES[scheme].function_name})
     dequantizers = {function.name: function for scheme in used if (function := SCHEMES[scheme]().function())}

@@ -14,15 +14,26 @@ from forerun.errors import ExportError
 from forerun.export.external_data import read_external
 from forerun.export.graph import part_name
 from forerun.export.schemes import SCHEMES
-from forerun.export.signature import DATA_FILE, FORMAT, MANIFEST_FILE, MODEL_FILE, TOKENIZER_FILE, VERSION
+from forerun.export.signature import (
+    DATA_FILE,
+    FORMAT,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    TOKENIZER_FILE,
+    VERSION,
+    VOCABULARY_FILE,
+    Form,
+    draft_form,
+)
 from forerun.models.config import ModelConfig
+from forerun.models.drafts import DraftConfig, DraftNetwork, read_draft_config
 from forerun.models.families import family_named
 from forerun.models.llama import Decoder
 
 
 @dataclass(frozen=True)
 class ExportManifest:
-    """The contents of export.json; `schemes` by tensor name."""
+    """The contents of export.json; `schemes` by tensor name, `draft` None for a model."""
 
     directory: Path
     name: str
@@ -32,6 +43,12 @@ class ExportManifest:
     config: ModelConfig
     tokenizer: dict[str, Any]
     schemes: dict[str, str]
+    draft: DraftConfig | None = None
+
+    @property
+    def form(self) -> Form:
+        """What the exported network has."""
+        return Form(self.config) if self.draft is None else draft_form(self.draft)
 
 
 def read_manifest(directory: Path | str) -> ExportManifest:
@@ -50,7 +67,7 @@ def read_manifest(directory: Path | str) -> ExportManifest:
         raise ExportError(
             f"{path} is of version {found.get('version')}; this forerun reads {VERSION}; export again"
         )
-    for name in (MODEL_FILE, DATA_FILE, TOKENIZER_FILE):
+    for name in (MODEL_FILE, DATA_FILE, VOCABULARY_FILE if "draft" in found else TOKENIZER_FILE):
         if not (directory / name).exists():
             raise ExportError(f"{directory / name} is missing; export again")
     try:
@@ -63,6 +80,7 @@ def read_manifest(directory: Path | str) -> ExportManifest:
             config=config,
             tokenizer=dict(found["tokenizer"]),
             schemes=dict(found["schemes"]),
+            draft=read_draft_config(found["draft"]) if "draft" in found else None,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ExportError(f"{path} is malformed: {error!r}") from error
@@ -99,17 +117,35 @@ def read_weights(directory: Path | str) -> dict[str, dict[str, np.ndarray]]:
 def load_exported_model(directory: Path | str) -> Decoder:
     """The eager decoder with the weights that the export holds, dequantized to float32.
 
-    The rotary tables are those of the export too. Raises `ExportError`.
+    The rotary tables are those of the export too. Raises `ExportError`, also for a draft's export.
     """
     manifest = read_manifest(directory)
-    weights = read_weights(directory)
+    if manifest.draft is not None:
+        raise ExportError(f"{directory} holds the draft component {manifest.name}, not a model")
     decoder = family_named(manifest.family).build(manifest.config)
-    for name, parameter in decoder.named_parameters():
-        if name not in weights:
-            raise ExportError(f"{directory}: {MANIFEST_FILE} lists no tensor {name}")
-        parameter.data = torch.from_numpy(SCHEMES[manifest.schemes[name]]().dequantize(weights[name]))
-    tables = {tensor.name: tensor for tensor in read_graph(directory).graph.initializer}
-    for name, buffer in decoder.layers[0].attention.named_buffers():
-        buffer.copy_(torch.from_numpy(read_external(manifest.directory, tables[name])))
-    decoder.eval()
+    _load_weights(manifest, decoder)
     return decoder
+
+
+def load_exported_draft(directory: Path | str) -> DraftNetwork:
+    """The same for a draft component; raises `ExportError`, also for a model's export."""
+    manifest = read_manifest(directory)
+    if manifest.draft is None:
+        raise ExportError(f"{directory} holds the model {manifest.name}, not a draft component")
+    network = DraftNetwork(manifest.draft)
+    _load_weights(manifest, network)
+    return network
+
+
+def _load_weights(manifest: ExportManifest, network: Any) -> None:
+    """Fill a network with the export's weights and rotary tables."""
+    weights = read_weights(manifest.directory)
+    for name, parameter in network.named_parameters():
+        if name not in weights:
+            raise ExportError(f"{manifest.directory}: {MANIFEST_FILE} lists no tensor {name}")
+        parameter.data = torch.from_numpy(SCHEMES[manifest.schemes[name]]().dequantize(weights[name]))
+    if manifest.form.attends:
+        tables = {tensor.name: tensor for tensor in read_graph(manifest.directory).graph.initializer}
+        for name, buffer in network.layers[0].attention.named_buffers():
+            buffer.copy_(torch.from_numpy(read_external(manifest.directory, tables[name])))
+    network.eval()

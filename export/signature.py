@@ -1,6 +1,7 @@
 """The one place where names and dimensions of an exported model are written down.
 
-Legend: M rows, P past rows, T = P + M, V vocabulary, D hidden, K kv heads, d head_dim, L layers.
+Legend: M rows, P past rows, T = P + M, V vocabulary, D hidden, K kv heads, d head_dim, L layers,
+F feature size.
 """
 
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import onnx
 from onnx import TensorProto, ValueInfoProto, helper
 
 from forerun.models.config import ModelConfig
+from forerun.models.drafts import DraftConfig
 
 FORMAT = "forerun-export"
 VERSION = 1
@@ -22,6 +24,8 @@ DATA_FILE = "model.onnx.data"
 MANIFEST_FILE = "export.json"
 TOKENIZER_FILE = "tokenizer.json"
 CHAT_TEMPLATE_FILE = "chat_template.jinja"
+VOCABULARY_FILE = "vocabulary.bin"
+DRAFT_FAMILY = "draft"
 ROPE_TABLES = ("rope.cos", "rope.sin")
 
 _WEIGHT_ORDER = (
@@ -41,6 +45,7 @@ _WEIGHT_ORDER = (
     "gate_proj.weight",
     "up_proj.weight",
     "down_proj.weight",
+    "feature_proj.weight",
 )
 
 
@@ -54,6 +59,7 @@ class Sublayer:
 
 
 EMBED = Sublayer("Embed", ("token_ids",), ("hidden",))
+FEATURE_EMBED = Sublayer("Embed", ("token_ids", "features"), ("hidden",))
 ATTENTION = Sublayer(
     "Attention",
     ("hidden", "positions", "tree_mask", "past_key", "past_value"),
@@ -61,6 +67,40 @@ ATTENTION = Sublayer(
 )
 FEED_FORWARD = Sublayer("FeedForward", ("hidden",), ("hidden_out",))
 HEAD = Sublayer("Head", ("hidden",), ("logits",))
+
+
+@dataclass(frozen=True)
+class Form:
+    """What of a decoder a network has: a model has all of it, a draft component perhaps only parts.
+
+    `embed` is None for a network whose rows are hidden states, `layer` lists the sublayers of each layer in order.
+    """
+
+    config: ModelConfig
+    embed: Sublayer | None = EMBED
+    layer: tuple[Sublayer, ...] = (ATTENTION, FEED_FORWARD)
+    feature_size: int = 0
+
+    @property
+    def row_inputs(self) -> tuple[str, ...]:
+        """The graph inputs that say what the rows are."""
+        return ("hidden",) if self.embed is None else self.embed.activations
+
+    @property
+    def attends(self) -> bool:
+        """Whether rows see other rows, so that there are positions, a mask and a cache."""
+        return ATTENTION in self.layer
+
+
+def draft_form(draft: DraftConfig) -> Form:
+    """What a draft component has."""
+    kinds = {"attention": ATTENTION, "feed_forward": FEED_FORWARD}
+    return Form(
+        draft.network,
+        FEATURE_EMBED if draft.feature_size else None,
+        tuple(kind for name, kind in kinds.items() if name in draft.sublayers),
+        draft.feature_size,
+    )
 
 
 def order_weights(names: set[str]) -> tuple[str, ...]:
@@ -95,25 +135,36 @@ def present_names(layer: int) -> tuple[str, str]:
     return f"present_key.{layer}", f"present_value.{layer}"
 
 
-def graph_inputs(config: ModelConfig) -> list[ValueInfoProto]:
-    """token_ids [M], positions [M], tree_mask [M, T], then key and value [K, P, d] of each layer."""
+def graph_inputs(form: Form) -> list[ValueInfoProto]:
+    """The rows: token_ids [M], features [M, F], or hidden [M, D]. Then, where rows see each other, positions [M],
+    tree_mask [M, T], and key and value [K, P, d] of each layer.
+    """
+    config = form.config
+    rows = {
+        "token_ids": (TensorProto.INT64, ["M"]),
+        "features": (TensorProto.FLOAT, ["M", form.feature_size]),
+        "hidden": (TensorProto.FLOAT, ["M", config.hidden_size]),
+    }
+    inputs = [helper.make_tensor_value_info(name, *rows[name]) for name in form.row_inputs]
+    if not form.attends:
+        return inputs
+    inputs.append(helper.make_tensor_value_info("positions", TensorProto.INT64, ["M"]))
+    inputs.append(helper.make_tensor_value_info("tree_mask", TensorProto.BOOL, ["M", "T"]))
     cache = [config.kv_heads, "P", config.head_dim]
-    inputs = [
-        helper.make_tensor_value_info("token_ids", TensorProto.INT64, ["M"]),
-        helper.make_tensor_value_info("positions", TensorProto.INT64, ["M"]),
-        helper.make_tensor_value_info("tree_mask", TensorProto.BOOL, ["M", "T"]),
-    ]
     names = [name for layer in range(config.layers) for name in past_names(layer)]
     return inputs + [helper.make_tensor_value_info(name, TensorProto.FLOAT, cache) for name in names]
 
 
-def graph_outputs(config: ModelConfig) -> list[ValueInfoProto]:
-    """logits [M, V], tap of each layer [M, D], then key and value [K, T, d] of each layer."""
-    cache = [config.kv_heads, "T", config.head_dim]
+def graph_outputs(form: Form) -> list[ValueInfoProto]:
+    """logits [M, V], tap of each layer [M, D], then, with attention, key and value [K, T, d] of each layer."""
+    config = form.config
     outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["M", config.vocabulary_size])]
     for layer in range(config.layers):
         shape = ["M", config.hidden_size]
         outputs.append(helper.make_tensor_value_info(tap_name(layer), TensorProto.FLOAT, shape))
+    if not form.attends:
+        return outputs
+    cache = [config.kv_heads, "T", config.head_dim]
     names = [name for layer in range(config.layers) for name in present_names(layer)]
     return outputs + [helper.make_tensor_value_info(name, TensorProto.FLOAT, cache) for name in names]
 

@@ -7,6 +7,7 @@ Legend: M rows, P past, T = P + M, D hidden, H heads, K kv heads, d head_dim, F 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -202,24 +203,37 @@ class Decoder(nn.Module):
         `past` is the `present` of an earlier call, None for an empty cache. Without positions and tree_mask
         the rows are a chain that continues the past.
         """
-        past = self.empty_past() if past is None else past
-        past_rows = past[0][0].shape[1]
-        rows = token_ids.shape[0]
-        positions = torch.arange(past_rows, past_rows + rows) if positions is None else positions
-        tree_mask = chain_mask(rows, past_rows) if tree_mask is None else tree_mask
-        hidden = self.embed(token_ids)
-        taps, present = [], []
-        for layer, (past_key, past_value) in zip(self.layers, past, strict=True):
-            hidden, key, value = layer.attention(hidden, positions, tree_mask, past_key, past_value)
-            hidden = layer.feed_forward(hidden)
-            taps.append(hidden)
-            present.append((key, value))
-        return DecoderOutput(self.head(hidden), tuple(taps), tuple(present))
+        return run_layers(self, self.config, self.embed(token_ids), positions, tree_mask, past)
 
-    def empty_past(self) -> tuple[KeyValue, ...]:
-        """A cache without rows: [K, 0, d] for key and value of each layer, in the weights' dtype."""
-        empty = self.embed.weight.new_empty((self.config.kv_heads, 0, self.config.head_dim))
-        return ((empty, empty),) * self.config.layers
+
+def run_layers(
+    network: Any,
+    config: ModelConfig,
+    hidden: torch.Tensor,
+    positions: torch.Tensor | None = None,
+    tree_mask: torch.Tensor | None = None,
+    past: Sequence[KeyValue] | None = None,
+) -> DecoderOutput:
+    """Rows [M, D] through a network's `layers` and `head`; further arguments as for `Decoder`.
+
+    A sublayer that is None is left out. Layers without attention leave their (empty) cache as it is.
+    """
+    if past is None:
+        empty = hidden.new_empty((config.kv_heads, 0, config.head_dim))
+        past = ((empty, empty),) * config.layers
+    past_rows, rows = past[0][0].shape[1], len(hidden)
+    positions = torch.arange(past_rows, past_rows + rows) if positions is None else positions
+    tree_mask = chain_mask(rows, past_rows) if tree_mask is None else tree_mask
+    taps, present = [], []
+    for layer, given in zip(network.layers, past, strict=True):
+        key, value = given
+        if layer.attention is not None:
+            hidden, key, value = layer.attention(hidden, positions, tree_mask, key, value)
+        if layer.feed_forward is not None:
+            hidden = layer.feed_forward(hidden)
+        taps.append(hidden)
+        present.append((key, value))
+    return DecoderOutput(network.head(hidden), tuple(taps), tuple(present))
 
 
 def chain_mask(rows: int, past_rows: int) -> torch.Tensor:

@@ -19,6 +19,25 @@ def int32_array(values: Sequence[int], what: str) -> np.ndarray:
         raise RuntimeFailure(f"{what} must be whole numbers of 32 bits: {error}") from error
 
 
+def parent_array(parents: Sequence[int] | None, rows: int) -> np.ndarray | None:
+    """The parents of `rows` rows as [rows] int32, None for a chain; raises `RuntimeFailure` for another number."""
+    if parents is not None and len(parents) != rows:
+        raise RuntimeFailure(f"{rows} rows but {len(parents)} parents")
+    return None if parents is None else int32_array(parents, "parents")
+
+
+def float_rows(given: np.ndarray, what: str, columns: int, rows: int | None = None) -> np.ndarray:
+    """The rows as contiguous float32 [n, columns]; raises `RuntimeFailure` naming `what` has another shape.
+
+    `rows` is the n that there must be, None for any.
+    """
+    numbers = np.ascontiguousarray(given, dtype=np.float32)
+    if numbers.ndim != 2 or numbers.shape[1] != columns or rows not in (None, len(numbers)):
+        wanted = f"[{'n' if rows is None else rows}, {columns}]"
+        raise RuntimeFailure(f"{what} have shape {list(numbers.shape)}, not {wanted}")
+    return numbers
+
+
 def address_of(array: np.ndarray | None) -> int | None:
     """Where the array's elements lie; None for none."""
     return None if array is None else array.ctypes.data

@@ -3,8 +3,10 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+
+import numpy as np
 
 from forerun.errors import BundleError
 
@@ -24,8 +26,54 @@ class TargetInfo:
 
 
 @dataclass(frozen=True)
+class DraftInfo:
+    """A draft component in a bundle, as the manifest describes it; its own folder, `path`, is not looked at.
+
+    `component` names its kind, `taps` the layers of the model whose hidden states feed it, `sublayers` what its
+    layers have. `feature_size` numbers come with each token; 0: its rows are hidden states. `model` holds what was
+    known of the model when it was exported.
+    """
+
+    name: str
+    path: Path
+    component: str
+    taps: tuple[int, ...]
+    sublayers: tuple[str, ...]
+    layers: int
+    feature_size: int
+    vocabulary_size: int
+    model: Mapping[str, Any]
+
+    @property
+    def other_id(self) -> int:
+        """The draft id of every token that has none of its own."""
+        return self.vocabulary_size - 1
+
+    def read_vocabulary(self) -> np.ndarray:
+        """The model's token id of each draft id but the last, int32 [vocabulary_size - 1].
+
+        Raises `BundleError` if the file is missing or of another size. Its hash is checked when the draft's program
+        is opened.
+        """
+        path = self.path / "vocabulary.bin"
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise BundleError(
+                f"cannot read {path}: {error.strerror}; copy or compile the bundle again"
+            ) from error
+        if len(data) != 4 * self.other_id:
+            raise BundleError(
+                f"{path} has {len(data)} bytes, the manifest says {4 * self.other_id}; compile the bundle again"
+            )
+        return np.frombuffer(data, "<i4").astype(np.int32)
+
+
+@dataclass(frozen=True)
 class Bundle:
-    """A bundle's manifest. `config` holds the sizes as export.json names them, `files` bytes by file name."""
+    """A bundle's manifest. `config` holds the sizes as export.json names them, `files` bytes by file name, `drafts`
+    the draft components by name.
+    """
 
     path: Path
     name: str
@@ -42,6 +90,7 @@ class Bundle:
     costs: Mapping[str, Any]
     source: str
     forerun: str
+    drafts: Mapping[str, DraftInfo]
 
     @property
     def tokenizer_path(self) -> Path:
@@ -113,4 +162,22 @@ def _make_bundle(path: Path, manifest: dict[str, Any]) -> Bundle:
         costs=dict(manifest.get("costs", {})),
         source=str(manifest.get("source", "")),
         forerun=str(manifest.get("forerun", "")),
+        drafts={name: _make_draft(path, name, entry) for name, entry in manifest.get("drafts", {}).items()},
+    )
+
+
+def _make_draft(path: Path, name: str, entry: Mapping[str, Any]) -> DraftInfo:
+    network, folder = entry["network"], PurePosixPath(entry["path"])
+    if folder.is_absolute() or ".." in folder.parts:
+        raise ValueError(f"the path of draft {name}, which lies outside the bundle: {folder}")
+    return DraftInfo(
+        name=name,
+        path=path / folder,
+        component=str(entry["component"]),
+        taps=tuple(int(tap) for tap in entry["taps"]),
+        sublayers=tuple(map(str, entry["sublayers"])),
+        layers=int(network["layers"]),
+        feature_size=int(entry["feature_size"]),
+        vocabulary_size=int(network["vocabulary_size"]),
+        model=dict(entry["model"]),
     )

@@ -67,13 +67,14 @@ class NativeModel(ctypes.Structure):
         ("max_rows", c_int32),
         ("max_gather", c_int32),
         ("kv_element_bytes", c_int32),
+        ("feature_size", c_int32),
     )
 
 
 class NativeOptions(ctypes.Structure):
     """`forerun_session_options`."""
 
-    _fields_ = (("sequences", c_int32), ("capacity", c_int32), ("threads", c_int32))
+    _fields_ = (("sequences", c_int32), ("capacity", c_int32), ("threads", c_int32), ("team_of", c_void_p))
 
 
 class NativeState(ctypes.Structure):
@@ -140,6 +141,7 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "forerun_sequence_fork": (c_void_p, c_int32, POINTER(c_int32)),
     "forerun_sequence_describe": (c_void_p, c_int32, POINTER(NativeState)),
     "forerun_stage": (c_void_p, c_int32, c_int32, c_void_p, c_void_p),
+    "forerun_stage_features": (c_void_p, c_int32, c_int32, c_void_p, c_void_p, c_void_p),
     "forerun_stage_hidden": (c_void_p, c_int32, c_int32, c_void_p, c_void_p, c_int32),
     "forerun_commit": (c_void_p, c_int32, c_int32, c_void_p),
     "forerun_rewind": (c_void_p, c_int32, c_int32),

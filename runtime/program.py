@@ -15,7 +15,7 @@ from forerun.runtime.library import Handle, NativeModel, check, load_library
 @dataclass(frozen=True)
 class ModelConfig:
     """Sizes of a compiled model. `max_rows` is how many rows one forward may list, `max_gather` how long a
-    branch of a tree may be.
+    branch of a tree may be. `feature_size` numbers come with each token, none where it is 0.
     """
 
     layers: int
@@ -27,6 +27,7 @@ class ModelConfig:
     head_dim: int
     max_rows: int
     max_gather: int
+    feature_size: int = 0
 
 
 @dataclass(frozen=True)
@@ -103,4 +104,5 @@ class LoadedProgram:
             head_dim=head_dim.value,
             max_rows=model.max_rows,
             max_gather=model.max_gather,
+            feature_size=model.feature_size,
         )

@@ -1,6 +1,6 @@
 """The Python face of the native core: sessions of sequences over an opened program.
 
-Legend of shapes: M rows, V vocabulary, D hidden size, K key/value heads, d head size, L layers.
+Legend of shapes: M rows, V vocabulary, D hidden size, K key/value heads, d head size, L layers, F feature size.
 """
 
 import ctypes
@@ -12,7 +12,7 @@ from types import TracebackType
 import numpy as np
 
 from forerun.errors import OptionError, RuntimeFailure
-from forerun.runtime.arrays import StepNumbers, address_of, int32_array
+from forerun.runtime.arrays import StepNumbers, address_of, float_rows, int32_array, parent_array
 from forerun.runtime.library import (
     ALL,
     Handle,
@@ -28,6 +28,7 @@ from forerun.runtime.library import (
 from forerun.runtime.profile import Profiler
 from forerun.runtime.program import LoadedProgram, ModelConfig, Step, full_steps
 from forerun.runtime.protocol import Drawable
+from forerun.runtime.views import ResultViews
 
 __all__ = ["ForwardResult", "LoadedProgram", "ModelConfig", "Session", "Step", "full_steps"]
 
@@ -61,9 +62,13 @@ class Session:
         sequences: int = 1,
         capacity: int | None = None,
         threads: int | None = None,
+        team_of: "Session | None" = None,
     ) -> None:
         """Reserve all memory: `sequences` at a time, `capacity` positions each, staged rows included (default:
         the model's context length), `threads` (default: one per physical core this process may use).
+
+        With `team_of` it runs on that session's threads: two teams on the same cores would halve both. Either
+        session may be closed first; a second thread in one of them while the other runs is refused.
 
         Raises `OptionError` for a number out of range, `RuntimeFailure` if the system refuses memory or
         threads.
@@ -74,7 +79,9 @@ class Session:
         self._library = load_library()
         self._program = program.handle
         self.config = program.config
-        options = NativeOptions(sequences, capacity or 0, threads or 0)
+        options = NativeOptions(
+            sequences, capacity or 0, threads or 0, None if team_of is None else team_of._pointer
+        )
         pointer = ctypes.c_void_p()
         status = self._library.forerun_session_create(program.handle.pointer, byref(options), byref(pointer))
         check(status, OptionError)
@@ -96,8 +103,7 @@ class Session:
         self._drawable = tuple(Drawable(index) for index in range(self.config.max_rows))
         self._request = NativeRequest(rows=self._rows.ctypes.data)
         self._steps = StepNumbers()
-        self._logits_buffer: np.ndarray | None = None  # [max_rows, V]
-        self._taps_buffer: np.ndarray | None = None  # flat
+        self._views = ResultViews(self._open_handle, self.config)
 
     # ---- sequences ----
 
@@ -131,20 +137,36 @@ class Session:
 
     # ---- rows ----
 
-    def stage(self, seq: int, token_ids: Sequence[int], parents: Sequence[int] | None = None) -> range:
+    def stage(
+        self,
+        seq: int,
+        token_ids: Sequence[int],
+        parents: Sequence[int] | None = None,
+        features: np.ndarray | None = None,
+    ) -> range:
         """Stage a row for each token; returns their indices. Nothing is computed yet.
 
         `parents[i]` is the index of an earlier staged row, -1 for a child of the last committed position;
-        None makes a chain that continues from the last staged row. Raises `ContextFullError` if they do not
-        fit.
+        None makes a chain that continues from the last staged row. `features` ([n, F] float32) come with the
+        tokens of programs that have them; they are kept until `forward`. Raises `ContextFullError` if they do
+        not fit.
         """
-        first, count = self.staged(seq), len(token_ids)
-        if parents is not None and len(parents) != count:
-            raise RuntimeFailure(f"{count} token ids but {len(parents)} parents")
+        first = self.staged(seq)
         tokens = int32_array(token_ids, "token ids")
-        above = None if parents is None else int32_array(parents, "parents")
-        check(self._library.forerun_stage(self._pointer, seq, count, address_of(tokens), address_of(above)))
-        return range(first, first + count)
+        above = parent_array(parents, len(tokens))
+        if features is None:
+            status = self._library.forerun_stage(
+                self._pointer, seq, len(tokens), address_of(tokens), address_of(above)
+            )
+        elif self.config.feature_size == 0:
+            raise RuntimeFailure("this program's tokens have no features; stage tokens alone")
+        else:
+            given = float_rows(features, "features", self.config.feature_size, len(tokens))
+            status = self._library.forerun_stage_features(
+                self._pointer, seq, len(tokens), address_of(tokens), address_of(given), address_of(above)
+            )
+        check(status)
+        return range(first, first + len(tokens))
 
     def stage_hidden(
         self, seq: int, hidden: np.ndarray, *, start: int = 0, parents: Sequence[int] | None = None
@@ -154,14 +176,8 @@ class Session:
         They have no keys and values in layers below, so no descendant can run those.
         """
         first = self.staged(seq)
-        states = np.ascontiguousarray(hidden, dtype=np.float32)
-        if states.ndim != 2 or states.shape[1] != self.config.hidden_size:
-            raise RuntimeFailure(
-                f"hidden states have shape {states.shape}, not [n, {self.config.hidden_size}]"
-            )
-        above = None if parents is None else int32_array(parents, "parents")
-        if above is not None and len(above) != len(states):
-            raise RuntimeFailure(f"{len(states)} hidden states but {len(above)} parents")
+        states = float_rows(hidden, "hidden states", self.config.hidden_size)
+        above = parent_array(parents, len(states))
         check(
             self._library.forerun_stage_hidden(
                 self._pointer, seq, len(states), address_of(states), address_of(above), start
@@ -223,8 +239,8 @@ class Session:
         check(self._library.forerun_forward(self._pointer, byref(request), byref(result)))
         outputs = count if wanted is None else len(wanted)
         return ForwardResult(
-            logits=self._logits(result, 0 if draws else outputs),
-            taps=self._taps(result, taps, count),
+            logits=self._views.logits(result, 0 if draws else outputs),
+            taps=self._views.taps(result, taps, count),
             elapsed_ms=result.elapsed_ms,
             carried_rows=result.carried_rows,
             passes=result.passes,
@@ -285,8 +301,7 @@ class Session:
     def close(self) -> None:
         """Free the session; its memory goes when the last array that `forward` gave out does."""
         self._handle = None
-        self._logits_buffer = None
-        self._taps_buffer = None
+        del self._views
 
     def __enter__(self) -> "Session":
         return self
@@ -322,24 +337,3 @@ class Session:
     def _describe(self, seq: int) -> NativeState:
         check(self._library.forerun_sequence_describe(self._pointer, seq, byref(self._state)))
         return self._state
-
-    def _logits(self, result: NativeResult, count: int) -> np.ndarray:
-        if self._logits_buffer is None:
-            size = self.config.max_rows * self.config.vocabulary_size
-            self._logits_buffer = self._view(result.logits, size).reshape(self.config.max_rows, -1)
-        return self._logits_buffer[:count]
-
-    def _taps(self, result: NativeResult, layers: Sequence[int], count: int) -> dict[int, np.ndarray]:
-        if not layers:
-            return {}
-        size = self.config.hidden_size
-        if self._taps_buffer is None:
-            self._taps_buffer = self._view(result.taps, self.config.layers * self.config.max_rows * size)
-        taken = self._taps_buffer[: len(layers) * count * size].reshape(len(layers), count, size)
-        return {layer: taken[index] for index, layer in enumerate(layers)}
-
-    def _view(self, address: int, size: int) -> np.ndarray:
-        """The core's floats as an array that keeps the session's memory alive."""
-        memory = (ctypes.c_float * size).from_address(address)
-        memory.owner = self._handle  # type: ignore[attr-defined]
-        return np.ctypeslib.as_array(memory)

@@ -76,15 +76,21 @@ def _silu_of_linear(graph: Graph, value: Value) -> tuple[Node | None, list[Node]
 
 
 def fuse_residual(graph: Graph) -> None:
-    """Fold `hidden + linear(…)` into the linear, which then adds to the residual stream in place."""
+    """Fold `hidden + linear(…)` into the linear, which then adds to the residual stream in place.
+
+    An embedding's rows are the stream's beginning: a projection of features adds to what the lookup wrote.
+    """
     for node in list(graph.nodes):
         if node.op != "relax.add":
             continue
         for stream, made in (node.inputs, node.inputs[::-1]):
-            linear = made_by(graph, made, "linear")
-            if linear is None or stream.name != "hidden" or not is_weight(graph, stream):
+            linear, lookup = made_by(graph, made, "linear"), made_by(graph, stream, "embed")
+            given = stream.name == "hidden" and is_weight(graph, stream)
+            if linear is None or not (given or lookup):
                 continue
             require(graph.consumers(made) == [node], graph, "the residual's addend is read elsewhere, too")
             detail: Linear = replace(linear.detail, add=True)
+            if lookup is not None:
+                lookup.outputs = node.outputs
             graph.replace([linear, node], [Node("linear", linear.inputs, node.outputs, detail)])
             break

@@ -7,7 +7,7 @@ what their rows are: a token with features (`feature`), or hidden states of the 
 Legend: M rows, D hidden size of the model, F feature size.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -16,7 +16,17 @@ from torch import nn
 
 from forerun.errors import UnsupportedModelError
 from forerun.models.config import ModelConfig
-from forerun.models.llama import Attention, FeedForward, Head, Linear, RMSNorm, Rope
+from forerun.models.llama import (
+    Attention,
+    DecoderOutput,
+    FeedForward,
+    Head,
+    KeyValue,
+    Linear,
+    RMSNorm,
+    Rope,
+    run_layers,
+)
 
 SUBLAYERS = ("attention", "feed_forward")
 
@@ -117,3 +127,13 @@ class DraftNetwork(nn.Module):
         rope = Rope(config.network)
         self.layers = nn.ModuleList(DraftLayer(config, rope) for _ in range(config.network.layers))
         self.head = Head(config.network)
+
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        positions: torch.Tensor | None = None,
+        tree_mask: torch.Tensor | None = None,
+        past: Sequence[KeyValue] | None = None,
+    ) -> DecoderOutput:
+        """Rows [M, D], from `embed` where there is one, through all layers; arguments as for `Decoder`."""
+        return run_layers(self, self.config.network, hidden, positions, tree_mask, past)

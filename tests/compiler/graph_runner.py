@@ -10,7 +10,7 @@ import numpy as np
 from forerun.compiler.graph_program import CompiledGraph
 
 _BARRIER = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int32)
-_POINTERS_TO_ROWS = ("token_ids", "positions", "hidden", "logits")
+_POINTERS_TO_ROWS = ("token_ids", "features", "positions", "hidden", "logits")
 
 
 class Call(ctypes.Structure):

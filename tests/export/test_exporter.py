@@ -19,7 +19,7 @@ from tiny_models import CHAT_TEMPLATE, TinyExport, write_folder, write_gguf
 
 from forerun.errors import ExportError, ModelFileError, OptionError, OutputError
 from forerun.export import ExportReport, export_model
-from forerun.export.exporter import choose_schemes
+from forerun.export.component import choose_schemes
 from forerun.export.policies import find_policy
 from forerun.export.reader import load_exported_model, read_manifest, read_weights
 from forerun.export.schemes import SCHEMES
@@ -51,7 +51,7 @@ def test_keep_takes_every_block_of_smollm2(smollm2_keep: ExportReport) -> None:
 )
 def test_what_keep_makes_of_each_type(kind: str, scheme: str, exact: bool, tmp_path: Path) -> None:
     write_gguf(tmp_path / "tiny.gguf", seed=8, kind=GGMLQuantizationType[kind])
-    choices = choose_schemes(open_checkpoint(tmp_path / "tiny.gguf"), find_policy("keep", "gguf"))
+    choices = choose_schemes(open_checkpoint(tmp_path / "tiny.gguf").tensors, find_policy("keep", "gguf"))
     matrices = [choice for name, choice in choices.items() if not name.endswith("norm.weight")]
     assert {(choice.scheme, choice.exact) for choice in matrices} == {(scheme, exact)}
     notes = {choice.note for choice in matrices}
@@ -108,7 +108,7 @@ def rewrite_tensor(path: Path, name: str, kind: GGMLQuantizationType) -> None:
 )
 def test_schemes_of_a_float_model(quant: str | None, layers: str, vocabulary: str, tiny_folder: Path) -> None:
     for name, choice in choose_schemes(
-        open_checkpoint(tiny_folder), find_policy(quant, "huggingface")
+        open_checkpoint(tiny_folder).tensors, find_policy(quant, "huggingface")
     ).items():
         expected = vocabulary if name in ("embed.weight", "head.weight") else layers
         assert choice.scheme == ("float32" if name.endswith("norm.weight") else expected), name

@@ -47,7 +47,7 @@ static void test_skipped_sublayers_and_hidden_rows(forerun_bundle* bundle) {
   int32_t sequence, tokens[2] = {5, 6}, path[2] = {0, 1}, taps[2] = {0, 2};
   const int32_t skipping[4] = {0, 1, 4, 5};
   float keys[2 * 2 * 3], values[2 * 2 * 3], hidden[2 * 12];
-  const forerun_session_options options = {2, 32, 2};
+  const forerun_session_options options = {2, 32, 2, NULL};
   CHECK(forerun_session_create(bundle, &options, &session) == FORERUN_OK);
   CHECK(forerun_sequence_create(session, &sequence) == FORERUN_OK);
   CHECK(forerun_stage(session, sequence, 2, tokens, NULL) == FORERUN_OK);
@@ -77,7 +77,7 @@ static void test_profile(forerun_bundle* bundle) {
   enum { LAYERS = 3, KERNELS = 9, THREADS = 2, CELLS = THREADS * LAYERS * KERNELS };
   uint64_t ran[CELLS], waited[CELLS], core[THREADS], pass[3];
   forerun_session* session;
-  const forerun_session_options options = {1, 32, THREADS};
+  const forerun_session_options options = {1, 32, THREADS, NULL};
   int32_t sequence, count, token = 4;
   forerun_kernel_facts facts;
   CHECK(forerun_bundle_kernel_count(bundle, &count) == FORERUN_OK && count == KERNELS);
@@ -112,7 +112,7 @@ static void test_profile(forerun_bundle* bundle) {
 
 static void* walk_alone(void* bundle) {
   forerun_session* session;
-  const forerun_session_options options = {1, 32, 2};
+  const forerun_session_options options = {1, 32, 2, NULL};
   CHECK(forerun_session_create(bundle, &options, &session) == FORERUN_OK);
   int32_t sequence, path[1] = {0};
   CHECK(forerun_sequence_create(session, &sequence) == FORERUN_OK);
@@ -134,6 +134,15 @@ static void test_sessions_side_by_side(forerun_bundle* bundle) {
   for (int i = 0; i < 3; ++i) CHECK(pthread_join(threads[i], NULL) == 0);
 }
 
+static void test_tokens(forerun_bundle* bundle) {
+  test_example_of_the_header(bundle);
+  test_skipped_sublayers_and_hidden_rows(bundle);
+  test_profile(bundle);
+  test_sessions_side_by_side(bundle);
+  for (int32_t threads = 1; threads <= 4; ++threads)
+    test_walk(bundle, (uint64_t)threads, threads, threads == 1 ? 12000 : 1500);
+}
+
 int main(int count, char** arguments) {
   if (count != 3) {
     fprintf(stderr, "usage: core_test LIBRARY FOLDER\n");
@@ -146,12 +155,12 @@ int main(int count, char** arguments) {
   const long before = allocation_count();
   CHECK(forerun_bundle_open(arguments[2], NULL, &bundle) == FORERUN_OK);
   CHECK(allocation_count() > before); /* the counter counts */
-  test_example_of_the_header(bundle);
-  test_skipped_sublayers_and_hidden_rows(bundle);
-  test_profile(bundle);
-  test_sessions_side_by_side(bundle);
-  for (int32_t threads = 1; threads <= 4; ++threads)
-    test_walk(bundle, (uint64_t)threads, threads, threads == 1 ? 12000 : 1500);
+  forerun_model model;
+  CHECK(forerun_bundle_model(bundle, &model) == FORERUN_OK);
+  if (model.feature_size > 0)
+    test_features(bundle);
+  else
+    test_tokens(bundle);
   forerun_bundle_release(bundle);
   test_bad_bundles(arguments[2]);
   puts("ok");

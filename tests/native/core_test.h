@@ -30,6 +30,9 @@ void test_bad_bundles(const char* folder);
 /* core_walk.c: random calls against a plain recomputation. */
 void test_walk(forerun_bundle* bundle, uint64_t seed, int32_t threads, int32_t calls);
 
+/* core_features.c: rows with features, and sessions that share threads. */
+void test_features(forerun_bundle* bundle);
+
 /* core_cores.cpp: default threads on machines of several kinds. */
 void test_cores(const char* folder);
 

@@ -20,8 +20,8 @@ class Truth:
 class Reference:
     """Truth of the last token of any path, computed on demand and remembered."""
 
-    def __init__(self, program: LoadedProgram) -> None:
-        self._session = Session(program, threads=1)
+    def __init__(self, program: LoadedProgram, session_class: type[Session] = Session) -> None:
+        self._session = session_class(program, threads=1)
         self._sequence = self._session.create_sequence()
         self._steps = full_steps(program.config.layers)
         self._cached: list[int] = []

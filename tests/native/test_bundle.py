@@ -222,6 +222,7 @@ CASES: tuple[tuple[Callable[[Path], None], Status, str], ...] = (
     (recompile("-DTINY_NULL=1"), Status.LIBRARY, "nothing"),
     (recompile("-DTINY_ABI=99"), Status.PROGRAM_ABI_MISMATCH, "99"),
     (recompile("-DTINY_LAYERS=2"), Status.PROGRAM, "layers"),
+    (recompile("-DTINY_FEATURES=5", "-DTINY_NO_EMBED"), Status.PROGRAM, "features without embed"),
     (recompile("-DTINY_ROWS=0"), Status.PROGRAM, "max_rows"),
     (mixed_bundles, Status.PROGRAM, "weights"),
 )

@@ -58,9 +58,11 @@ class Track:
 class Walk:
     """One random walk through the calls of a session; `random` decides everything."""
 
+    session_class: type[Session] = Session
+
     def __init__(self, program: LoadedProgram, reference: Reference, random: Random) -> None:
         self.reference, self.random = reference, random
-        self.session = Session(
+        self.session = self.session_class(
             program,
             sequences=SEQUENCES,
             capacity=random.choice((40, 77)),

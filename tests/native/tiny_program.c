@@ -5,6 +5,7 @@
  * Weights are floats, in the order of the offsets below. tests/native/tiny_model.py is its definition in
  * numpy.
  *
+ * -DTINY_FEATURES=n lets n features come with each token, -DTINY_NO_EMBED takes hidden states only.
  * -DTINY_HALF stores keys and values as halves. -DTINY_ABI, -DTINY_ROWS, -DTINY_CONTEXT, -DTINY_VOCABULARY,
  * -DTINY_LAYERS, -DTINY_KERNELS and -DTINY_NULL make programs of other sizes, or such that the core must
  * refuse.
@@ -31,6 +32,14 @@
 #endif
 #ifndef TINY_KERNELS
 #define TINY_KERNELS 9
+#endif
+#ifndef TINY_FEATURES
+#define TINY_FEATURES 0
+#endif
+#ifdef TINY_NO_EMBED
+#define EMBED_STEP NULL
+#else
+#define EMBED_STEP embed
 #endif
 #ifndef TINY_LAYERS
 #define TINY_LAYERS 3
@@ -147,12 +156,17 @@ static void finish(const forerun_call* call, int32_t layer, int32_t kernel, int3
   if (call->mark) call->mark(call->profile, tid, layer, kernel, FORERUN_MARK_MET);
 }
 
-static void embed(const forerun_call* call, int32_t tid) {
+static float feature_of(const forerun_call* call, int32_t row, int i) {
+  return 0.7f * call->features[row * TINY_FEATURES + i % (TINY_FEATURES > 0 ? TINY_FEATURES : 1)];
+}
+
+__attribute__((unused)) static void embed(const forerun_call* call, int32_t tid) {
   for (int32_t row = tid; row < call->rows; row += call->threads) {
     const float* from = (const float*)call->weights + EMBED + call->token_ids[row] * HIDDEN;
     for (int i = 0; i < HIDDEN; ++i) {
       const float angle = 0.1f * (float)(call->positions[row] % 50) * (float)(i + 1);
       call->hidden[row * HIDDEN + i] = from[i] + 0.5f * sinf(angle);
+      if (TINY_FEATURES > 0) call->hidden[row * HIDDEN + i] += feature_of(call, row, i);
     }
   }
   finish(call, 0, EMBED_ROWS, tid);
@@ -282,6 +296,7 @@ static const forerun_program PROGRAM = {
     .layers = TINY_LAYERS,
     .hidden_size = HIDDEN,
     .vocabulary_size = VOCABULARY,
+    .feature_size = TINY_FEATURES,
     .context_length = TINY_CONTEXT,
     .max_rows = TINY_ROWS,
     .max_gather = MAX_GATHER,
@@ -293,7 +308,7 @@ static const forerun_program PROGRAM = {
     .arena_bytes = 2 * TINY_ROWS * HIDDEN * sizeof(float),
     .scratch_bytes = 0,
     .scratch_bytes_per_position = sizeof(float),
-    .embed = embed,
+    .embed = EMBED_STEP,
     .attention = attention,
     .feed_forward = feed_forward,
     .head = head,

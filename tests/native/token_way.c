@@ -35,7 +35,7 @@ static int32_t next_token(forerun_session* session, int32_t sequence, int32_t to
 
 int main(int count, char** arguments) {
   if (count != 5) return 2;
-  const forerun_session_options options = {1, WARM_UP + MAX_TOKENS, atoi(arguments[2])};
+  const forerun_session_options options = {1, WARM_UP + MAX_TOKENS, atoi(arguments[2]), NULL};
   const int32_t tokens = atoi(arguments[3]);
   const double temperature = atof(arguments[4]);
   forerun_bundle* bundle;

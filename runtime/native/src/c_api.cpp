@@ -56,8 +56,8 @@ int forerun_bundle_model(const forerun_bundle* bundle, forerun_model* model) {
   FORERUN_TRY(require(bundle, "bundle"));
   FORERUN_TRY(require(model, "model"));
   const forerun_program& program = bundle->program();
-  *model = {program.layers,   program.hidden_size, program.vocabulary_size, program.context_length,
-            program.max_rows, program.max_gather,  program.kv_element_bytes};
+  *model = {program.layers,   program.hidden_size, program.vocabulary_size,  program.context_length,
+            program.max_rows, program.max_gather,  program.kv_element_bytes, program.feature_size};
   return FORERUN_OK;
 }
 
@@ -146,7 +146,18 @@ int forerun_stage(forerun_session* session, int32_t sequence, int32_t count, con
   FORERUN_TRY(visit.status());
   FORERUN_TRY(require(token_ids, "token_ids"));
   FORERUN_TRY(find_sequence(*session, sequence, &found));
-  return stage_rows(*session, *found, {count, token_ids, nullptr, parents, 0});
+  return stage_rows(*session, *found, {count, token_ids, nullptr, nullptr, parents, 0});
+}
+
+int forerun_stage_features(forerun_session* session, int32_t sequence, int32_t count,
+                           const int32_t* token_ids, const float* features, const int32_t* parents) {
+  const Visit visit(session);
+  Sequence* found = nullptr;
+  FORERUN_TRY(visit.status());
+  FORERUN_TRY(require(token_ids, "token_ids"));
+  FORERUN_TRY(require(features, "features"));
+  FORERUN_TRY(find_sequence(*session, sequence, &found));
+  return stage_rows(*session, *found, {count, token_ids, features, nullptr, parents, 0});
 }
 
 int forerun_stage_hidden(forerun_session* session, int32_t sequence, int32_t count, const float* hidden,
@@ -156,7 +167,7 @@ int forerun_stage_hidden(forerun_session* session, int32_t sequence, int32_t cou
   FORERUN_TRY(visit.status());
   FORERUN_TRY(require(hidden, "hidden"));
   FORERUN_TRY(find_sequence(*session, sequence, &found));
-  return stage_rows(*session, *found, {count, nullptr, hidden, parents, start});
+  return stage_rows(*session, *found, {count, nullptr, nullptr, hidden, parents, start});
 }
 
 int forerun_commit(forerun_session* session, int32_t sequence, int32_t count, const int32_t* path) {

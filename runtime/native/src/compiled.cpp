@@ -28,6 +28,7 @@ Status check_sizes(const forerun_program& program) {
   if (!within(program.hidden_size, 1, kMaxSize)) return refuse("hidden_size", program.hidden_size);
   if (!within(program.vocabulary_size, 1, kMaxSize))
     return refuse("vocabulary_size", program.vocabulary_size);
+  if (!within(program.feature_size, 0, kMaxSize)) return refuse("feature_size", program.feature_size);
   if (!within(program.context_length, 1, kMaxSize)) return refuse("context_length", program.context_length);
   if (!within(program.max_rows, 1, kMaxRows)) return refuse("max_rows", program.max_rows);
   if (!within(program.max_gather, 0, kMaxRows)) return refuse("max_gather", program.max_gather);
@@ -44,8 +45,10 @@ Status check_sizes(const forerun_program& program) {
   for (int32_t k = 0; k < program.kernels; ++k) {
     if (!program.kernel[k].module || !program.kernel[k].name) return refuse("the name of kernel", k);
   }
-  if (!program.embed || !program.attention || !program.feed_forward || !program.head ||
-      !program.head_maxima || !program.head_blocks) {
+  if (!program.embed && program.feature_size > 0)
+    return refuse("features without embed", program.feature_size);
+  if (!program.attention || !program.feed_forward || !program.head || !program.head_maxima ||
+      !program.head_blocks) {
     return refuse("a step function", 0);
   }
   return FORERUN_OK;

@@ -54,6 +54,14 @@ void fill_gather(const Sequence& sequence, int32_t slot, int32_t* gather) {
   }
 }
 
+// Puts the features of a token's row, which come first, into the call.
+void copy_features(const Session& session, const Sequence& sequence, const Row& row, int32_t index) {
+  const int64_t size = session.program().feature_size;
+  if (size == 0) return;
+  std::memcpy(session.work.features.as<float>() + index * size, sequence.features + row.features * size,
+              size * sizeof(float));
+}
+
 // Fills the arrays of the call; returns how many rows start from token ids.
 int32_t fill_rows(Session& session, const Pass& pass) {
   const int64_t hidden_size = session.program().hidden_size;
@@ -72,7 +80,7 @@ int32_t fill_rows(Session& session, const Pass& pass) {
     fill_gather(sequence, listed.slot, work.gather.as<int32_t>() + i * work.gather_stride);
     if (listed.request >= 0) work.where.as<int32_t>()[listed.request] = i;
     if (row.done == 0 && row.token >= 0) {
-      ++embed_rows;
+      copy_features(session, sequence, row, embed_rows++);
     } else {
       std::memcpy(work.hidden.as<float>() + i * hidden_size, sequence.hidden + listed.slot * hidden_size,
                   hidden_size * sizeof(float));
@@ -84,8 +92,9 @@ int32_t fill_rows(Session& session, const Pass& pass) {
 forerun_call make_call(Session& session) {
   const Workspace& work = session.work;
   forerun_call call{};
-  call.threads = session.team.threads();
+  call.threads = session.team->threads();
   call.token_ids = work.token_ids.as<int32_t>();
+  call.features = work.features.as<float>();
   call.positions = work.positions.as<int32_t>();
   call.hidden = work.hidden.as<float>();
   call.logits = work.logits.as<float>();
@@ -105,7 +114,7 @@ forerun_call make_call(Session& session) {
   call.scratch = work.scratch.as<uint8_t>();
   call.scratch_stride = work.scratch_stride;
   call.barrier = Team::barrier;
-  call.team = &session.team;
+  call.team = session.team;
   return call;
 }
 
@@ -212,6 +221,7 @@ bool record_row(Session& session, const Pass& pass, int32_t index) {
   Row& row = sequence.rows[listed.slot];
   const int32_t end = end_of_run(pass.steps, pass.step_count, row.done);
   if (end == row.done) return false;
+  row.features = -1;
   if (end < 0 || row.tainted) {
     mark_inexact(session, pass, listed);
     return true;
@@ -268,7 +278,7 @@ void run_pass(Session& session, const Pass& pass) {
   const int32_t first = find_head_rows(session, pass.outputs, job.where);
   job.head_input =
       first < 0 ? job.head_hidden : job.call.hidden + static_cast<int64_t>(first) * job.program->hidden_size;
-  session.team.run(run_steps, &job);
+  session.team->run(run_steps, &job);
   if (pass.outputs.draws) {
     session.work.draw_hidden = job.head_input;
     session.work.draw_count = pass.outputs.logits_count;
@@ -290,7 +300,7 @@ void compute_blocks(Session& session, int32_t row, int32_t count) {
     shared.head_blocks(&shared.call, tid);
   };
   if (count > kFew) {
-    session.team.run(compute, &job);
+    session.team->run(compute, &job);
     return;
   }
   job.call.threads = 1;

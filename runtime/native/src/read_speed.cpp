@@ -109,12 +109,12 @@ Status measure_read(Session& session, bool weights, uint64_t bytes, int32_t pass
   Work work{const_cast<uint8_t*>(session.bundle->weights()), share, find_sum(), sums.as<uint64_t>()};
   if (!weights) {
     FORERUN_TRY(reserve_large(&own, bytes, &work.data));
-    session.team.run(fill, &work);
+    session.team->run(fill, &work);
   }
-  session.team.run(read, &work);  // the first pass finds what was just written in the caches
+  session.team->run(read, &work);  // the first pass finds what was just written in the caches
   for (int32_t pass = 0; pass < passes; ++pass) {
     const uint64_t begin = now_ns();
-    session.team.run(read, &work);
+    session.team->run(read, &work);
     pass_ns[pass] = now_ns() - begin;
   }
   return FORERUN_OK;

@@ -32,6 +32,7 @@ Status make_row(const Session& session, Sequence& sequence, const NewRows& rows,
   const Row* above = row.parent >= 0 ? &sequence.rows[row.parent] : nullptr;
   row.position = above != nullptr ? above->position + 1 : 0;
   row.start = row.done = rows.start;
+  row.features = -1;
   row.floor = above != nullptr && above->floor > row.start ? above->floor : row.start;
   row.tainted = above != nullptr && (above->inexact || above->tainted);
   if (row.position >= session.program().context_length) {
@@ -47,6 +48,66 @@ Status make_row(const Session& session, Sequence& sequence, const NewRows& rows,
   }
   sequence.rows[slot] = row;
   return FORERUN_OK;
+}
+
+// Whether a row still waits to be embedded with the features in an entry.
+bool holds_features(const Sequence& sequence, int32_t entry) {
+  const int32_t slot = sequence.feature_slots[entry];
+  return slot < sequence.committed + sequence.staged && sequence.rows[slot].features == entry;
+}
+
+// What the program's rows are made of, and what was given instead.
+Status check_inputs(const Session& session, const NewRows& rows) {
+  const int32_t feature_size = session.program().feature_size;
+  if (rows.hidden != nullptr) return FORERUN_OK;
+  if (session.program().embed == nullptr) {
+    return fail(FORERUN_INVALID_ARGUMENT,
+                "this program embeds no tokens: its rows are hidden states, to be staged as such");
+  }
+  if (feature_size > 0 && rows.features == nullptr) {
+    return fail(FORERUN_INVALID_ARGUMENT,
+                "each token of this program comes with %d features; stage tokens with their features",
+                feature_size);
+  }
+  if (feature_size == 0 && rows.features != nullptr) {
+    return fail(FORERUN_INVALID_ARGUMENT, "this program's tokens have no features; stage tokens alone");
+  }
+  return FORERUN_OK;
+}
+
+Status check_room(const Session& session, const Sequence& sequence, int32_t count) {
+  const int32_t most = session.program().max_rows;
+  int32_t waiting = 0;
+  for (int32_t entry = 0; entry < most; ++entry) waiting += holds_features(sequence, entry) ? 1 : 0;
+  if (count <= most - waiting) return FORERUN_OK;
+  return fail(FORERUN_INVALID_ARGUMENT,
+              "%d rows with features wait to be computed; %d more are more than the %d that may wait: run "
+              "forward first",
+              waiting, count, most);
+}
+
+// Keeps the features of new rows, whose records are filled in.
+void keep_features(const Session& session, Sequence& sequence, const NewRows& rows) {
+  const int64_t size = session.program().feature_size;
+  int32_t entry = 0;
+  for (int32_t i = 0; i < rows.count; ++i, ++entry) {
+    while (holds_features(sequence, entry)) ++entry;
+    const int32_t slot = sequence.committed + sequence.staged + i;
+    std::memcpy(sequence.features + entry * size, rows.features + i * size, size * sizeof(float));
+    sequence.feature_slots[entry] = slot;
+    sequence.rows[slot].features = entry;
+  }
+}
+
+// The features of committed rows that wait to be embedded.
+void copy_features(const Session& session, const Sequence& source, Sequence& sink) {
+  const int64_t size = session.program().feature_size;
+  for (int32_t i = 0; i < source.pending_count; ++i) {
+    const int32_t slot = source.pending[i], entry = source.rows[slot].features;
+    if (entry < 0) continue;
+    std::memcpy(sink.features + entry * size, source.features + entry * size, size * sizeof(float));
+    sink.feature_slots[entry] = slot;
+  }
 }
 
 Status check_path(const Sequence& sequence, int32_t count, const int32_t* path) {
@@ -86,6 +147,7 @@ void move_row(Session& session, int32_t number, int32_t from, int32_t to) {
                   hidden_size * sizeof(float));
     }
   }
+  if (row.features >= 0) sequence.feature_slots[row.features] = to;
   sequence.rows[to] = row;
   sequence.rows[to].parent = to - 1;
   sequence.rows[to].gather_start = to + 1;
@@ -130,6 +192,7 @@ Status fork_sequence(Session& session, int32_t number, int32_t* fork) {
     const int64_t at = source->pending[i] * hidden_size;
     std::memcpy(sink.hidden + at, source->hidden + at, hidden_size * sizeof(float));
   }
+  copy_features(session, *source, sink);
   session.cache.copy_rows(number, *fork, source->committed);
   return FORERUN_OK;
 }
@@ -149,7 +212,10 @@ Status stage_rows(Session& session, Sequence& sequence, const NewRows& rows) {
     return fail(FORERUN_INVALID_ARGUMENT, "sublayer %d does not exist; the model has %d", rows.start,
                 session.full_depth());
   }
+  FORERUN_TRY(check_inputs(session, rows));
+  if (rows.features != nullptr) FORERUN_TRY(check_room(session, sequence, rows.count));
   for (int32_t i = 0; i < rows.count; ++i) FORERUN_TRY(make_row(session, sequence, rows, i));
+  if (rows.features != nullptr) keep_features(session, sequence, rows);
   if (rows.hidden != nullptr) {
     const int64_t hidden_size = session.program().hidden_size;
     std::memcpy(sequence.hidden + (sequence.committed + sequence.staged) * hidden_size, rows.hidden,

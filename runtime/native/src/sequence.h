@@ -20,6 +20,7 @@ struct Row {
   int32_t gather_start;  // first position of the branch whose slot is not its position; position + 1 if none
   uint32_t listed;       // number of the last forward that listed this row
   uint32_t walked;       // number of the last forward that looked at it as an ancestor
+  int32_t features;      // index among the sequence's features, -1 if it has none or they were used
   bool inexact;          // ran something else than the next sublayers in order
   bool tainted;          // an ancestor is inexact: will be inexact as soon as it runs
 };
@@ -34,14 +35,19 @@ struct Sequence {
   float* hidden;     // [capacity, D], by slot; only of rows between their start and full depth
   uint64_t* filled;  // [capacity, words], by slot; which layers hold keys and values of an inexact row
   int32_t* pending;  // [pending_count] committed slots below full depth, ascending
+  // Features of rows that wait to be embedded. Entry e belongs to the row in slot feature_slots[e] as long as
+  // there is such a row and its `features` is e; nothing has to be done when rows are dropped.
+  float* features;         // [max_rows, F]
+  int32_t* feature_slots;  // [max_rows]
 };
 
 struct Session;
 
-// Rows to stage: token ids, or hidden states that enter at `start`.
+// Rows to stage: token ids, token ids with features, or hidden states that enter at `start`.
 struct NewRows {
   int32_t count;
   const int32_t* token_ids;
+  const float* features;
   const float* hidden;
   const int32_t* parents;
   int32_t start;

@@ -1,5 +1,7 @@
 #include "session.h"
 
+#include <new>
+
 namespace forerun {
 namespace {
 
@@ -22,6 +24,13 @@ Status reserve_rows(Session& session) {
   FORERUN_TRY(session.hidden_store.reserve(slots, hidden_size * sizeof(float), "pending hidden states"));
   FORERUN_TRY(session.filled_bits.reserve(slots, words * sizeof(uint64_t), "the rows of all sequences"));
   FORERUN_TRY(session.pending_slots.reserve(slots, sizeof(int32_t), "the rows of all sequences"));
+  const uint64_t feature_size = session.program().feature_size, waiting = session.program().max_rows;
+  if (feature_size > 0) {
+    const uint64_t bytes = feature_size * sizeof(float);
+    FORERUN_TRY(session.feature_store.reserve(sequences * waiting, bytes, "features"));
+    FORERUN_TRY(session.feature_slots.reserve(sequences * waiting, sizeof(int32_t), "features"));
+    FORERUN_TRY(session.work.features.reserve(waiting, bytes, "features"));
+  }
   for (uint64_t s = 0; s < sequences; ++s) {
     const uint64_t first = s * static_cast<uint64_t>(session.options.capacity);
     Sequence& sequence = session.sequences()[s];
@@ -29,6 +38,9 @@ Status reserve_rows(Session& session) {
     sequence.hidden = session.hidden_store.as<float>() + first * hidden_size;
     sequence.filled = session.filled_bits.as<uint64_t>() + first * words;
     sequence.pending = session.pending_slots.as<int32_t>() + first;
+    if (feature_size == 0) continue;
+    sequence.features = session.feature_store.as<float>() + s * waiting * feature_size;
+    sequence.feature_slots = session.feature_slots.as<int32_t>() + s * waiting;
   }
   return FORERUN_OK;
 }
@@ -77,9 +89,30 @@ Status reserve_numbers(Session& session) {
   return work.scratch.reserve(session.options.threads, work.scratch_stride, "scratch of the threads");
 }
 
+// The team to run on: that of another session, or one that is yet to start.
+Status choose_team(Session* session) {
+  forerun_session_options& options = session->options;
+  if (options.team_of == nullptr) {
+    if (options.threads == 0) options.threads = default_threads();
+    FORERUN_TRY(check_option("threads", options.threads, kMaxThreads));
+    session->team = new (std::nothrow) Team;
+    return session->team != nullptr ? FORERUN_OK : fail(FORERUN_OUT_OF_MEMORY, "no memory for a team");
+  }
+  Team* const shared = options.team_of->team;
+  if (options.threads != 0 && options.threads != shared->threads()) {
+    return fail(FORERUN_INVALID_ARGUMENT, "threads is %d, but the team to share has %d; leave threads 0",
+                options.threads, shared->threads());
+  }
+  options.threads = shared->threads();
+  shared->hold();
+  session->team = shared;
+  return FORERUN_OK;
+}
+
 }  // namespace
 
 Session::~Session() {
+  if (team != nullptr) team->release();
   if (bundle != nullptr) bundle->release();
 }
 
@@ -89,15 +122,16 @@ Status Session::create(Bundle* opened, const forerun_session_options& wanted) {
   options = wanted;
   if (options.sequences == 0) options.sequences = 1;
   if (options.capacity == 0) options.capacity = program().context_length;
-  if (options.threads == 0) options.threads = default_threads();
   FORERUN_TRY(check_option("sequences", options.sequences, kMaxSequences));
   FORERUN_TRY(check_option("capacity", options.capacity, kMaxCapacity));
-  FORERUN_TRY(check_option("threads", options.threads, kMaxThreads));
+  FORERUN_TRY(choose_team(this));
   FORERUN_TRY(cache.reserve(program(), options.sequences, options.capacity));
   FORERUN_TRY(reserve_rows(*this));
   FORERUN_TRY(reserve_call(*this));
   FORERUN_TRY(reserve_numbers(*this));
-  return team.start(options.threads);
+  const bool shared = options.team_of != nullptr;
+  options.team_of = nullptr;  // the other session may go first
+  return shared ? FORERUN_OK : team->start(options.threads);
 }
 
 }  // namespace forerun

@@ -2,7 +2,6 @@
 #ifndef FORERUN_SESSION_H
 #define FORERUN_SESSION_H
 
-#include <atomic>
 #include <memory>
 
 #include "bundle.h"
@@ -30,6 +29,7 @@ struct Workspace {
   Region starts;        // int32 [M], depth of each row of the pass, ascending
   Region canonical;     // int32 [2L], 0, 1, 2 …
   Region token_ids;     // int32 [M]
+  Region features;      // float [M, F]
   Region positions;     // int32 [M]
   Region sequences;     // int32 [M]
   Region slots;         // int32 [M]
@@ -69,11 +69,10 @@ struct Session {
 
   Bundle* bundle = nullptr;
   forerun_session_options options{};
-  Team team;
+  Team* team = nullptr;  // perhaps shared with other sessions
   KvCache cache;
   Workspace work;
-  uint32_t call = 0;  // number of the current forward; marks rows without clearing the marks
-  std::atomic<bool> busy{false};
+  uint32_t call = 0;                 // number of the current forward; marks rows without clearing the marks
   std::unique_ptr<Profile> profile;  // while one is taken
 
   Region sequence_records;
@@ -81,6 +80,8 @@ struct Session {
   Region hidden_store;
   Region filled_bits;
   Region pending_slots;
+  Region feature_store;
+  Region feature_slots;
 
   Sequence* sequences() const { return sequence_records.as<Sequence>(); }
 };

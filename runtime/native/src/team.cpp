@@ -90,6 +90,10 @@ Team::~Team() {
   for (int32_t i = 0; i < started_; ++i) pthread_join(members_[i + 1].thread, nullptr);
 }
 
+void Team::release() {
+  if (holds_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
+}
+
 Status Team::start(int32_t threads) {
   members_.reset(new (std::nothrow) Member[threads]);
   if (!members_) return fail(FORERUN_OUT_OF_MEMORY, "no memory for %d threads", threads);

@@ -60,6 +60,14 @@ class Team {
 
   int32_t threads() const { return threads_; }
 
+  // Sessions share a team; the last hold to go ends it.
+  void hold() { holds_.fetch_add(1, std::memory_order_relaxed); }
+  void release();
+
+  // Keeps a second thread out of all sessions that run on the team.
+  bool enter() { return !busy_.exchange(true, std::memory_order_acquire); }
+  void leave() { busy_.store(false, std::memory_order_release); }
+
   // Runs function(argument, tid) on every thread and returns when all have finished.
   void run(Function function, void* argument);
 
@@ -87,6 +95,8 @@ class Team {
   Function function_ = nullptr;
   void* argument_ = nullptr;
   bool stopping_ = false;
+  std::atomic<int32_t> holds_{1};
+  std::atomic<bool> busy_{false};
   Signal job_;
   Signal phase_;
   alignas(64) std::atomic<int32_t> arrived_{0};

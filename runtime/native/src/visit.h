@@ -10,18 +10,20 @@ namespace forerun {
 class Visit {
  public:
   explicit Visit(forerun_session* session) : session_(session) {
-    entered_ = session != nullptr && !session->busy.exchange(true, std::memory_order_acquire);
+    entered_ = session != nullptr && session->team->enter();
   }
   Visit(const Visit&) = delete;
   Visit& operator=(const Visit&) = delete;
   ~Visit() {
-    if (entered_) session_->busy.store(false, std::memory_order_release);
+    if (entered_) session_->team->leave();
   }
 
   Status status() const {
     if (session_ == nullptr) return fail(FORERUN_INVALID_ARGUMENT, "the session is NULL");
     if (entered_) return FORERUN_OK;
-    return fail(FORERUN_BUSY, "another thread is using this session; give every thread a session of its own");
+    return fail(FORERUN_BUSY,
+                "another thread is using this session, or one that shares its threads; give every thread a "
+                "session of its own");
   }
 
  private:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from forerun.cli.options import add_tuning, import_compile_side
 from forerun.cli.progress import progress_bar
+from forerun.errors import OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +19,7 @@ HELP = "compile an exported model into a bundle for one target"
 EXAMPLES = (
     "forerun compile build/export -o build/bundle",
     "forerun compile build/export -o build/bundle --target x86-64-v3 --explain",
+    "forerun compile build/export -o build/bundle --draft feature=build/draft",
 )
 
 
@@ -29,6 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--target", metavar="TARGET", help="see forerun list (default: this machine's best)")
     parser.add_argument("--kv", choices=("f16", "f32"), default="f16", help="KV cache elements (default f16)")
+    parser.add_argument(
+        "--draft",
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="put the draft component exported to DIR in the bundle under NAME; may be repeated",
+    )
     parser.add_argument(
         "--no-tuning",
         action="store_true",
@@ -43,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Compile; the bundle appears only when it is whole."""
     compile_export = import_compile_side(_import_compiler, NAME)
-    tuned = known_tilings(arguments)
+    tuned, drafts = known_tilings(arguments), parse_drafts(arguments.draft)
     with progress_bar("compiling") as report:
         result = compile_export(
             arguments.directory,
@@ -51,12 +60,28 @@ def execute(arguments: argparse.Namespace) -> int:
             arguments.target,
             kv=arguments.kv,
             tuned=tuned,
+            drafts=drafts,
             progress=report,
         )
     if arguments.explain:
         print("\n".join(result.explanation))
+        for name, report in result.drafts.items():
+            print("\n".join(f"{name}: {line}" for line in report.explanation))
     print_report(result)
     return 0
+
+
+def parse_drafts(given: list[str]) -> dict[str, Path]:
+    """Export folders of draft components by name, from NAME=DIR each; raises `OptionError`."""
+    drafts: dict[str, Path] = {}
+    for text in given:
+        name, equals, folder = text.partition("=")
+        if not (name and equals and folder):
+            raise OptionError(f"--draft is {text!r}; it must be NAME=DIR, such as feature=build/draft")
+        if name in drafts:
+            raise OptionError(f"--draft names {name!r} twice; give every draft a name of its own")
+        drafts[name] = Path(folder)
+    return drafts
 
 
 def _import_compiler() -> object:
@@ -85,4 +110,7 @@ def print_report(report: "CompileReport") -> None:
     sizes = f"weights {report.weights_bytes / 2**20:.1f} MiB, library {report.library_bytes / 2**10:.0f} KiB"
     if report.tuned:
         print(f"tuned on this machine: {', '.join(report.tuned)} (--no-tuning for the target's numbers)")
+    for name, draft in report.drafts.items():
+        modules = ", ".join(draft.modules)
+        print(f"draft {name}: modules {modules}, weights {draft.weights_bytes / 2**20:.1f} MiB")
     print(f"wrote {report.bundle} ({sizes})")

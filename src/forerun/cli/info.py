@@ -2,15 +2,15 @@
 
 import argparse
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forerun.cli.tables import make_table, print_table
-from forerun.errors import TargetError
+from forerun.errors import BundleError, TargetError
 
 if TYPE_CHECKING:
-    from forerun.runtime.bundle import Bundle
+    from forerun.runtime.bundle import Bundle, DraftInfo
 
 NAME = "info"
 HELP = "show a bundle's model, files and targets, check its hashes, and say whether this machine can run it"
@@ -23,6 +23,18 @@ class TargetState:
 
     name: str
     features: tuple[str, ...]
+    obstacle: str | None
+
+
+@dataclass(frozen=True)
+class DraftState:
+    """One draft of a bundle; `obstacle` says why it cannot be used here, None if it can."""
+
+    name: str
+    component: str
+    taps: tuple[int, ...]
+    vocabulary_size: int
+    bytes: int
     obstacle: str | None
 
 
@@ -40,10 +52,11 @@ def execute(arguments: argparse.Namespace) -> int:
 
     bundle = read_bundle(arguments.bundle)
     states = [try_target(bundle, target.name, target.features) for target in bundle.targets]
+    drafts = [try_draft(draft) for draft in bundle.drafts.values()]
     if arguments.json:
-        print(json.dumps(as_json(bundle, states), ensure_ascii=False, indent=1))
+        print(json.dumps(as_json(bundle, states, drafts), ensure_ascii=False, indent=1))
         return 0
-    print_bundle(bundle, states)
+    print_bundle(bundle, states, drafts)
     return 0
 
 
@@ -58,7 +71,20 @@ def try_target(bundle: "Bundle", name: str, features: tuple[str, ...]) -> Target
     return TargetState(name, features, None)
 
 
-def as_json(bundle: "Bundle", states: list[TargetState]) -> dict[str, object]:
+def try_draft(draft: "DraftInfo") -> DraftState:
+    """Open a draft's own folder, which checks every file; a damaged one spoils nothing but the draft."""
+    from forerun.runtime.bundle import read_bundle
+    from forerun.runtime.session import LoadedProgram
+
+    try:
+        size = sum(read_bundle(draft.path).files.values())
+        LoadedProgram(draft.path).close()
+    except (BundleError, TargetError) as error:
+        return DraftState(draft.name, draft.component, draft.taps, draft.vocabulary_size, 0, str(error))
+    return DraftState(draft.name, draft.component, draft.taps, draft.vocabulary_size, size, None)
+
+
+def as_json(bundle: "Bundle", states: list[TargetState], drafts: list[DraftState]) -> dict[str, object]:
     """The same facts for programs."""
     return {
         "name": bundle.name,
@@ -70,14 +96,15 @@ def as_json(bundle: "Bundle", states: list[TargetState]) -> dict[str, object]:
             {"name": state.name, "runs_here": state.obstacle is None, "obstacle": state.obstacle}
             for state in states
         ],
+        "drafts": [asdict(draft) for draft in drafts],
         "chat_template": bundle.chat_template_path is not None,
         "source": bundle.source,
         "forerun": bundle.forerun,
     }
 
 
-def print_bundle(bundle: "Bundle", states: list[TargetState]) -> None:
-    """Tables for people: the model, its files, its targets."""
+def print_bundle(bundle: "Bundle", states: list[TargetState], drafts: list[DraftState]) -> None:
+    """Tables for people: the model, its files, its drafts, its targets."""
     rows = [
         ("model", f"{bundle.name} ({bundle.family}, {bundle.quant})"),
         *((key.replace("_", " "), str(value)) for key, value in bundle.config.items()),
@@ -87,6 +114,21 @@ def print_bundle(bundle: "Bundle", states: list[TargetState]) -> None:
     ]
     print_table(make_table((str(bundle.path), ""), rows, text_columns=2))
     print_table(make_table(("file", "bytes"), [(name, f"{size:,}") for name, size in bundle.files.items()]))
+    if drafts:
+        columns = ("draft", "component", "taps", "here", "vocabulary", "bytes")
+        cells = [
+            (
+                *(
+                    draft.name,
+                    draft.component,
+                    ", ".join(map(str, draft.taps)),
+                    draft.obstacle or "runs here",
+                ),
+                *(f"{draft.vocabulary_size:,}", f"{draft.bytes:,}"),
+            )
+            for draft in drafts
+        ]
+        print_table(make_table(columns, cells, text_columns=4))
     targets = [
         (state.name, state.obstacle or "runs here", ", ".join(state.features) or "none") for state in states
     ]

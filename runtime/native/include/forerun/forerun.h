@@ -18,14 +18,14 @@
  *
  * Every function that can fail returns a forerun_status; 0 is success. A call that fails changes nothing, and
  * forerun_last_error() then says why. Nothing here aborts, prints or keeps global state. Sizes: M rows, V
- * vocabulary, D hidden size, L layers, Kv key/value heads, d head size.
+ * vocabulary, D hidden size, L layers, Kv key/value heads, d head size, F feature size.
  *
  * Sublayers: the attention of layer l is number 2l, its feed-forward 2l + 1. A row is at full depth when it
  * has passed all 2L of them in order.
  *
- * Threads: one session serves one thread at a time (a second one gets FORERUN_BUSY); different sessions are
- * independent, also over one bundle. A session belongs to the process that created it: it does not survive
- * fork().
+ * Threads: one session serves one thread at a time (a second one gets FORERUN_BUSY); sessions with teams of
+ * their own are independent, also over one bundle. A session belongs to the process that created it: it does
+ * not survive fork().
  */
 #ifndef FORERUN_FORERUN_H
 #define FORERUN_FORERUN_H
@@ -49,7 +49,7 @@ typedef enum forerun_status {
 
   FORERUN_INVALID_ARGUMENT = 1, /* a null pointer, a number out of range, rows that are no chain … */
   FORERUN_OUT_OF_MEMORY = 2,    /* the system refused memory or a thread */
-  FORERUN_BUSY = 3,             /* another thread is inside this session */
+  FORERUN_BUSY = 3,             /* another thread is inside this session, or one that shares its team */
   FORERUN_CONTEXT_FULL = 4,     /* the rows do not fit the capacity or the model's context length */
   FORERUN_NO_SEQUENCE = 5,      /* all sequences of the session are in use */
   FORERUN_INEXACT_ROW = 6,      /* the row did not pass the model's sublayers in order: it cannot be kept */
@@ -100,6 +100,7 @@ typedef struct forerun_model {
   int32_t max_rows;         /* rows one forward may list */
   int32_t max_gather;       /* longest branch of a tree, in rows */
   int32_t kv_element_bytes; /* 2 = IEEE half, 4 = float */
+  int32_t feature_size;     /* F, numbers that come with each token; 0 = none */
 } forerun_model;
 
 /* Opens the bundle in folder `path` (UTF-8) for `target`; NULL takes the first one in the manifest that this
@@ -121,10 +122,14 @@ FORERUN_API const char* forerun_bundle_target(const forerun_bundle* bundle);
 
 /* ---- Sessions ----------------------------------------------------------------------------------- */
 
+/* A session with `team_of` runs on that session's threads instead of starting some of its own: two teams on
+ * the same cores would halve both. It may be over another bundle, and either may be released first. Both are
+ * used from one thread at a time, as if they were one session: a second thread gets FORERUN_BUSY. */
 typedef struct forerun_session_options {
-  int32_t sequences; /* most sequences at a time; 0 = 1 */
-  int32_t capacity;  /* positions per sequence, staged rows included; 0 = the model's context length */
-  int32_t threads;   /* 0 = one per physical core this process may use */
+  int32_t sequences;        /* most sequences at a time; 0 = 1 */
+  int32_t capacity;         /* positions per sequence, staged rows included; 0 = the model's context length */
+  int32_t threads;          /* 0 = one per physical core this process may use, or those of `team_of` */
+  forerun_session* team_of; /* NULL = a team of its own */
 } forerun_session_options;
 
 /* All memory is reserved here, none later; pages cost nothing until they are used. NULL options = all
@@ -132,10 +137,10 @@ typedef struct forerun_session_options {
 FORERUN_API int forerun_session_create(forerun_bundle* bundle, const forerun_session_options* options,
                                        forerun_session** session);
 
-/* Ends the team and frees everything. NULL is allowed. */
+/* Frees everything, and ends the team if no other session runs on it. NULL is allowed. */
 FORERUN_API void forerun_session_release(forerun_session* session);
 
-/* The options in force, defaults filled in. */
+/* The options in force, defaults filled in; `team_of` is NULL. */
 FORERUN_API int forerun_session_describe(const forerun_session* session, forerun_session_options* options);
 
 /* ---- Sequences ---------------------------------------------------------------------------------- */
@@ -163,6 +168,12 @@ FORERUN_API int forerun_sequence_describe(forerun_session* session, int32_t sequ
  * the last commit or rewind; the new rows take the next ones. Nothing is computed yet. */
 FORERUN_API int forerun_stage(forerun_session* session, int32_t sequence, int32_t count,
                               const int32_t* token_ids, const int32_t* parents);
+
+/* The same for a program whose tokens come with features, [count, F], and for no other. They are kept until
+ * their rows are computed; at most max_rows rows of a sequence may wait for that. */
+FORERUN_API int forerun_stage_features(forerun_session* session, int32_t sequence, int32_t count,
+                                       const int32_t* token_ids, const float* features,
+                                       const int32_t* parents);
 
 /* Stages rows given by hidden states [count, D] that enter at sublayer `start`. They have no keys and values
  * in layers below, so no descendant can run those. */

@@ -5,7 +5,7 @@
  * puts a barrier after each. A step function returns with all threads in step and its result visible to all.
  *
  * Legend: rows = token positions in this call (M), D hidden size, V vocabulary, C capacity in positions,
- * S sequences of the session, Kv key/value heads, d head size.
+ * S sequences of the session, Kv key/value heads, d head size, F feature size.
  */
 #ifndef FORERUN_PROGRAM_H
 #define FORERUN_PROGRAM_H
@@ -18,7 +18,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a struct below changes; a library built for another number is refused. */
-#define FORERUN_PROGRAM_ABI 3
+#define FORERUN_PROGRAM_ABI 4
 
 /* Keys are stored in blocks of this many positions, so that one vector holds one dimension of a block. */
 #define FORERUN_KEY_BLOCK 16
@@ -36,6 +36,7 @@ typedef struct forerun_call {
   int32_t threads; /* threads in the team */
 
   const int32_t* token_ids; /* [rows], embed only */
+  const float* features;    /* [rows, F], embed only; NULL where F is 0 */
   const int32_t* positions; /* [rows], absolute position of each row in its sequence */
   float* hidden;            /* [rows, D], read and written in place; embed only writes it */
   float* logits;            /* [rows, V], written by head only */
@@ -93,12 +94,14 @@ typedef struct forerun_kernel {
   uint64_t position_bytes; /* KV cache read for each position attended to */
 } forerun_kernel;
 
-/* A decoder: embed → (attention_l → feed_forward_l) × layers → head. */
+/* A decoder: embed → (attention_l → feed_forward_l) × layers → head. `embed` is NULL where rows are given as
+ * hidden states. A sublayer that the layers of a network lack is a step function that does nothing. */
 typedef struct forerun_program {
   uint32_t abi; /* FORERUN_PROGRAM_ABI */
   int32_t layers;
   int32_t hidden_size;          /* D */
   int32_t vocabulary_size;      /* V */
+  int32_t feature_size;         /* F, numbers that come with each token; 0 = none */
   int32_t context_length;       /* positions the rotary table holds: no row may lie beyond */
   int32_t max_rows;             /* rows one call may carry */
   int32_t max_gather;           /* positions one row may gather */
