@@ -30,7 +30,7 @@ class DraftInfo:
     """A draft component in a bundle, as the manifest describes it; its own folder, `path`, is not looked at.
 
     `component` names its kind, `taps` the layers of the model whose hidden states feed it, `sublayers` what its
-    layers have. `feature_size` numbers come with each token; 0: its rows are hidden states. `model` holds what was
+    layers have; `heads` share them evenly. `feature_size` numbers come with each token; 0: its rows are hidden states. `model` holds what was
     known of the model when it was exported.
     """
 
@@ -40,6 +40,7 @@ class DraftInfo:
     taps: tuple[int, ...]
     sublayers: tuple[str, ...]
     layers: int
+    heads: int
     feature_size: int
     vocabulary_size: int
     model: Mapping[str, Any]
@@ -177,6 +178,7 @@ def _make_draft(path: Path, name: str, entry: Mapping[str, Any]) -> DraftInfo:
         taps=tuple(int(tap) for tap in entry["taps"]),
         sublayers=tuple(map(str, entry["sublayers"])),
         layers=int(network["layers"]),
+        heads=int(entry["heads"]),
         feature_size=int(entry["feature_size"]),
         vocabulary_size=int(network["vocabulary_size"]),
         model=dict(entry["model"]),

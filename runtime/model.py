@@ -14,11 +14,13 @@ from forerun.runtime.batch import Batch, OnText, check_drafters, check_prompts
 from forerun.runtime.bundle import read_bundle
 from forerun.runtime.chat import Message
 from forerun.runtime.drafters import DRAFTERS
+from forerun.runtime.drafts import Drafts
 from forerun.runtime.exits import EXITS
 from forerun.runtime.generate import Run, check_prompt_fits
 from forerun.runtime.generation import Generation
 from forerun.runtime.language import Language, read_language
 from forerun.runtime.output import Output
+from forerun.runtime.prefix import common_prefix
 from forerun.runtime.protocol import Config, Drafter, ExitPolicy, SessionLike
 from forerun.runtime.session import LoadedProgram, Session
 from forerun.runtime.settings import Sampling, Settings
@@ -299,11 +301,21 @@ def load(
     opened = read_bundle(Path(bundle))
     language = read_language(opened)
     program = LoadedProgram(Path(bundle), target)
+    longest = program.config.context_length
+    if context is not None and context > longest:
+        program.close()
+        raise OptionError(f"context is {context}; model {opened.name!r} reads {longest} positions at most")
+
+    def open_session(count: int | None) -> Session:
+        session = Session(program, sequences=sequences, capacity=context, threads=count)
+        session.drafts = Drafts(session, program)
+        return session
+
     try:
         return Model(
             opened.name,
             language,
-            lambda count: Session(program, sequences=sequences, capacity=context, threads=count),
+            open_session,
             sequences=sequences,
             threads=threads,
             on_close=program.close,
@@ -325,14 +337,6 @@ def make_drafter(drafter: str | Drafter, shape: str | None) -> Drafter:
     if "shape" not in inspect.signature(DRAFTERS.find(name)).parameters:
         raise OptionError(f"drafter {name!r} drafts in no shape; leave the shape out")
     return DRAFTERS.create(drafter, shape=SHAPES.create(shape))
-
-
-def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many leading ids two lists share."""
-    for index, (left, right) in enumerate(zip(first, second, strict=False)):
-        if left != right:
-            return index
-    return min(len(first), len(second))
 
 
 def check_count(name: str, value: int) -> None:

@@ -27,7 +27,7 @@ from forerun.runtime.library import (
 )
 from forerun.runtime.profile import Profiler
 from forerun.runtime.program import LoadedProgram, ModelConfig, Step, full_steps
-from forerun.runtime.protocol import Drawable
+from forerun.runtime.protocol import DraftsLike, Drawable, NoDrafts
 from forerun.runtime.views import ResultViews
 
 __all__ = ["ForwardResult", "LoadedProgram", "ModelConfig", "Session", "Step", "full_steps"]
@@ -91,6 +91,7 @@ class Session:
         self.sequences: int = options.sequences
         self.capacity: int = options.capacity
         self.threads: int = options.threads
+        self.drafts: DraftsLike = NoDrafts()  # those of its bundle, where the model is loaded with them
         self._make_buffers()
 
     def _make_buffers(self) -> None:
@@ -299,7 +300,8 @@ class Session:
         return Profiler(self._open_handle, self._program, self.threads, self.config.layers)
 
     def close(self) -> None:
-        """Free the session; its memory goes when the last array that `forward` gave out does."""
+        """Free the session and its drafts'; its memory goes when the last array that `forward` gave out does."""
+        self.drafts.close()
         self._handle = None
         del self._views
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -79,7 +80,9 @@ def train(request: Request, progress: Progress | None = None) -> Report:
     if request.threads is not None:
         torch.set_num_threads(request.threads)
     torch.manual_seed(request.plan.seed)
-    with locked(request.output) if distributed.is_first() else nullcontext():
+    with locked(request.output) if distributed.is_first() else nullcontext(), warnings.catch_warnings():
+        # Norms of bfloat16 rows with float32 weights: what is wanted.
+        warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
         return _train(request, device, progress)
 
 
@@ -135,7 +138,7 @@ def _prepare(
         config.taps,
         vocabulary,
         conversations,
-        longest=request.longest,
+        longest=min(request.longest, model.config.context_length),
         progress=progress,
     )
     some = torch.from_numpy(cache.states[: min(len(cache.states), STATES_LOOKED_AT)].astype("float32"))

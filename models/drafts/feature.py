@@ -89,8 +89,9 @@ class FeatureDraft(Component):
         for ahead in range(1, UNROLLED + 1):
             tokens = batch.token_ids[(rows + ahead).clamp(max=count - 1)]
             hidden = self._embed(tokens, torch.cat([own, given], dim=1))
+            # Rows at the end of the context have no next position; what they predict is not looked at.
+            positions = (batch.positions + ahead - 1).clamp(max=self.config.network.context_length - 1)
             for index, layer in enumerate(self.layers):
-                positions = batch.positions + ahead - 1
                 hidden, pasts[index] = run_layer(layer, hidden, positions, mask, pasts[index])
             inside = rows + ahead <= batch.lasts
             predictions.append(Prediction(hidden[inside], rows[inside], ahead))

