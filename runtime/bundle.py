@@ -30,8 +30,8 @@ class DraftInfo:
     """A draft component in a bundle, as the manifest describes it; its own folder, `path`, is not looked at.
 
     `component` names its kind, `taps` the layers of the model whose hidden states feed it, `sublayers` what its
-    layers have; `heads` share them evenly. `feature_size` numbers come with each token; 0: its rows are hidden states. `model` holds what was
-    known of the model when it was exported.
+    layers have; `heads` share them evenly. `feature_size` numbers come with each token; 0: its rows are hidden
+    states. `model` holds what was known of the model when it was exported.
     """
 
     name: str

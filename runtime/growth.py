@@ -29,6 +29,33 @@ class GrowingTree:
         return Tree(tuple(self.token_ids), tuple(self.parents))
 
 
+class Expanded:
+    """Which rows of a growing tree were given children, in the order in which they were staged in a session."""
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+        self._places = {-1: -1}
+
+    def add(self, tree: GrowingTree, rows: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Rows that are to be staged now; the places of their parents among those staged, and their own."""
+        parents = [self._places[tree.parents[row]] for row in rows]
+        places = list(range(len(self.rows), len(self.rows) + len(rows)))
+        self._places.update(zip(rows, places, strict=True))
+        self.rows += rows
+        return parents, places
+
+    def first(self, tree: Tree) -> Tree:
+        """The same tree with these rows before all others, as they were staged."""
+        if self.rows == list(range(len(self.rows))):
+            return tree
+        others = sorted(set(range(len(tree))) - set(self.rows))
+        order = [*self.rows, *others]
+        place = {row: index for index, row in enumerate(order)} | {-1: -1}
+        return Tree(
+            tuple(tree.token_ids[row] for row in order), tuple(place[tree.parents[row]] for row in order)
+        )
+
+
 Offer = Callable[[GrowingTree, Sequence[int], int], list[Candidate]]
 
 

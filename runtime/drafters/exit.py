@@ -12,7 +12,7 @@ import numpy as np
 from forerun.errors import OptionError
 from forerun.runtime.drafters.following import Following
 from forerun.runtime.drafters.offers import Place, offer_children
-from forerun.runtime.growth import GrowingTree, grow
+from forerun.runtime.growth import Expanded, GrowingTree, grow
 from forerun.runtime.protocol import Candidate, Draft, DraftContext, Observation, SessionLike, Shape
 from forerun.runtime.session import full_steps
 from forerun.runtime.shapes.chain import Chain
@@ -56,11 +56,10 @@ class ExitDrafter:
         if context.depth_limit < 1 or context.row_limit < 2:
             return Draft(root_only(context.root))
         self._following.catch_up()
-        expanded: list[int] = []
+        expanded = Expanded()
 
         def offer(tree: GrowingTree, rows: Sequence[int], width: int) -> list[Candidate]:
-            expanded.extend(rows)
-            logits = self._run_level(context, tree, rows)
+            logits = self._run_level(context, tree, rows, expanded)
             offers = []
             for index, row in enumerate(rows):
                 place = Place(row, tree.depths[row], width)
@@ -75,17 +74,17 @@ class ExitDrafter:
             context.session.commit(context.sequence, ())
             return Draft(tree)
         # The last level was proposed but not run: it is not staged yet.
-        return Draft(tree, done=(len(self._steps),) * len(expanded))
+        return Draft(expanded.first(tree), done=(len(self._steps),) * len(expanded.rows))
 
-    def _run_level(self, context: DraftContext, tree: GrowingTree, rows: Sequence[int]) -> np.ndarray:
+    def _run_level(
+        self, context: DraftContext, tree: GrowingTree, rows: Sequence[int], expanded: Expanded
+    ) -> np.ndarray:
         """Stage rows in the model, run its first layers and the adapter; the adapter's logits [rows, V]."""
         session, own, tap = context.session, self._draft.session, self.taps[0]
-        parents = [tree.parents[row] for row in rows]
-        staged = session.stage(context.sequence, [tree.token_ids[row] for row in rows], parents)
-        assert list(staged) == list(rows), "rows of a draft are staged in the order of its tree"
-        listed = [(context.sequence, row) for row in rows]
+        parents, places = expanded.add(tree, rows)
+        session.stage(context.sequence, [tree.token_ids[row] for row in rows], parents)
+        listed = [(context.sequence, place) for place in places]
         states = session.forward(listed, steps=self._steps, logits=(), taps=(tap,)).taps[tap]
-        # Both sessions number the staged rows alike: every row that has children was run in both.
         own.stage_hidden(self._sequence, states, parents=parents)
-        logits: np.ndarray = own.forward([(self._sequence, row) for row in rows]).logits
+        logits: np.ndarray = own.forward([(self._sequence, place) for place in places]).logits
         return logits

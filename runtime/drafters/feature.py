@@ -101,7 +101,7 @@ class FeatureDrafter:
         for index, row in enumerate(rows):
             features[index, : self._own] = outputs[tree.parents[row]]
         token_ids = draft.vocabulary.draft_ids[[tree.token_ids[row] for row in rows]]
-        parents = [staged.get(tree.parents[row], -1) for row in rows]
+        parents = [staged[tree.parents[row]] for row in rows]
         places = session.stage(self._sequence, token_ids.tolist(), parents, features=features)
         staged.update(zip(rows, places, strict=True))
         last = session.config.layers - 1

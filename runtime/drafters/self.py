@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from forerun.errors import OptionError
 from forerun.runtime.drafters.offers import Place, offer_children
-from forerun.runtime.growth import GrowingTree, grow
+from forerun.runtime.growth import Expanded, GrowingTree, grow
 from forerun.runtime.protocol import Candidate, Draft, DraftContext, Observation, SessionLike, Shape, StepLike
 from forerun.runtime.session import full_steps
 from forerun.runtime.shapes.chain import Chain
@@ -74,30 +74,33 @@ class SelfDrafter:
         """Grow a tree by running the draft sublayers level by level."""
         if context.depth_limit < 1 or context.row_limit < 2:
             return Draft(root_only(context.root))
-        expanded: list[int] = []
+        expanded = Expanded()
 
         def offer(tree: GrowingTree, rows: Sequence[int], width: int) -> list[Candidate]:
-            expanded.extend(rows)
-            return self._expand(context, tree, rows, width)
+            return self._expand(context, tree, rows, width, expanded)
 
         tree = grow(context.root, self._shape, context.row_limit, context.depth_limit, offer)
         if self._skip or len(self._steps) > context.reusable_sublayers:
             context.session.commit(context.sequence, ())
             return Draft(tree)
         # The last level was proposed but not run: it is not staged yet.
-        return Draft(tree, done=(len(self._steps),) * len(expanded))
+        return Draft(expanded.first(tree), done=(len(self._steps),) * len(expanded.rows))
 
     def observe(self, observation: Observation) -> None:
         """Nothing to learn."""
 
     def _expand(
-        self, context: DraftContext, tree: GrowingTree, rows: Sequence[int], width: int
+        self,
+        context: DraftContext,
+        tree: GrowingTree,
+        rows: Sequence[int],
+        width: int,
+        expanded: Expanded,
     ) -> list[Candidate]:
         """Stage `rows`, run the draft sublayers on them and offer the best children of each."""
-        token_ids = [tree.token_ids[row] for row in rows]
-        staged = context.session.stage(context.sequence, token_ids, [tree.parents[row] for row in rows])
-        assert list(staged) == list(rows), "rows of a draft are staged in the order of its tree"
-        result = context.session.forward([(context.sequence, row) for row in rows], steps=self._steps)
+        parents, places = expanded.add(tree, rows)
+        context.session.stage(context.sequence, [tree.token_ids[row] for row in rows], parents)
+        result = context.session.forward([(context.sequence, place) for place in places], steps=self._steps)
         offers: list[Candidate] = []
         for row, logits in zip(rows, result.logits, strict=True):
             offers += offer_children(context, Place(row, tree.depths[row], width), logits, self._threshold)

@@ -143,7 +143,8 @@ void copy_rows(const Job& job, int32_t tid, int32_t count, float* to, Source sou
   }
 }
 
-// Taps of the layer that has just run; the next step overwrites what is read here, hence the barrier.
+// Taps of the layer that has just run, or that rows start after: those are in place and not yet touched. The
+// next step overwrites what is read here, hence the barrier.
 void read_taps(const Job& job, int32_t layer, int32_t tid) {
   const Outputs& outputs = job.pass->outputs;
   const int64_t tap_size = static_cast<int64_t>(outputs.row_count) * job.program->hidden_size;
@@ -152,6 +153,16 @@ void read_taps(const Job& job, int32_t layer, int32_t tid) {
     copy_rows(job, tid, outputs.row_count, job.taps + tap * tap_size,
               [&job](int32_t k) -> int64_t { return job.where[k]; });
     job.call.barrier(job.call.team, tid);
+  }
+}
+
+// Taps of layers that no row runs in this pass: all of them start just after.
+void read_taps_at_start(const Job& job, int32_t tid) {
+  const Pass& pass = *job.pass;
+  for (int32_t tap = 0; tap < pass.outputs.tap_count; ++tap) {
+    const int32_t layer = pass.outputs.taps[tap];
+    const int32_t* end = pass.steps + pass.step_count;
+    if (std::find(pass.steps, end, 2 * layer + 1) == end) read_taps(job, layer, tid);
   }
 }
 
@@ -183,18 +194,16 @@ void run_steps(void* argument, int32_t tid) {
     leave_core(call, tid);
     job.program->embed(&call, tid);
   }
+  read_taps_at_start(job, tid);
   for (int32_t i = 0; i < pass.step_count; ++i) {
     const int32_t step = pass.steps[i];
     const int32_t* end = std::upper_bound(job.starts, job.starts + pass.row_count, step);
     call.rows = static_cast<int32_t>(end - job.starts);
-    if (call.rows == 0) continue;
-    leave_core(call, tid);
-    if (step % 2 == 0) {
-      job.program->attention(&call, step / 2, tid);
-    } else {
-      job.program->feed_forward(&call, step / 2, tid);
-      read_taps(job, step / 2, tid);
+    if (call.rows > 0) {
+      leave_core(call, tid);
+      (step % 2 == 0 ? job.program->attention : job.program->feed_forward)(&call, step / 2, tid);
     }
+    if (step % 2 == 1) read_taps(job, step / 2, tid);
   }
   if (pass.outputs.logits_count > 0) run_head(job, &call, tid);
 }

@@ -208,7 +208,8 @@ typedef struct forerun_request {
   int32_t step_count;
   const int32_t* logits_rows; /* indices into rows; FORERUN_ALL: every row */
   int32_t logits_count;
-  const int32_t* taps; /* layers after which to read hidden states; every row must pass them in this call */
+  const int32_t* taps; /* layers after which to read hidden states; every row must pass them in this call, or
+                        * stand just after them (below full depth) */
   int32_t tap_count;
   /* 1: the rows of logits_rows get no logits; forerun_draw draws from them instead, which computes only the
    * logits that can matter. */
