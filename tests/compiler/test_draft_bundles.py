@@ -127,7 +127,7 @@ def cut_weights(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("damage", "word"),
-    [(remove, "manifest.json"), (change_vocabulary, "vocabulary.bin"), (cut_weights, "weights.bin")],
+    [(remove, "drafts/heads"), (change_vocabulary, "vocabulary.bin"), (cut_weights, "weights.bin")],
 )
 def test_a_damaged_draft_spoils_only_itself(
     own_bundle: Path, damage: Callable[[Path], None], word: str
