@@ -217,13 +217,14 @@ def test_a_draft_token_is_drawn_as_from_all_logits(compiled: Maker, rng: np.rand
         assert drawn == [session.sample(row, position=at, **sampling) for at, row in enumerate(logits)]
 
 
-def test_tokens_need_features_and_hidden_rows_no_tokens(compiled: Maker) -> None:
-    with Session(compiled("feature", "f32").program, threads=1) as session:
-        with pytest.raises(RuntimeFailure, match="comes with 128 features"):
-            session.stage(session.create_sequence(), [1])
-    with Session(compiled("exit-full", "f32").program, threads=1) as session:
-        with pytest.raises(RuntimeFailure, match="rows are hidden states"):
-            session.stage(session.create_sequence(), [1])
+@pytest.mark.parametrize(
+    ("form", "words"), [("feature", "comes with 128 features"), ("exit-full", "rows are hidden states")]
+)
+def test_tokens_alone_are_refused(form: str, words: str, compiled: Maker) -> None:
+    with Session(compiled(form, "f32").program, threads=1) as session:
+        seq = session.create_sequence()
+        with pytest.raises(RuntimeFailure, match=words):
+            session.stage(seq, [1])
 
 
 def test_missing_parts_are_missing_in_the_program(compiled: Maker) -> None:

@@ -180,7 +180,8 @@ static void step(walk* walk) {
 
 void test_walk(forerun_bundle* bundle, uint64_t seed, int32_t threads, int32_t calls) {
   walk walk = {.random = seed};
-  const forerun_session_options options = {SEQUENCES, CAPACITY, threads, NULL}, plain = {1, CAPACITY, 1, NULL};
+  const forerun_session_options options = {SEQUENCES, CAPACITY, threads, NULL},
+                                plain = {1, CAPACITY, 1, NULL};
   int32_t number;
   CHECK(forerun_session_create(bundle, &options, &walk.session) == FORERUN_OK);
   CHECK(forerun_session_create(bundle, &plain, &walk.plain) == FORERUN_OK);

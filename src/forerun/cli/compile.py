@@ -51,8 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Compile; the bundle appears only when it is whole."""
+    drafts = parse_drafts(arguments.draft)
     compile_export = import_compile_side(_import_compiler, NAME)
-    tuned, drafts = known_tilings(arguments), parse_drafts(arguments.draft)
+    tuned = known_tilings(arguments)
     with progress_bar("compiling") as report:
         result = compile_export(
             arguments.directory,
