@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 
 from forerun.errors import OptionError
 from forerun.runtime.bundle import DraftInfo, read_bundle
+from forerun.runtime.costs import KeptCosts
 from forerun.runtime.drafters.following import Followed
 from forerun.runtime.drafters.offers import DraftVocabulary
+from forerun.runtime.planner import Planner
 from forerun.runtime.session import LoadedProgram, Session
 
 
@@ -27,9 +29,10 @@ class OpenDraft:
 
 
 class Drafts:
-    """The drafts of a model's session by name."""
+    """The drafts of a model's session by name, and what is known of them."""
 
     def __init__(self, session: Session, program: LoadedProgram) -> None:
+        self.planner = Planner(KeptCosts.of(program.path, session.threads))
         self._session, self._program = session, program
         self._infos = read_bundle(program.path).drafts
         self._open: dict[str, OpenDraft] = {}

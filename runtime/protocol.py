@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 
-from forerun.errors import OptionError
 from forerun.runtime.settings import Sampling
 from forerun.runtime.tree import Tree
 
@@ -67,23 +66,10 @@ class DraftsLike(Protocol):
 
     @property
     def names(self) -> tuple[str, ...]: ...
+    @property
+    def planner(self) -> Any: ...  # what is known of drafts' costs and worth, a `planner.Planner`
     def open(self, name: str) -> Any: ...
     def close(self) -> None: ...
-
-
-class NoDrafts:
-    """A session without any."""
-
-    names: tuple[str, ...] = ()
-
-    def open(self, name: str) -> Any:
-        """Raises `OptionError`."""
-        raise OptionError(
-            f"this session has no draft {name!r}; load a bundle made with forerun compile --draft"
-        )
-
-    def close(self) -> None:
-        """Nothing to close."""
 
 
 class SessionLike(Protocol):
@@ -129,7 +115,7 @@ class DraftContext:
     `token_ids` are the prompt and everything drawn, the last one being the root of the next tree, which is
     not in the cache yet. A tree may have `row_limit` rows, the root included, and be `depth_limit` deep. A
     drafter may leave rows staged for the verify call to continue, but not past `reusable_sublayers`: an exit
-    policy has to see them before.
+    policy has to see them before. `beside` is how many other answers are likely to share the call.
     """
 
     session: SessionLike
@@ -139,6 +125,7 @@ class DraftContext:
     depth_limit: int
     reusable_sublayers: int
     sampling: Sampling
+    beside: int = 0
 
     @property
     def root(self) -> int:
@@ -171,12 +158,13 @@ class Draft:
     Rows that the drafter left staged in the session are the first rows of `tree`, in its order; `done` then
     holds the number of sublayers each has passed (0 for rows beyond it). `draft_probs`, for acceptance rules
     that need them, holds the draft distribution from which the children of each row were drawn ([V] float32,
-    or None).
+    or None). `origin` says which of a drafter's means made it, where it has several.
     """
 
     tree: Tree
     done: tuple[int, ...] = ()
     draft_probs: Sequence[np.ndarray | None] | None = None
+    origin: str = ""
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,10 @@ from forerun.runtime.library import (
     check,
     load_library,
 )
+from forerun.runtime.no_drafts import NoDrafts
 from forerun.runtime.profile import Profiler
 from forerun.runtime.program import LoadedProgram, ModelConfig, Step, full_steps
-from forerun.runtime.protocol import DraftsLike, Drawable, NoDrafts
+from forerun.runtime.protocol import DraftsLike, Drawable
 from forerun.runtime.views import ResultViews
 
 __all__ = ["ForwardResult", "LoadedProgram", "ModelConfig", "Session", "Step", "full_steps"]

@@ -51,7 +51,8 @@ def verify(
     points = exits.points(layers)
     if not points:
         return (yield from _verify_full(sequence, order, taps, draws))
-    verified = Verified([np.empty(0)] * rows, [None] * rows)
+    nowhere = np.full((rows, session.config.hidden_size), np.nan, np.float32)
+    verified = Verified([np.empty(0)] * rows, [None] * rows, {tap: nowhere for tap in taps})
     passed = 0
     for layer in points:
         wanted = tuple(tap for tap in taps if passed <= tap <= layer)

@@ -1,6 +1,7 @@
 """Drafters: whatever proposes tokens. To add one: one file, one word below."""
 
 from forerun.registry import Registry
+from forerun.runtime.drafters.auto import Auto
 from forerun.runtime.drafters.exit import ExitDrafter
 from forerun.runtime.drafters.feature import FeatureDrafter
 from forerun.runtime.drafters.heads import HeadsDrafter
@@ -10,5 +11,5 @@ from forerun.runtime.drafters.self import SelfDrafter
 from forerun.runtime.protocol import Drafter
 
 DRAFTERS: Registry[Drafter] = Registry(
-    "drafter", (NoDrafter, Lookup, SelfDrafter, FeatureDrafter, HeadsDrafter, ExitDrafter)
+    "drafter", (Auto, NoDrafter, Lookup, SelfDrafter, FeatureDrafter, HeadsDrafter, ExitDrafter)
 )

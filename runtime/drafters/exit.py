@@ -37,7 +37,7 @@ class ExitDrafter:
             raise OptionError(f"drafter 'exit': threshold is {threshold}; it must be between 0 and 1")
         self.taps: tuple[int, ...] = ()
         self._threshold = threshold
-        self._shape = shape or Chain(tokens)
+        self.shape: Shape = shape or Chain(tokens)
 
     def begin(self, session: SessionLike, sequence: int, prompt: Sequence[int]) -> None:
         """Open the adapter; raises `OptionError` if the bundle has none."""
@@ -68,7 +68,7 @@ class ExitDrafter:
                 )
             return offers
 
-        tree = grow(context.root, self._shape, context.row_limit, context.depth_limit, offer)
+        tree = grow(context.root, self.shape, context.row_limit, context.depth_limit, offer)
         self._draft.session.commit(self._sequence, ())
         if len(self._steps) > context.reusable_sublayers:
             context.session.commit(context.sequence, ())

@@ -34,7 +34,7 @@ class FeatureDrafter:
             raise OptionError(f"drafter 'feature': threshold is {threshold}; it must be between 0 and 1")
         self.taps: tuple[int, ...] = ()
         self._threshold = threshold
-        self._shape = shape or Chain(tokens)
+        self.shape: Shape = shape or Chain(tokens)
 
     def begin(self, session: SessionLike, sequence: int, prompt: Sequence[int]) -> None:
         """Open the network; raises `OptionError` if the bundle has none."""
@@ -55,9 +55,7 @@ class FeatureDrafter:
         if context.depth_limit < 1 or context.row_limit < 2:
             return Draft(root_only(context.root))
         outputs: dict[int, np.ndarray] = {}  # row of the tree → the network's output there
-        staged: dict[
-            int, int
-        ] = {}  # row of the tree → row staged in the network's session; the root is committed
+        staged = {0: -1}  # row of the tree → row staged in the network's session, where the root is committed
 
         def offer(tree: GrowingTree, rows: Sequence[int], width: int) -> list[Candidate]:
             if list(rows) == [0]:
@@ -73,7 +71,7 @@ class FeatureDrafter:
                 )
             return offers
 
-        tree = grow(context.root, self._shape, context.row_limit, context.depth_limit, offer)
+        tree = grow(context.root, self.shape, context.row_limit, context.depth_limit, offer)
         self._draft.session.commit(self._sequence, ())
         return Draft(tree)
 

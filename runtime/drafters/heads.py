@@ -32,7 +32,7 @@ class HeadsDrafter:
             raise OptionError(f"drafter 'heads': threshold is {threshold}; it must be between 0 and 1")
         self.taps: tuple[int, ...] = ()
         self._threshold = threshold
-        self._chosen = shape
+        self.shape: Shape | None = shape
 
     def begin(self, session: SessionLike, sequence: int, prompt: Sequence[int]) -> None:
         """Open the heads; raises `OptionError` if the bundle has none."""
@@ -40,7 +40,6 @@ class HeadsDrafter:
         self._sequence = sequence
         self.taps = self._draft.info.taps
         self._heads = self._draft.info.heads
-        self._shape = self._chosen or Chain(self._heads)
         self._draft.session.rewind(sequence, 0)
         self._state: np.ndarray | None = None
 
@@ -64,7 +63,7 @@ class HeadsDrafter:
             return offers
 
         depth_limit = min(context.depth_limit, self._heads)
-        tree = grow(context.root, self._shape, context.row_limit, depth_limit, offer)
+        tree = grow(context.root, self.shape or Chain(self._heads), context.row_limit, depth_limit, offer)
         self._draft.session.commit(self._sequence, ())
         return Draft(tree)
 

@@ -62,6 +62,15 @@ class Lookup:
             tree = _pick(tree, self._shape, context)
         return Draft(tree.limited(context.row_limit, context.depth_limit))
 
+    def match(self, token_ids: Sequence[int]) -> tuple[int, tuple[int, ...]]:
+        """Tokens of the longest match of the text's end, and what followed it most recently; 0 and nothing else."""
+        self._extend_index(token_ids)
+        for size in self._sizes:
+            ends = self._ends.get(tuple(token_ids[-size:])) if size <= len(token_ids) else None
+            if ends:
+                return size, _copy(token_ids, ends[-1], self._tokens)
+        return 0, ()
+
     def observe(self, observation: Observation) -> None:
         """Nothing: `propose` sees all tokens."""
 

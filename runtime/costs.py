@@ -1,0 +1,127 @@
+"""What calls of one to many rows cost on this machine: measured once for a bundle and kept beside its tuning."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import time
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from forerun.runtime.protocol import SessionLike
+
+ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+ROUNDS = 3
+FORMAT = "forerun-costs"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class RowCosts:
+    """Milliseconds of a call by its rows, measured at some numbers of rows."""
+
+    rows: tuple[int, ...]
+    ms: tuple[float, ...]
+
+    @property
+    def plain_ms(self) -> float:
+        """T(1)."""
+        return self.ms[0]
+
+    def marginal(self, rows: int) -> float:
+        """What one row more adds to a call of `rows` rows, in units of T(1)."""
+        return self.relative(rows + 1) - self.relative(rows)
+
+    def relative(self, rows: int) -> float:
+        """T(rows) / T(1), between measured numbers along a line, beyond the last by its slope."""
+        place = min(max(bisect_left(self.rows, rows), 1), len(self.rows) - 1)
+        left, right = self.rows[place - 1], self.rows[place]
+        slope = (self.ms[place] - self.ms[place - 1]) / (right - left)
+        return (self.ms[place - 1] + slope * (rows - left)) / self.plain_ms
+
+
+def smoothed(samples: Mapping[int, Sequence[float]]) -> RowCosts:
+    """Costs from measured milliseconds by rows: medians, never falling with more rows."""
+    rows = tuple(sorted(samples))
+    ms: list[float] = []
+    for count in rows:
+        ms.append(max(median(samples[count]), ms[-1] if ms else 0.0))
+    return RowCosts(rows, tuple(ms))
+
+
+def measure_rows(session: SessionLike, sequence: int, token_id: int) -> RowCosts:
+    """Time calls on rows staged after what the sequence holds; it is left as it was. Takes some twenty calls."""
+    room = min(
+        session.capacity - session.length(sequence), session.config.max_rows, session.config.max_gather
+    )
+    sizes = [rows for rows in ROWS if rows <= room]
+    samples: dict[int, list[float]] = {rows: [] for rows in sizes}
+    for attempt in range(ROUNDS + 1):
+        for rows in sizes:
+            staged = session.stage(sequence, [token_id] * rows)
+            start = time.perf_counter()
+            session.forward([(sequence, row) for row in staged], draws=True)
+            elapsed_ms = 1000 * (time.perf_counter() - start)
+            session.commit(sequence, ())
+            if attempt > 0:  # the first round warms up
+                samples[rows].append(elapsed_ms)
+    return smoothed(samples)
+
+
+def default_folder() -> Path:
+    """Where costs are kept: forerun/costs in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "forerun" / "costs"
+
+
+@dataclass(frozen=True)
+class KeptCosts:
+    """Costs in a file of their own for a bundle, a number of threads and a processor."""
+
+    path: Path
+
+    @staticmethod
+    def of(bundle: Path, threads: int) -> KeptCosts:
+        """Those of a bundle on this machine; another compile of it has others."""
+        manifest = (bundle / "manifest.json").read_bytes()
+        key = hashlib.sha256(manifest + f"|{threads}|{_processor()}".encode()).hexdigest()[:24]
+        return KeptCosts(default_folder() / f"{key}.json")
+
+    def load(self) -> RowCosts | None:
+        """Costs that were kept; None if there are none that can be used, and then they are measured again."""
+        try:
+            document = json.loads(self.path.read_text(encoding="utf-8"))
+            if document["format"] != FORMAT or document["version"] != VERSION:
+                return None
+            rows, ms = tuple(map(int, document["rows"])), tuple(map(float, document["ms"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        sound = (
+            len(rows) == len(ms) >= 2 and rows == tuple(sorted(set(rows))) and rows[0] == 1 and min(ms) > 0
+        )
+        return RowCosts(rows, ms) if sound else None
+
+    def save(self, costs: RowCosts) -> None:
+        """Keep costs for the next time; a folder that cannot be written costs a measurement, nothing else."""
+        partial = self.path.with_suffix(f".{os.getpid()}.partial")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            document = {"format": FORMAT, "version": VERSION, "rows": costs.rows, "ms": costs.ms}
+            partial.write_text(json.dumps(document), encoding="utf-8")
+            partial.replace(self.path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+
+
+def _processor() -> str:
+    """What tells one kind of processor from another; empty where the system does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    named = ("model name", "CPU part", "CPU implementer")
+    return "|".join(sorted({line for line in lines if line.split("\t")[0].strip() in named}))
