@@ -52,7 +52,7 @@ def verify(
     if not points:
         return (yield from _verify_full(sequence, order, taps, draws))
     nowhere = np.full((rows, session.config.hidden_size), np.nan, np.float32)
-    verified = Verified([np.empty(0)] * rows, [None] * rows, {tap: nowhere for tap in taps})
+    verified = Verified([np.empty(0)] * rows, [None] * rows, dict.fromkeys(taps, nowhere))
     passed = 0
     for layer in points:
         wanted = tuple(tap for tap in taps if passed <= tap <= layer)

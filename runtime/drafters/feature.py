@@ -52,7 +52,7 @@ class FeatureDrafter:
 
     def propose(self, context: DraftContext) -> Draft:
         """Grow a tree, a forward of the network for each level."""
-        if context.depth_limit < 1 or context.row_limit < 2:
+        if context.depth_limit < 1 or context.row_limit < 2 or not self._following.awaits_root:
             return Draft(root_only(context.root))
         outputs: dict[int, np.ndarray] = {}  # row of the tree → the network's output there
         staged = {0: -1}  # row of the tree → row staged in the network's session, where the root is committed

@@ -79,6 +79,11 @@ class Following:
             self._wait(range(start, start + len(token_ids) - 1), token_ids[1:], states[:-1])
             self._unpaired = (start + len(token_ids) - 1, states[-1].copy())
 
+    @property
+    def awaits_root(self) -> bool:
+        """Whether there is a row that only the root's token is missing from; not before the model ran its first."""
+        return self._unpaired is not None
+
     def stage(self, root: int) -> range:
         """Stage all rows that wait and, with a lag, the one of the root, which is drawn but not committed."""
         if self._unpaired is not None:

@@ -44,8 +44,9 @@ class HeadsDrafter:
         self._state: np.ndarray | None = None
 
     def observe(self, observation: Observation) -> None:
-        """The state of the last row is all that they read."""
-        self._state = observation.taps[self.taps[0]][-1:].copy()
+        """The state of the last row is all that they read; a row that left the model early has none."""
+        state = observation.taps[self.taps[0]][-1:]
+        self._state = state.copy() if np.isfinite(state).all() else None
 
     def propose(self, context: DraftContext) -> Draft:
         """Run one head a level."""

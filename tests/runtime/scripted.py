@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from forerun.errors import ContextFullError, RuntimeFailure
-from forerun.runtime.no_drafts import NoDrafts
 from forerun.runtime.protocol import Drawable
 from forerun.runtime.sample import draw_token, mix
 from forerun.runtime.session import full_steps
@@ -81,7 +80,9 @@ class ScriptedSession:
         self.capacity = capacity
         self.threads = threads or 2
         self.calls: list[Call] = []
-        self.drafts = NoDrafts()
+        from scripted_drafts import ScriptedDrafts  # which needs this module
+
+        self.drafts = ScriptedDrafts(self)
         self.is_closed = False
         self._limit = sequences
         self._seed = seed

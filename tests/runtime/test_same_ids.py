@@ -23,6 +23,18 @@ SPECS: tuple[tuple[str, str | None], ...] = (
     ("self:layers=2", "tree:branches=3+2+2+1"),
     ("self:skip=a1+f1+f2,tokens=5", None),
     ("self:skip=f0+a3,threshold=0.1", "tree:branches=2+2"),
+    ("self:layers=2", "cape:tokens=4,siblings=3"),
+    ("feature:tokens=6", None),
+    ("feature", "grown:reach=0,beam=3,width=3,rows=20"),
+    ("feature", "cape"),
+    ("heads", "tree:branches=2+2+1"),
+    ("heads", "grown:reach=0.01"),
+    ("exit:threshold=0,tokens=5", None),
+    ("exit:threshold=0", "cape:siblings=2"),
+    ("exit:threshold=0", "tree:branches=3+2"),
+    ("auto:network=exit", None),
+    ("auto:network=heads", None),
+    ("auto:network=none", None),
 )
 
 SAMPLINGS = st.one_of(
