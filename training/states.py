@@ -52,8 +52,9 @@ class TorchStates:
         mask = positions[:, None] >= positions[None, :]
         hidden = model.embed(ids)
         after: list[torch.Tensor] = []
-        for layer, (key, value) in zip(model.layers, model.empty_past(), strict=True):
-            hidden, _, _ = layer.attention(hidden, positions, mask, key, value)
+        empty = hidden.new_empty((model.config.kv_heads, 0, model.config.head_dim))
+        for layer in model.layers:
+            hidden, _, _ = layer.attention(hidden, positions, mask, empty, empty)
             hidden = layer.feed_forward(hidden)
             after.append(hidden)
         return torch.stack([after[layer] for layer in layers], dim=1)

@@ -108,7 +108,7 @@ class Trainer:
             return False
         try:
             state = torch.load(path, map_location=self._device, weights_only=True)
-        except (OSError, RuntimeError, EOFError) as error:
+        except Exception as error:  # a damaged file raises whatever its bytes lead torch to
             raise TrainingError(f"{path} cannot be read: {error}; delete it to start again") from error
         described = self._described()
         for key, value in described.items():
