@@ -1,6 +1,5 @@
 """A loaded model: text or messages in, streamed text out."""
 
-import inspect
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,6 @@ from forerun.runtime.acceptance import ACCEPTANCE
 from forerun.runtime.batch import Batch, OnText, check_drafters, check_prompts
 from forerun.runtime.bundle import read_bundle
 from forerun.runtime.chat import Message
-from forerun.runtime.drafters import DRAFTERS
 from forerun.runtime.drafts import Drafts
 from forerun.runtime.exits import EXITS
 from forerun.runtime.generate import Run, check_prompt_fits
@@ -24,7 +22,7 @@ from forerun.runtime.prefix import common_prefix
 from forerun.runtime.protocol import Config, Drafter, ExitPolicy, SessionLike
 from forerun.runtime.session import LoadedProgram, Session
 from forerun.runtime.settings import Sampling, Settings
-from forerun.runtime.shapes import SHAPES
+from forerun.runtime.specs import make_drafter
 
 # A text, token ids, or chat messages.
 Prompt = str | Sequence[int] | Sequence[Message]
@@ -323,20 +321,6 @@ def load(
     except BaseException:
         program.close()
         raise
-
-
-def make_drafter(drafter: str | Drafter, shape: str | None) -> Drafter:
-    """Build a drafter from its spec, with the draft shape if one is given; raises `OptionError`."""
-    if not isinstance(drafter, str):
-        if shape is not None:
-            raise OptionError("a shape is given for a drafter object; give it to the object instead")
-        return drafter
-    if shape is None:
-        return DRAFTERS.create(drafter)
-    name = drafter.partition(":")[0].strip()
-    if "shape" not in inspect.signature(DRAFTERS.find(name)).parameters:
-        raise OptionError(f"drafter {name!r} drafts in no shape; leave the shape out")
-    return DRAFTERS.create(drafter, shape=SHAPES.create(shape))
 
 
 def check_count(name: str, value: int) -> None:

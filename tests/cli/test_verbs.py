@@ -16,7 +16,7 @@ NAMES = [module.NAME for module in VERBS]
 
 
 def test_the_verbs_are_those_of_the_documentation() -> None:
-    assert NAMES == ["export", "tune", "compile", "run", "chat", "bench", "check", "info", "list"]
+    assert NAMES == ["export", "tune", "compile", "synth", "train", "run", "chat", "bench", "check", "info", "list"]
 
 
 @pytest.mark.parametrize("verb", NAMES)
@@ -50,7 +50,7 @@ def test_the_version_is_the_packages(forerun: Forerun) -> None:
         (["run", "x", "-p", "Hi", "--max-tokens", "-1"], "max_tokens"),
         (["run", "x", "-p", "Hi", "--temperature", "nan"], "temperature"),
         (["run", "x", "-p", "Hi", "--top-p", "0"], "top_p"),
-        (["run", "x", "-p", "Hi", "--drafter", "medusa"], "known: none, lookup, self"),
+        (["run", "x", "-p", "Hi", "--drafter", "medusa"], "known: auto, none, lookup, self"),
         (["run", "x", "-p", "Hi", "--drafter", "lookup:speed=9"], "options: max_ngram"),
         (["run", "x", "-p", "Hi", "--exit", "confidence:threshold=x"], "threshold"),
         (["run", "x", "-p", "Hi", "--shape", "chain"], "no shape"),
@@ -65,7 +65,7 @@ def test_the_version_is_the_packages(forerun: Forerun) -> None:
         (["bench", "x", "--rows", "1,0"], "--rows"),
         (["bench", "x", "--repetitions", "0"], "--repetitions"),
         (["bench", "x", "--pp", "-5"], "--pp"),
-        (["bench", "x", "--drafter", "medusa"], "known: none, lookup, self"),
+        (["bench", "x", "--drafter", "medusa"], "known: auto, none, lookup, self"),
         (["bench", "x", "--prompts", "no/such/file"], "No such file"),
         (["list", "planets"], "invalid choice"),
     ],

@@ -15,9 +15,9 @@ from forerun.registry import options_of
 from forerun.runtime.drafters import DRAFTERS
 from forerun.runtime.drafters.self import parse_skip_set
 from forerun.runtime.exits import EXITS
-from forerun.runtime.model import make_drafter
 from forerun.runtime.protocol import Draft, DraftContext
 from forerun.runtime.settings import Sampling, Settings
+from forerun.runtime.specs import make_drafter
 from forerun.runtime.tree import merge_chains
 
 

@@ -9,9 +9,9 @@ from scripted import ScriptedConfig, ScriptedSession
 
 from forerun.runtime.drafters import DRAFTERS
 from forerun.runtime.exits.confidence import Confidence
-from forerun.runtime.model import make_drafter
 from forerun.runtime.protocol import Drafter, ExitPolicy
 from forerun.runtime.settings import Sampling, Settings
+from forerun.runtime.specs import make_drafter
 
 SPECS: tuple[tuple[str, str | None], ...] = (
     *((name, None) for name in DRAFTERS),

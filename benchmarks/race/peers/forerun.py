@@ -96,7 +96,7 @@ class ForerunRunner(Runner):
         return self._time_rows(ids, rows, calls)
 
     def _time_rows(self, ids: Sequence[int], rows: int, calls: int) -> float:
-        from forerun.cli.measure import FixedRows
+        from forerun.cli.bench_drafters import FixedRows
 
         drafter = FixedRows(rows, calls)
         answer = self._model.generate(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forerun.cli.options import add_bundle, open_model
+from forerun.cli.plot import plot_speedups
 from forerun.cli.progress import progress_bar
 from forerun.cli.prompts import load_prompts
 from forerun.cli.tables import make_table, number, print_table
@@ -41,6 +42,7 @@ COLUMNS = (
     "draft ms",
     "verify ms",
     "speed-up",
+    "worst",
     "peak MiB",
 )
 BRIEF_COLUMNS = ("test", "tokens/s", "accepted", "speed-up")
@@ -56,7 +58,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='JSONL, one {"turns": ["…"], "id": …, "category": …} a line (default: six built-in prompts)',
     )
     parser.add_argument(
-        "--drafter", action="append", default=[], metavar="SPEC", help="NAME[:key=value,…]; may be repeated"
+        "--drafter",
+        action="append",
+        default=[],
+        metavar="SPEC",
+        help="NAME[:key=value,…]; may be repeated. coin:rate=0.7,tokens=3 drafts the known answer, each token right"
+        " with that chance, at no cost: what calls are worth, apart from drafts",
+    )
+    parser.add_argument(
+        "--shape", metavar="SPEC", help="draft shape of all drafters that have one, such as grown:rows=16"
+    )
+    parser.add_argument(
+        "--temperature", type=float, default=0.0, metavar="T", help="of the answers; 0 = greedy (default)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the draws (default 0)")
+    parser.add_argument(
+        "--plot", type=Path, metavar="PNG", help="draw the drafters' speed-ups by category into a file"
     )
     parser.add_argument(
         "--pp", type=int, default=128, metavar="N", help="prompt tokens; 0 = leave out (default 128)"
@@ -106,11 +123,11 @@ def execute(arguments: argparse.Namespace) -> int:
     sequences = parse_counts("sequences", arguments.sequences)
     check_numbers(arguments)
     prompts = load_prompts(arguments.prompts)
-    from forerun.cli.measure import Plan, measure
-    from forerun.runtime.model import make_drafter
+    from forerun.cli.measure import Plan, drafter_for, measure
+    from forerun.runtime.settings import Sampling
 
     for spec in arguments.drafter:
-        make_drafter(spec, None)
+        drafter_for(spec, arguments.shape, ())
     plan = Plan(
         prompt_tokens=arguments.pp,
         generated_tokens=arguments.tg,
@@ -120,6 +137,8 @@ def execute(arguments: argparse.Namespace) -> int:
         answer_tokens=arguments.tg or DEFAULT_ANSWER_TOKENS,
         repetitions=arguments.repetitions,
         sequences=sequences,
+        shape=arguments.shape,
+        sampling=Sampling(temperature=arguments.temperature, seed=arguments.seed),
     )
     with open_model(arguments) as model, progress_bar("measuring") as report:
         check_rows(rows, model.config.max_rows)
@@ -131,6 +150,8 @@ def execute(arguments: argparse.Namespace) -> int:
     else:
         print(title)
         print_rows(result, BRIEF_COLUMNS if arguments.brief else COLUMNS)
+    if arguments.plot is not None:
+        plot_speedups(arguments.plot, title, result)
     return 0
 
 
@@ -230,6 +251,7 @@ def cells(row: "Row") -> dict[str, str]:
         number(row.draft_ms, 2),
         number(row.verify_ms, 2),
         number(row.speedup, 2) + ("" if row.speedup is None else "x"),
+        number(row.worst_speedup, 2) + ("" if row.worst_speedup is None else "x"),
         number(row.peak_rss_bytes / 2**20, 0),
     )
     return dict(zip(COLUMNS, texts, strict=True))

@@ -10,14 +10,14 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import mean, stdev
-from typing import Any, ClassVar
+from statistics import mean, median, stdev
+from typing import Any
 
+from forerun.cli.bench_drafters import FixedRows, drafter_for
 from forerun.cli.prompts import Prompt
 from forerun.runtime.model import Model
-from forerun.runtime.protocol import Draft, DraftContext, Observation, SessionLike
+from forerun.runtime.settings import Sampling
 from forerun.runtime.stats import Stats
-from forerun.runtime.tree import Tree
 
 Progress = Callable[[str, float], None]
 PLAIN = "none"
@@ -39,6 +39,7 @@ class Row:
     draft_ms: float | None = None
     verify_ms: float | None = None
     speedup: float | None = None
+    worst_speedup: float | None = None
     same_ids: bool | None = None
     peak_rss_bytes: int = 0
 
@@ -57,6 +58,8 @@ class Plan:
     answer_tokens: int
     repetitions: int
     sequences: tuple[int, ...] = ()
+    shape: str | None = None
+    sampling: Sampling = field(default_factory=Sampling)
 
 
 @dataclass
@@ -71,9 +74,11 @@ class Sums:
     drafted: int = 0
     accepted: int = 0
     same_ids: bool = True
+    speeds: list[float] = field(default_factory=list)  # of each answer, in the order of the prompts
 
     def add(self, stats: Stats, same_ids: bool) -> None:
         """Count one answer."""
+        self.speeds.append(stats.tokens_per_s or 0.0)
         self.decode_ms += stats.decode_ms
         self.draft_ms += stats.draft_ms
         self.verify_ms += stats.verify_ms
@@ -103,33 +108,6 @@ class Samples:
     rows_ms: dict[int, list[float]] = field(default_factory=dict)
     together: dict[int, list[float]] = field(default_factory=dict)
     speculation: SpeculationSums = field(default_factory=dict)
-
-
-class FixedRows:
-    """Proposes a chain of filler tokens so that every verify call carries `rows` rows, for `calls` calls."""
-
-    name: ClassVar[str] = "fixed-rows"
-    summary: ClassVar[str] = "filler, for timing"
-    taps: tuple[int, ...] = ()
-
-    def __init__(self, rows: int, calls: int) -> None:
-        self.calls_left = calls
-        self.on_last_call: Callable[[], None] | None = None
-        self._rows = rows
-
-    def begin(self, session: SessionLike, sequence: int, prompt: Sequence[int]) -> None:
-        """Nothing to prepare."""
-
-    def propose(self, context: DraftContext) -> Draft:
-        """The last tokens of the text again: any tokens will do."""
-        filler = [context.token_ids[-1 - index % len(context.token_ids)] for index in range(self._rows - 1)]
-        self.calls_left -= 1
-        if self.calls_left == 0 and self.on_last_call is not None:
-            self.on_last_call()
-        return Draft(Tree((context.root, *filler), tuple(range(-1, self._rows - 1))))
-
-    def observe(self, observation: Observation) -> None:
-        """Nothing to learn."""
 
 
 def measure(model: Model, plan: Plan, progress: Progress, many: Model | None = None) -> list[Row]:
@@ -245,8 +223,14 @@ def answer_turn(
     has_template = model.language.chat_template is not None
     source = messages if has_template else "\n".join(message["content"] for message in messages)
     for drafter in drafters:
-        generation = model.generate(source, max_tokens=plan.answer_tokens, drafter=drafter, reuse_cache=False)
-        generation.complete()
+        generation = model.generate(
+            source,
+            max_tokens=plan.answer_tokens,
+            drafter=drafter_for(drafter, plan.shape, plain_ids),
+            temperature=plan.sampling.temperature,
+            seed=plan.sampling.seed,
+            reuse_cache=False,
+        ).complete()
         if drafter == PLAIN:
             plain_ids, text = generation.ids, generation.text
         for category in dict.fromkeys((None, prompt.category)):
@@ -305,9 +289,19 @@ def speculation_row(drafter: str, category: str | None, sums: SpeculationSums) -
         draft_ms=sum(part.draft_ms for part in own) / calls if calls else None,
         verify_ms=sum(part.verify_ms for part in own) / calls if calls else None,
         speedup=mean(ratios) if ratios else None,
+        worst_speedup=worst_of(own, plain),
         same_ids=all(part.same_ids for part in own),
         peak_rss_bytes=peak_rss_bytes(),
     )
+
+
+def worst_of(own: Sequence[Sums], plain: Sequence[Sums]) -> float | None:
+    """The smallest speed-up of any answer: its median over the repetitions."""
+    repetitions = [zip(mine.speeds, base.speeds, strict=True) for mine, base in zip(own, plain, strict=True)]
+    answers = list(zip(*repetitions, strict=True))
+    measured = [[(a, b) for a, b in pairs if b] for pairs in answers]
+    ratios = [median(a / b for a, b in pairs) for pairs in measured if pairs]
+    return min(ratios) if ratios else None
 
 
 def average(values: Sequence[float]) -> float | None:

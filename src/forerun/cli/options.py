@@ -68,8 +68,8 @@ def generation_options(arguments: argparse.Namespace) -> dict[str, Any]:
 def check_generation(arguments: argparse.Namespace) -> None:
     """Raise `OptionError` for values that need no model to be judged, before one is loaded."""
     from forerun.runtime.exits import EXITS
-    from forerun.runtime.model import make_drafter
     from forerun.runtime.settings import Sampling, Settings
+    from forerun.runtime.specs import make_drafter
 
     sampling = Sampling(arguments.temperature, arguments.top_k, arguments.top_p, arguments.seed)
     Settings(arguments.max_tokens, tuple(arguments.stop), sampling=sampling)
