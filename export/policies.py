@@ -84,8 +84,18 @@ class FourBitPolicy:
         )
 
 
+class AllFourBitPolicy:
+    """Affine int4 for every matrix: enough for a draft, whose mistakes cost time and no token."""
+
+    name = "q4-all"
+
+    def choose(self, tensor_name: str, tensor: StoredTensor) -> Choice:
+        """affine4; blocks that are already of that form are taken over."""
+        return _grouped(tensor, _wanted(tensor, "affine4"))
+
+
 POLICIES: Registry[Policy] = Registry(
-    "quantization", (KeepPolicy, Float32Policy, EightBitPolicy, FourBitPolicy)
+    "quantization", (KeepPolicy, Float32Policy, EightBitPolicy, FourBitPolicy, AllFourBitPolicy)
 )
 
 

@@ -10,7 +10,7 @@ from forerun.models.drafts import DraftNetwork
 from forerun.models.sources import load_decoder, open_checkpoint
 from forerun.training.folder import load_draft, restore
 
-DEFAULT_QUANT = "q4"
+DEFAULT_QUANT = "q4-all"
 
 
 def export_draft_folder(

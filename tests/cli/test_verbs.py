@@ -16,7 +16,19 @@ NAMES = [module.NAME for module in VERBS]
 
 
 def test_the_verbs_are_those_of_the_documentation() -> None:
-    assert NAMES == ["export", "tune", "compile", "synth", "train", "run", "chat", "bench", "check", "info", "list"]
+    assert NAMES == [
+        "export",
+        "tune",
+        "compile",
+        "synth",
+        "train",
+        "run",
+        "chat",
+        "bench",
+        "check",
+        "info",
+        "list",
+    ]
 
 
 @pytest.mark.parametrize("verb", NAMES)

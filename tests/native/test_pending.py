@@ -229,9 +229,26 @@ def test_logits_and_taps_must_have_been_computed(session: Session) -> None:
     with refused(Status.NOT_COMPUTED):
         session.forward(rows, steps=STEPS[:2], taps=(1,))
     session.forward(rows, steps=STEPS[:2], logits=(), taps=(0,))
-    with refused(Status.NOT_COMPUTED):
-        session.forward(rows, taps=(0,))
     session.forward(rows)
     with refused(Status.NOT_COMPUTED):
         session.forward(rows)
+    with refused(Status.NOT_COMPUTED):
+        session.forward(rows, logits=(), taps=(0,))
     assert session.forward(rows, logits=()).passes == 0
+
+
+def test_rows_that_stand_after_a_layer_still_have_its_states(session: Session) -> None:
+    """Alone, beside rows that pass the layer in the same call, and however far the call then goes."""
+    sequence = session.create_sequence()
+    session.stage(sequence, [3, 4, 5])
+    rows = [(sequence, row) for row in range(3)]
+    expected = session.forward(rows[:2], steps=STEPS[:2], logits=(), taps=(0,)).taps[0].copy()
+    again = session.forward(rows[:2], steps=STEPS[:2], logits=(), taps=(0,)).taps[0]
+    assert again.tobytes() == expected.tobytes()
+    last = 2 * session.config.layers
+    beside = session.forward([rows[2], *rows[:2]], steps=STEPS[: last - 1], logits=(), taps=(0,)).taps[0]
+    assert beside[1:].tobytes() == expected.tobytes()
+    twin = session.create_sequence()
+    session.stage(twin, [3, 4, 5])
+    whole = session.forward([(twin, row) for row in range(3)], taps=(0,)).taps[0]
+    assert whole.tobytes() == np.concatenate([expected, beside[:1]]).tobytes()
