@@ -13,9 +13,11 @@ from forerun.errors import TargetError
 from forerun.targets import detect, x86_64
 from forerun.targets.target import Target
 
-# Best first: the order in which `detect_target` tries them.
+# Best first: the order in which `detect_target` tries them. AMX has to be asked for by name: its kernels have run on
+# no hardware yet, and a bundle for it needs the system's leave to use the tiles.
 ALL_TARGETS: tuple[Target, ...] = (
     x86_64.VNNI_512,
+    x86_64.AMX,
     x86_64.AVX_VNNI,
     x86_64.AVX2,
     x86_64.BASELINE,
