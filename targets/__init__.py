@@ -40,13 +40,18 @@ def find_target(name: str | None) -> Target:
 
 
 def find_runnable_target(name: str | None) -> Target:
-    """Return the target of that name, or this machine's best; TargetError if this machine cannot run it."""
+    """Return the target of that name, or this machine's best, for kernels to be run in this process.
+
+    Raises:
+        TargetError: this machine cannot run it, or its system refuses what the target needs.
+    """
     target = find_target(name)
     reason = detect.why_not(target, detect.cpu_features(), platform.machine())
     if reason is not None:
         raise TargetError(
             f"{target.name} cannot run here: {reason}; leave --target out for this machine's best"
         )
+    detect.enable(target)
     return target
 
 

@@ -260,6 +260,26 @@ def test_the_working_set_is_larger_than_the_last_cache(tmp_path: Path) -> None:
     assert harness.working_set(tmp_path) == 96 << 20
 
 
+@pytest.mark.parametrize("answer", (0, -1))
+def test_tiles_are_asked_for_before_they_are_measured(answer: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    amx, asked = TARGETS["x86-64-amx"], list[tuple[int, ...]]()
+
+    class System:
+        def syscall(self, *given: int) -> int:
+            asked.append(given)
+            return answer
+
+    monkeypatch.setattr("forerun.targets.detect.cpu_features", lambda: frozenset(amx.features))
+    monkeypatch.setattr("forerun.targets.detect.ctypes.CDLL", lambda name, use_errno: System())
+    if answer == 0:
+        assert find_runnable_target(amx.name) is amx
+    else:
+        with pytest.raises(TargetError, match="does not let this process use amx_tile"):
+            find_runnable_target(amx.name)
+    assert asked == [(158, 0x1023, 18)]
+    assert find_runnable_target("x86-64-avx512-vnni").matrix_rows == 0 and len(asked) == 1
+
+
 def test_targets_that_cannot_run_here_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("forerun.targets.detect.cpu_features", frozenset[str])
     with pytest.raises(TargetError, match="cannot run here: this CPU lacks"):
