@@ -45,6 +45,8 @@ VNNI_512 = Target(
     prefetch_bytes=8192,
 )
 
+# Never run on hardware: proven by executing its tile instructions in software. That a group of inputs takes about half
+# the instructions of VNNI's 8-row tiles (CONTRIBUTING.md) is a prediction, so only `forerun tune` turns the unit on.
 AMX = replace(
     VNNI_512,
     name="x86-64-amx",

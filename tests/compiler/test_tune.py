@@ -200,19 +200,24 @@ def test_numbers_change_only_where_that_is_clearly_faster(
 def test_the_matrix_unit_is_tried_where_there_is_one_and_kept_where_clearly_faster(
     target: str, gain: float, used: bool, export: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Timings are made up: calls in tiles of 16 rows take `gain` of the time."""
+    """Timings are made up: calls in tiles of 16 rows take `gain` of the time; one prefetch distance gains as well."""
+    best = max(search.PREFETCH_BYTES)
     tried: set[int] = set()
     monkeypatch.setattr(search, "working_set", lambda: 1 << 20)
     monkeypatch.setattr(search._Rivals, "build", lambda self, tiling: tried.add(tiling.matrix_rows))
-    monkeypatch.setattr(
-        search._Rivals,
-        "seconds",
-        lambda self, tiling, point: gain if tiling.tile_for(point[0]) == 16 else 1.0,
-    )
+
+    def seconds(self: object, tiling: Tiling, point: tuple[int, int]) -> float:
+        time = 0.9 if tiling.prefetch_bytes == best else 1.0
+        return time * (gain if tiling.tile_for(point[0]) == 16 else 1.0)
+
+    monkeypatch.setattr(search._Rivals, "seconds", seconds)
     settings = tuning_settings(TARGETS[target])
     (one,) = Search(settings, 2, 600.0, lambda what, part: None).run(find_matmuls(export, settings)[:1])
     assert tried == ({0, 16} if target == "x86-64-amx" else {0})
-    assert one.tiling == replace(default_tiling(TARGETS[target]), matrix_rows=16 if used else 0)
+    matrix_rows = 16 if used else 0
+    assert one.tiling == replace(
+        default_tiling(TARGETS[target]), prefetch_bytes=best, matrix_rows=matrix_rows
+    )
 
 
 def test_interrupted_searches_keep_what_is_known(
