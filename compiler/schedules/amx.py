@@ -28,9 +28,7 @@ from forerun.compiler.schemes import Scheme
 from forerun.compiler.vector_math import HALF
 
 ROWS = 16
-CHUNK = (
-    64  # bytes of 16 int32 sums, and of a quad of inputs of 16 columns, which is a row of a tile of weights
-)
+CHUNK = 64  # bytes of a row of a tile: 16 int32 sums, or a quad of inputs of 16 columns of weights
 
 # Tile registers, in turns so that a product need not wait for the store of the one before.
 SUMS, ACTIVATIONS, WEIGHTS = (0, 1, 2, 3), (4, 5), (6, 7)
@@ -39,7 +37,8 @@ SUMS, ACTIVATIONS, WEIGHTS = (0, 1, 2, 3), (4, 5), (6, 7)
 def amx_matmul(name: str, fma: bool, scheme: Scheme, shape: MatmulShape, epilogue: Epilogue) -> tir.Kernel:
     """Return the kernel for quantized weights and activations, tiles of 16 rows.
 
-    The tiles' configuration belongs to the thread: each call sets it and leaves none behind.
+    The tiles' configuration belongs to the thread: each call sets it and leaves none behind. The sums of activations
+    among the parameters are those of the other kernels; here nothing reads them.
     """
     with writing_quantized(name, fma, scheme, epilogue) as writer:
         _configure()
@@ -89,7 +88,10 @@ class _TileSums(QuantizedSums):
             totals.store(m, self.scaled(group, first_row + m, scaled, totals.load(m)))
 
     def _load_weights(self, group: Group) -> None:
-        """Emit the unpacking of a group's weights to signed bytes, their offset taken off."""
+        """Emit the unpacking of a group's weights to signed bytes u - offset.
+
+        Once for 16 rows, which is cheaper than to start each row's products at -offset · Σ activations.
+        """
         offset = tir.splat(tirx.const(self.scheme.offset, "uint8"), CHUNK)
         start = group.place * block_bytes(self.scheme.bits)
         for half in range(2):
