@@ -24,6 +24,7 @@ from forerun.compiler.schedules.plan import (
     Private,
     SharedParts,
 )
+from forerun.compiler.schedules.tiling import FEW_ROWS, Tiling
 from forerun.compiler.tir import Kernel, Parameter
 
 C_TYPES = {"int8": "int8_t", "uint8": "uint8_t", "int32": "int32_t", "int64": "int64_t", "float32": "float"}
@@ -90,9 +91,10 @@ def kernel_declaration(kernel: Kernel) -> str:
 def kernel_table(name: str, kernels: Mapping[int, Kernel]) -> str:
     """Return the prototypes of a matmul's kernels, which share one type, and their array, indexed by tile rows."""
     names = [kernels[tile].name for tile in sorted(kernels)]
+    entries = [f"[{tile}] = {kernels[tile].name}" for tile in sorted(kernels)]
     lines = wrapped(f"typedef void {name}_kernel({_parameters(next(iter(kernels.values())))});")
     lines += wrapped(f"extern {name}_kernel {', '.join(names)};")
-    lines += wrapped(f"static {name}_kernel *const {name}[] = {{0, {', '.join(names)}}};")
+    lines += wrapped(f"static {name}_kernel *const {name}[] = {{{', '.join(entries)}}};")
     return "\n".join(lines) + "\n"
 
 
@@ -192,7 +194,8 @@ def _call(module: Module, node: Node, choice: Choice, first_weight: int, number:
         ]
         return f"{name}({', '.join([*arguments, 'rows', threads])});"
 
-    name = kernel_name(kernels) + ("" if 0 in kernels else f"[tile_rows(rows, {max(kernels)})]")
+    tiling = choice.plan.tiling
+    name = kernel_name(kernels) + ("" if 0 in kernels or tiling is None else f"[{_tile(tiling)}]")
     if choice.plan.few is not None:
         shared, own = choice.plan.few
         return [
@@ -206,6 +209,12 @@ def _call(module: Module, node: Node, choice: Choice, first_weight: int, number:
         ]
     threads = "alone ? 0 : tid, alone ? 1 : threads" if _alone(module, node, choice) else "tid, threads"
     return [call(name, kernel, choice.plan.arguments, threads)]
+
+
+def _tile(tiling: Tiling) -> str:
+    """Return the C expression of `Tiling.tile_for`."""
+    few = f"tile_rows(rows, {tiling.tile_rows})"
+    return f"rows > {FEW_ROWS} ? {tiling.matrix_rows} : {few}" if tiling.matrix_rows else few
 
 
 def _argument(

@@ -74,7 +74,8 @@ _FILE = Template("""\
  *
  * Each function below is one distinct module of the network. Every thread of the team runs it; kernels share their
  * work out by (tid, threads) and the barrier in finish() brings the threads together. Matmuls take rows in tiles, as
- * few as can be and all of nearly the same size: with tiles of at most 8, 1-8 rows are one tile and 9 rows 5 + 4.
+ * few as can be and all of nearly the same size: with tiles of at most 8, 1-8 rows are one tile and 9 rows 5 + 4. Where
+ * a matmul uses the matrix unit, calls of many rows take its tiles instead.
  */
 #include <forerun/program.h>
 

@@ -22,6 +22,7 @@ from tvm.tirx.script.builder import ir as builder
 # such a vector into as many registers as they need; the order of the arithmetic stays the same.
 LANES = 16
 
+CACHE_LINE = 64  # bytes
 _MAGNITUDE = 0x7FFFFFFF  # all bits of a float32 but the sign
 
 # TVM's expressions overload the operators; it ships no types that say so.
@@ -233,14 +234,42 @@ def bind(value: Expr) -> tirx.Var:
     return builder.Bind(value)
 
 
+def instruct(name: str, *operands: Expr) -> None:
+    """Run an LLVM intrinsic for its effect."""
+    builder.evaluate(op.call_llvm_intrin("void", name, *operands))
+
+
+def address(buffer: tirx.Buffer, index: Expr | int) -> Expr:
+    """Return where an element lies in memory."""
+    return op.address_of(buffer[index])
+
+
 def prefetch(buffer: tirx.Buffer, index: Expr) -> None:
     """Ask for the cache line at `index` for reading; an address past the end is harmless."""
     zero, keep, data = (tirx.const(value, "int32") for value in (0, 3, 1))
-    builder.evaluate(
-        op.call_llvm_intrin("void", "llvm.prefetch", op.address_of(buffer[index]), zero, keep, data)
-    )
+    instruct("llvm.prefetch", address(buffer, index), zero, keep, data)
 
 
 def registers(count: int, dtype: str = "float32") -> tirx.Buffer:
     """Return a small array that LLVM keeps in registers when its indices are constants."""
     return builder.alloc_buffer((count,), dtype)
+
+
+class Lines:
+    """A small array in memory that starts on a cache line, for instructions that take addresses.
+
+    TVM aligns its arrays to 16 bytes at most: this one lies in an array that is longer by a line.
+    """
+
+    def __init__(self, count: int, dtype: str) -> None:
+        self._ahead = CACHE_LINE * 8 // tirx.const(0, dtype).ty.dtype.bits
+        self._room = registers(count + self._ahead, dtype)
+        # TVM cuts an array down to what it sees used.
+        for index in (0, count + self._ahead - 1):
+            store_one(self._room, tirx.const(0, dtype), index)
+        self.elements = builder.decl_buffer((count,), dtype, data=bind(self.address()))
+
+    def address(self) -> Expr:
+        """Return where it starts. Every instruction that is given it shows TVM that the array is still in use."""
+        past = address(self._room, self._ahead)
+        return op.call_llvm_pure_intrin(past.ty, "llvm.ptrmask", past, tirx.const(-CACHE_LINE, "int64"))

@@ -13,9 +13,11 @@ from forerun.errors import TargetError
 from forerun.targets import detect, x86_64
 from forerun.targets.target import Target
 
-# Best first: the order in which `detect_target` tries them.
+# Best first: the order in which `detect_target` tries them. AMX has to be asked for by name: its kernels have run on
+# no hardware yet, and a bundle for it needs the system's leave to use the tiles.
 ALL_TARGETS: tuple[Target, ...] = (
     x86_64.VNNI_512,
+    x86_64.AMX,
     x86_64.AVX_VNNI,
     x86_64.AVX2,
     x86_64.BASELINE,
@@ -38,13 +40,18 @@ def find_target(name: str | None) -> Target:
 
 
 def find_runnable_target(name: str | None) -> Target:
-    """Return the target of that name, or this machine's best; TargetError if this machine cannot run it."""
+    """Return the target of that name, or this machine's best, for kernels to be run in this process.
+
+    Raises:
+        TargetError: this machine cannot run it, or its system refuses what the target needs.
+    """
     target = find_target(name)
     reason = detect.why_not(target, detect.cpu_features(), platform.machine())
     if reason is not None:
         raise TargetError(
             f"{target.name} cannot run here: {reason}; leave --target out for this machine's best"
         )
+    detect.enable(target)
     return target
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 from pathlib import Path
@@ -10,6 +11,8 @@ from forerun.errors import TargetError
 from forerun.targets.target import Target
 
 CPUINFO = Path("/proc/cpuinfo")
+# Linux, Documentation/arch/x86/xstate.rst: system call arch_prctl, ARCH_REQ_XCOMP_PERM, the number of tiles' state.
+_ASK_FOR_TILES = (158, 0x1023, 18)
 # What tells one kind of processor from another, on x86 and on Arm.
 _MODEL_KEYS = (
     *("vendor_id", "cpu family", "model", "stepping", "model name"),
@@ -58,6 +61,21 @@ def why_not(target: Target, features: frozenset[str], machine: str) -> str | Non
     if missing:
         return f"this CPU lacks {', '.join(missing)}"
     return None
+
+
+def enable(target: Target) -> None:
+    """Ask the system for what a target's features need before this process first uses them: tiles only.
+
+    Raises:
+        TargetError: it refuses.
+    """
+    if "amx_tile" not in target.features:
+        return
+    if ctypes.CDLL(None, use_errno=True).syscall(*_ASK_FOR_TILES):
+        raise TargetError(
+            f"{target.name} cannot run here: the system does not let this process use amx_tile "
+            f"({os.strerror(ctypes.get_errno())}); leave --target out for this machine's best"
+        )
 
 
 def detect_target(targets: tuple[Target, ...]) -> Target:

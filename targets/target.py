@@ -26,6 +26,8 @@ class Target:
             and `whole_groups` are defaults: `forerun tune` may find better ones for a matmul on a machine.
         whole_groups: sizes of tiles whose matmuls finish a group of inputs for one row before the next, which
             suits them where the group's weights fit the registers beside the rest.
+        matrix_rows: rows of the tiles of a matrix unit, 0 without one. Nothing uses it but matmuls that `forerun tune`
+            found faster with it.
         bit_exact: the result of a row does not depend on the other rows of the call, the tree or the threads.
     """
 
@@ -41,4 +43,5 @@ class Target:
     tile_rows: int = 8
     prefetch_bytes: int = 0
     whole_groups: tuple[int, ...] = ()
+    matrix_rows: int = 0
     bit_exact: bool = True

@@ -18,9 +18,9 @@ PORTABLE_RULES = {
 }
 
 
-def _with_matmul(rule: str) -> dict[str, tuple[str, ...]]:
-    """Return the portable rules with a rule for quantized matmuls before them."""
-    tried = (rule, *PORTABLE_RULES["matmul"])
+def _with_matmul(*rules: str) -> dict[str, tuple[str, ...]]:
+    """Return the portable rules with rules for quantized matmuls before them."""
+    tried = (*rules, *PORTABLE_RULES["matmul"])
     return {**PORTABLE_RULES, "matmul": tried, "matmul_swiglu": tried}
 
 
@@ -43,6 +43,18 @@ VNNI_512 = Target(
     # Of 1, 4 and 16 KiB: the latter two were alike; calls of 1 to 8 rows took 0.55 to 0.76 of their
     # time without, on one thread of a Zen 5.
     prefetch_bytes=8192,
+)
+
+# Never run on hardware: proven by executing its tile instructions in software. That a group of inputs takes about half
+# the instructions of VNNI's 8-row tiles (CONTRIBUTING.md) is a prediction, so only `forerun tune` turns the unit on.
+AMX = replace(
+    VNNI_512,
+    name="x86-64-amx",
+    summary="x86-64 with AMX (Sapphire Rapids and later): as without it; where tuned, 16-row tiles (only emulated)",
+    llvm={**VNNI_512.llvm, "mattr": ["-prefer-256-bit", "+amx-tile", "+amx-int8"]},
+    features=(*VNNI_512.features, "amx_tile", "amx_int8"),
+    rules=_with_matmul("matmul_amx", "matmul_vnni"),
+    matrix_rows=16,
 )
 
 AVX2 = Target(

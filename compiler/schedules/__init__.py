@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from forerun.compiler.graph import Node
 from forerun.compiler.schedules.matmul_rules import (
+    MatmulAmx,
     MatmulAvx2,
     MatmulAvxVnni,
     MatmulFloat,
@@ -26,6 +27,7 @@ from forerun.compiler.schedules.row_rules import (
 from forerun.errors import CompileError
 
 ALL_RULES: tuple[type[Rule], ...] = (
+    MatmulAmx,
     MatmulVnni,
     MatmulAvxVnni,
     MatmulAvx2,

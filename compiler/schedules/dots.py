@@ -42,7 +42,7 @@ class VnniDot:
 
     def load(self, half: HalfBlock) -> Loaded:
         """Return one vector of 64 weights a quad."""
-        return _load_quads(half, 0, 64)
+        return load_quads(half, 0, 64)
 
     def add(self, loaded: Loaded, values: tirx.Buffer, start: tir.Expr, first: tir.Expr) -> tir.Expr:
         """Return `first` (int32x16) plus the products with the 16 activations at `start`."""
@@ -62,7 +62,7 @@ class NarrowVnniDot:
 
     def load(self, half: HalfBlock) -> Loaded:
         """Return one vector of 32 weights a quad for columns 0-7, then the same for 8-15."""
-        return [*_load_quads(half, 0, 32), *_load_quads(half, 32, 32)]
+        return [*load_quads(half, 0, 32), *load_quads(half, 32, 32)]
 
     def add(self, loaded: Loaded, values: tirx.Buffer, start: tir.Expr, first: tir.Expr) -> tir.Expr:
         """Return `first` (int32x16) plus the products with the 16 activations at `start`."""
@@ -91,7 +91,7 @@ class MaddDot:
 
     def load(self, half: HalfBlock) -> Loaded:
         """Return vectors of 32 4-bit weights: the quads of columns 0-7, of 8-15, [then both in high nibbles]."""
-        quads = [*_load_quads(half, 0, 32), *_load_quads(half, 32, 32)]
+        quads = [*load_quads(half, 0, 32), *load_quads(half, 32, 32)]
         if half.bits == 4:
             return quads
         nibbles = [_nibbles(quad, 32) for quad in quads]
@@ -150,7 +150,7 @@ class WideningDot:
 Dot = VnniDot | NarrowVnniDot | MaddDot | WideningDot
 
 
-def _load_quads(half: HalfBlock, offset: int, size: int) -> list[tir.Expr]:
+def load_quads(half: HalfBlock, offset: int, size: int) -> list[tir.Expr]:
     """Return a vector of unsigned bytes for each quad: `size` bytes at `offset` of its chunk of 64."""
     chunks = HALF * half.bits // 8 * tir.LANES // 64
     places = [half.start + (half.half * chunks + chunk) * 64 + offset for chunk in range(chunks)]

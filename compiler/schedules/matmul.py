@@ -8,7 +8,8 @@ tile, so a row's sums are the same bits in any tile, call or thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -56,7 +57,28 @@ def activation_parts(scheme: Scheme) -> tuple[str, ...]:
     return ("values", "low", "scale", "wide_sum") if scheme.wide else ("values", "scale", "sum")
 
 
-AccumulateBlock = Callable[[tir.Expr, tir.Expr, tirx.Buffer], None]
+# Rows of an array of sums: TVM takes arrays of a kilobyte, which are 16 rows, from a heap, not from the stack.
+ARRAY_ROWS = 8
+
+
+class RowSums:
+    """Sums of a tile of rows with 16 columns in registers: float32 arrays [up to 8 rows, 16]."""
+
+    def __init__(self, rows: int) -> None:
+        starts = range(0, rows, ARRAY_ROWS)
+        self.sizes = tuple(min(ARRAY_ROWS, rows - start) for start in starts)
+        self.arrays = tuple(tir.registers(size * tir.LANES) for size in self.sizes)
+
+    def load(self, m: int) -> tir.Expr:
+        """Return row m."""
+        return tir.load(self.arrays[m // ARRAY_ROWS], m % ARRAY_ROWS * tir.LANES)
+
+    def store(self, m: int, value: tir.Expr) -> None:
+        """Set row m."""
+        tir.store(self.arrays[m // ARRAY_ROWS], value, m % ARRAY_ROWS * tir.LANES)
+
+
+AccumulateBlock = Callable[[tir.Expr, tir.Expr, RowSums], None]
 
 
 def walk_units(
@@ -68,7 +90,7 @@ def walk_units(
 ) -> None:
     """Emit the loops over this thread's units and over tiles of rows.
 
-    `accumulate(block, first_row, totals)` emits the sums of one block of 16 columns into `totals` [tile, 16].
+    `accumulate(block, first_row, totals)` emits the sums of one block of 16 columns into `totals`.
     """
     units = shape.blocks // epilogue.blocks_per_unit if epilogue.listed is None else writer.scalars[0]
     begin, end = writer.share(units)
@@ -76,11 +98,12 @@ def walk_units(
     with tir.loop(begin, end) as place, tir.loop(0, tiles) as index:
         unit = place if epilogue.listed is None else tir.bind(buffers[epilogue.listed][place])
         first_row = tir.bind(index * shape.tile)
-        # One array a block: TVM takes arrays of over a kilobyte from a heap, not from the stack.
-        totals = tuple(tir.registers(shape.tile * tir.LANES) for _ in range(epilogue.blocks_per_unit))
+        totals = tuple(RowSums(shape.tile) for _ in range(epilogue.blocks_per_unit))
         for block, sums in enumerate(totals):
             accumulate(unit * epilogue.blocks_per_unit + block, first_row, sums)
-        epilogue.write(writer, buffers, Tile(totals, shape.tile, first_row, unit, place))
+        for part, rows in enumerate(totals[0].sizes):
+            arrays = tuple(sums.arrays[part] for sums in totals)
+            epilogue.write(writer, buffers, Tile(arrays, rows, first_row + part * ARRAY_ROWS, unit, place))
 
 
 def scalars_of(epilogue: Epilogue) -> Mapping[str, str]:
@@ -88,10 +111,9 @@ def scalars_of(epilogue: Epilogue) -> Mapping[str, str]:
     return {} if epilogue.listed is None else {"item_count": "int32"}
 
 
-def quantized_matmul(
-    name: str, fma: bool, dot: Dot, scheme: Scheme, shape: MatmulShape, epilogue: Epilogue
-) -> tir.Kernel:
-    """Return the kernel for quantized weights and activations.
+@contextmanager
+def writing_quantized(name: str, fma: bool, scheme: Scheme, epilogue: Epilogue) -> Iterator[tir.KernelWriter]:
+    """Open a kernel for quantized weights and activations.
 
     Parameters of the kernel: the `activation_parts` of the scheme; weights, weight_scale [, weight_minimum]; then
     the epilogue's.
@@ -100,13 +122,21 @@ def quantized_matmul(
     minimum = {"weight_minimum": "float16"} if scheme.affine else {}
     inputs |= {"weights": "uint8", "weight_scale": "float16", **minimum, **epilogue.inputs}
     with tir.writing(name, fma, inputs, epilogue.outputs, scalars_of(epilogue)) as writer:
-        sums = _QuantizedSums(writer, dot, scheme, shape)
+        yield writer
+
+
+def quantized_matmul(
+    name: str, fma: bool, dot: Dot, scheme: Scheme, shape: MatmulShape, epilogue: Epilogue
+) -> tir.Kernel:
+    """Return the kernel for quantized weights and activations by one of the dots."""
+    with writing_quantized(name, fma, scheme, epilogue) as writer:
+        sums = _DotSums(writer, dot, scheme, shape)
         walk_units(writer, shape, epilogue, writer.named, sums.accumulate)
     return writer.kernel()
 
 
 @dataclass(frozen=True)
-class _Group:
+class Group:
     """A group of 32 inputs of a block: its number within a row, its place in the weights, its scale [and minimum]."""
 
     number: tir.Expr
@@ -115,27 +145,34 @@ class _Group:
     minimum: tir.Expr | None
 
 
-class _QuantizedSums:
-    """Writes the sums of one block of columns over all of K, for a tile of rows."""
+# Half a group of a row: the row, the group's number, and which half it is (0 or 1).
+Place = tuple[tir.Expr, tir.Expr, int]
 
-    def __init__(self, writer: tir.KernelWriter, dot: Dot, scheme: Scheme, shape: MatmulShape) -> None:
-        self.writer, self.dot, self.scheme, self.shape = writer, dot, scheme, shape
+
+class QuantizedSums:
+    """Writes the sums of one block of columns over all of K, for a tile of rows.
+
+    The integer products are a subclass's (`add_group`); all that is rounded is written here, once.
+    """
+
+    def __init__(self, writer: tir.KernelWriter, scheme: Scheme, shape: MatmulShape) -> None:
+        self.writer, self.scheme, self.shape = writer, scheme, shape
         self.buffers = writer.named
         self.groups = shape.inputs // GROUP
 
-    def accumulate(self, block: tir.Expr, first_row: tir.Expr, totals: tirx.Buffer) -> None:
+    def accumulate(self, block: tir.Expr, first_row: tir.Expr, totals: RowSums) -> None:
         """Emit the loop over groups: integer dot products a half, scaled and added up in order."""
-        rows = range(self.shape.tile)
-        for m in rows:
-            tir.store(totals, tir.floats(0.0), m * tir.LANES)
+        for m in range(self.shape.tile):
+            totals.store(m, tir.floats(0.0))
         first_group = tir.bind(tir.cast(block, "int64") * self.groups)
         with tir.loop(0, self.groups) as g:
-            group = self._open(g, tir.bind(first_group + tir.cast(g, "int64")))
-            loaded: dict[int, Loaded] = {}
-            for some in [[m] for m in rows] if self.shape.whole_groups else [list(rows)]:
-                self._add_rows(group, first_row, some, loaded, totals)
+            self.add_group(self._open(g, tir.bind(first_group + tir.cast(g, "int64"))), first_row, totals)
 
-    def _open(self, number: tir.Expr, place: tir.Expr) -> _Group:
+    def add_group(self, group: Group, first_row: tir.Expr, totals: RowSums) -> None:
+        """Emit a group's products with every row of the tile, scaled and added to `totals`."""
+        raise NotImplementedError
+
+    def _open(self, number: tir.Expr, place: tir.Expr) -> Group:
         """Emit the prefetches for a group and load its scales."""
         size, ahead = block_bytes(self.scheme.bits), self.shape.prefetch_bytes
         scales = ["weight_scale", "weight_minimum"] if self.scheme.affine else ["weight_scale"]
@@ -148,15 +185,54 @@ class _QuantizedSums:
         )
         # Two bytes of activations count in 256ths; a power of two rounds nothing.
         scale = tir.bind(scale * tir.floats(1.0 / 256.0) if self.scheme.wide else scale)
-        return _Group(number, place, scale, tir.bind(minimum[0]) if minimum else None)
+        return Group(number, place, scale, tir.bind(minimum[0]) if minimum else None)
+
+    def half(self, dots: tir.Expr, place: Place, before: tir.Expr | None) -> tir.Expr:
+        """Return Σ x · (u - offset) over half a group of one row, scaled by its activation scale, plus `before`."""
+        scale = tir.splat(self.buffers["scale"][self.index(place)])
+        dots = tir.cast(dots, "float32x16")
+        return tir.bind(dots * scale if before is None else self.writer.multiply_add(dots, scale, before))
+
+    def index(self, place: Place) -> tir.Expr:
+        """Return where the half group's scale and sums are among those of all rows."""
+        row, g, half = place
+        return row * (self.shape.inputs // HALF) + g * 2 + half
+
+    def start(self, place: Place) -> tir.Expr:
+        """Return where the half group's activations start."""
+        row, g, half = place
+        return row * self.shape.inputs + g * GROUP + half * HALF
+
+    def scaled(self, group: Group, row: tir.Expr, products: tir.Expr, total: tir.Expr) -> tir.Expr:
+        """Return total + weight scale · products (+ weight minimum · Σ activations)."""
+        total = self.writer.multiply_add(products, group.scale, total)
+        if group.minimum is None:
+            return total
+        scaled_sum = self.buffers["scaled_sum"][row * self.groups + group.number]
+        return self.writer.multiply_add(group.minimum, tir.splat(scaled_sum), total)
+
+
+class _DotSums(QuantizedSums):
+    """Products by one of the dots: a row at a time, the weights in registers."""
+
+    def __init__(self, writer: tir.KernelWriter, dot: Dot, scheme: Scheme, shape: MatmulShape) -> None:
+        super().__init__(writer, scheme, shape)
+        self.dot = dot
+
+    def add_group(self, group: Group, first_row: tir.Expr, totals: RowSums) -> None:
+        """Emit the products of all rows with a half, then with the other; or of one row after the other."""
+        rows = range(self.shape.tile)
+        loaded: dict[int, Loaded] = {}
+        for some in [[m] for m in rows] if self.shape.whole_groups else [list(rows)]:
+            self._add_rows(group, first_row, some, loaded, totals)
 
     def _add_rows(
         self,
-        group: _Group,
+        group: Group,
         first_row: tir.Expr,
         rows: Sequence[int],
         loaded: dict[int, Loaded],
-        totals: tirx.Buffer,
+        totals: RowSums,
     ) -> None:
         """Emit the group's products for some rows of the tile; halves of the weights are loaded when first needed."""
         bits, products = self.scheme.bits, dict[int, tir.Expr]()
@@ -166,39 +242,24 @@ class _QuantizedSums:
                 loaded[half] = self.dot.load(HalfBlock(self.buffers["weights"], start, bits, half))
             for m in rows:
                 place = (first_row + m, group.number, half)
-                products[m] = self._half(loaded[half], place, products.get(m))
+                products[m] = self.half(self._dots(loaded[half], place), place, products.get(m))
         for m in rows:
-            total = tir.load(totals, m * tir.LANES)
-            tir.store(totals, self._scaled(group, first_row + m, products[m], total), m * tir.LANES)
+            totals.store(m, self.scaled(group, first_row + m, products[m], totals.load(m)))
 
-    def _half(
-        self, loaded: Loaded, place: tuple[tir.Expr, tir.Expr, int], before: tir.Expr | None
-    ) -> tir.Expr:
-        """Return Σ x · u over half a group of one row, scaled by the half's activation scale, plus `before`."""
-        row, g, half = place
-        index = row * (self.shape.inputs // HALF) + g * 2 + half
-        start = row * self.shape.inputs + g * GROUP + half * HALF
+    def _dots(self, loaded: Loaded, place: Place) -> tir.Expr:
+        """Return Σ x · (u - offset) of 16 columns."""
+        start = self.start(place)
         # u - offset is never formed: the dot starts at -offset · Σ activations instead.
         first = tirx.const(0, "int32")
         if self.scheme.offset:
-            first = self.buffers["wide_sum" if self.scheme.wide else "sum"][index] * -self.scheme.offset
+            sums = self.buffers["wide_sum" if self.scheme.wide else "sum"]
+            first = sums[self.index(place)] * -self.scheme.offset
         first = tir.bind(tir.splat(first))
-        if self.scheme.wide:
-            zero, eight = (tir.splat(tirx.const(value, "int32")) for value in (0, 8))
-            high = self.dot.add(loaded, self.buffers["values"], start, zero)
-            first = tir.bind(op.shift_left(high, eight) + first)
-        values = self.buffers["low" if self.scheme.wide else "values"]
-        dots = tir.cast(self.dot.add(loaded, values, start, first), "float32x16")
-        scale = tir.splat(self.buffers["scale"][index])
-        return tir.bind(dots * scale if before is None else self.writer.multiply_add(dots, scale, before))
-
-    def _scaled(self, group: _Group, row: tir.Expr, products: tir.Expr, total: tir.Expr) -> tir.Expr:
-        """Return total + weight scale · products (+ weight minimum · Σ activations)."""
-        total = self.writer.multiply_add(products, group.scale, total)
-        if group.minimum is None:
-            return total
-        scaled_sum = self.buffers["scaled_sum"][row * self.groups + group.number]
-        return self.writer.multiply_add(group.minimum, tir.splat(scaled_sum), total)
+        if not self.scheme.wide:
+            return self.dot.add(loaded, self.buffers["values"], start, first)
+        zero, eight = (tir.splat(tirx.const(value, "int32")) for value in (0, 8))
+        high = self.dot.add(loaded, self.buffers["values"], start, zero)
+        return self.dot.add(loaded, self.buffers["low"], start, tir.bind(op.shift_left(high, eight) + first))
 
 
 def float_matmul(name: str, fma: bool, shape: MatmulShape, epilogue: Epilogue) -> tir.Kernel:
@@ -210,7 +271,7 @@ def float_matmul(name: str, fma: bool, shape: MatmulShape, epilogue: Epilogue) -
     with tir.writing(name, fma, inputs, epilogue.outputs, scalars_of(epilogue)) as writer:
         buffers = writer.named
 
-        def accumulate(block: tir.Expr, first_row: tir.Expr, totals: tirx.Buffer) -> None:
+        def accumulate(block: tir.Expr, first_row: tir.Expr, totals: RowSums) -> None:
             _accumulate_floats(writer, shape, buffers, (block, first_row, totals))
 
         walk_units(writer, shape, epilogue, buffers, accumulate)
@@ -221,15 +282,14 @@ def _accumulate_floats(
     writer: tir.KernelWriter,
     shape: MatmulShape,
     buffers: dict[str, tirx.Buffer],
-    place: tuple[tir.Expr, tir.Expr, tirx.Buffer],
+    place: tuple[tir.Expr, tir.Expr, RowSums],
 ) -> None:
     block, first_row, totals = place
     first = tir.bind(tir.cast(block, "int64") * shape.inputs)
     for m in range(shape.tile):
-        tir.store(totals, tir.floats(0.0), m * tir.LANES)
+        totals.store(m, tir.floats(0.0))
     with tir.loop(0, shape.inputs) as k:
         column = tir.bind(tir.load(buffers["weights"], (first + tir.cast(k, "int64")) * tir.LANES))
         for m in range(shape.tile):
             value = tir.splat(buffers["values"][(first_row + m) * shape.inputs + k])
-            total = writer.multiply_add(value, column, tir.load(totals, m * tir.LANES))
-            tir.store(totals, total, m * tir.LANES)
+            totals.store(m, writer.multiply_add(value, column, totals.load(m)))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from forerun.compiler.operations import Linear, LinearSwiGlu, Operation, WeightRows
 from forerun.compiler.pack import Packing
+from forerun.compiler.schedules.amx import ROWS as AMX_ROWS
+from forerun.compiler.schedules.amx import amx_matmul
 from forerun.compiler.schedules.dots import Dot, MaddDot, NarrowVnniDot, VnniDot, WideningDot
 from forerun.compiler.schedules.epilogues import BlockMaxima, Epilogue, ListedBlocks, StoreColumns, SwiGlu
 from forerun.compiler.schedules.matmul import (
@@ -26,6 +29,7 @@ from forerun.compiler.schedules.plan import (
     Plan,
     Settings,
 )
+from forerun.compiler.schemes import Scheme
 from forerun.compiler.tir import Kernel
 from forerun.compiler.vector_math import GROUP
 
@@ -63,10 +67,11 @@ class _GroupedRule:
             Packing("halves", tuple(r.parts[i] for r in rows), **stack) for i in range(1, len(rows[0].parts))
         ]
 
-        def build(name: str, shape: MatmulShape, epilogue: Epilogue) -> Kernel:
-            return quantized_matmul(name, settings.target.fma, self.dot, scheme, shape, epilogue)
+        build = partial(self._build, settings.target.fma, scheme)
+        return plan_tiles(operation, settings, activations, packings, build)
 
-        return plan_tiles(operation, settings, activations, packings, build, scheme.name)
+    def _build(self, fma: bool, scheme: Scheme, name: str, shape: MatmulShape, epilogue: Epilogue) -> Kernel:
+        return quantized_matmul(name, fma, self.dot, scheme, shape, epilogue)
 
 
 class MatmulVnni(_GroupedRule):
@@ -75,6 +80,26 @@ class MatmulVnni(_GroupedRule):
     name = "matmul_vnni"
     feature = "avx512_vnni"
     dot = VnniDot()
+
+
+class MatmulAmx(_GroupedRule):
+    """Tiles of 16 rows by the matrix unit in calls of many rows; in those of few rows, the 512-bit registers."""
+
+    name = "matmul_amx"
+    feature = "amx_int8"
+    dot = VnniDot()
+
+    def apply(self, operation: Operation, settings: Settings) -> Plan | Decline:
+        """Decline, beside what the vector kernels decline, matmuls whose numbers leave the matrix unit alone."""
+        assert isinstance(operation, Linear | LinearSwiGlu)
+        if not settings.tiling(kernels_name(operation)).matrix_rows:
+            return Decline("the matrix unit is used only where forerun tune found it faster")
+        return super().apply(operation, settings)
+
+    def _build(self, fma: bool, scheme: Scheme, name: str, shape: MatmulShape, epilogue: Epilogue) -> Kernel:
+        if shape.tile == AMX_ROWS:
+            return amx_matmul(name, fma, scheme, shape, epilogue)
+        return super()._build(fma, scheme, name, shape, epilogue)
 
 
 class MatmulAvxVnni(_GroupedRule):
@@ -116,7 +141,7 @@ class MatmulFloat:
         def build(name: str, shape: MatmulShape, epilogue: Epilogue) -> Kernel:
             return float_matmul(name, settings.target.fma, shape, epilogue)
 
-        return plan_tiles(operation, settings, [Input(0)], [packing], build, "float32")
+        return plan_tiles(operation, settings, [Input(0)], [packing], build)
 
 
 def stacked_rows(operation: Linear | LinearSwiGlu) -> tuple[WeightRows, ...]:
@@ -131,18 +156,24 @@ def _stacking(operation: Linear | LinearSwiGlu) -> dict:
     return {"columns": tuple(r.columns for r in rows), "interleave": isinstance(operation, LinearSwiGlu)}
 
 
+def kernels_name(operation: Linear | LinearSwiGlu) -> str:
+    """Return the common name of a matmul's kernels, which its numbers are kept by."""
+    rows = stacked_rows(operation)
+    columns = sum(r.columns for r in rows)
+    return f"linear_{rows[0].scheme.name}_{columns}x{rows[0].inputs}{_epilogue(operation, columns)[1]}"
+
+
 def plan_tiles(
     operation: Linear | LinearSwiGlu,
     settings: Settings,
     activations: list[Argument],
     packings: list[Packing],
     build: Callable[[str, MatmulShape, Epilogue], Kernel],
-    scheme: str,
 ) -> Plan:
     """Build one kernel a tile size and list the arguments: activations, weights, then the epilogue's."""
     rows = stacked_rows(operation)
     columns, inputs = sum(r.columns for r in rows), rows[0].inputs
-    epilogue, suffix = _epilogue(operation, columns)
+    epilogue, _ = _epilogue(operation, columns)
     arguments: list[Argument] = [*activations, *(Packed(i) for i in range(len(packings)))]
     if epilogue.listed is not None:
         arguments.append(Field(epilogue.listed))
@@ -152,7 +183,7 @@ def plan_tiles(
     quantized = isinstance(epilogue, SwiGlu) and epilogue.quantized
     arguments += [Output(part) for part in QUANTIZED_PARTS] if quantized else [Output()]
     arguments += [Field(name) for name in scalars_of(epilogue)]
-    name = f"linear_{scheme}_{columns}x{inputs}{suffix}"
+    name = kernels_name(operation)
     tiling = settings.tiling(name)
 
     def kernel(own_name: str, tile: int) -> Kernel:
@@ -161,7 +192,7 @@ def plan_tiles(
 
     if epilogue.listed is not None:  # one row by definition
         return Plan({0: kernel(name, 1)}, tuple(packings), tuple(arguments), tiling=tiling)
-    kernels = {tile: kernel(f"{name}_rows{tile}", tile) for tile in range(1, tiling.tile_rows + 1)}
+    kernels = {tile: kernel(f"{name}_rows{tile}", tile) for tile in tiling.tiles}
     return Plan(kernels, tuple(packings), tuple(arguments), tiling=tiling)
 
 

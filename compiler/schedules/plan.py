@@ -10,6 +10,7 @@ from forerun.compiler.operations import Operation
 from forerun.compiler.pack import Packing
 from forerun.compiler.schedules.tiling import Tiling, default_tiling
 from forerun.compiler.tir import Kernel
+from forerun.errors import OptionError
 from forerun.targets import Target
 
 # Up to this many rows every thread runs a row-wise kernel for itself, which costs less than a barrier.
@@ -118,8 +119,14 @@ class Settings:
     tuned: Mapping[str, Tiling] = field(default_factory=dict)
 
     def tiling(self, name: str) -> Tiling:
-        """Return the numbers for a matmul's kernels."""
-        return self.tuned.get(name) or default_tiling(self.target)
+        """Return the numbers for a matmul's kernels; OptionError if they use a matrix unit that is not there."""
+        tiling = self.tuned.get(name) or default_tiling(self.target)
+        if tiling.matrix_rows not in (0, self.target.matrix_rows):
+            raise OptionError(
+                f"{name}: matrix_rows is {tiling.matrix_rows}; allowed for {self.target.name}: 0"
+                f"{f' or {self.target.matrix_rows}' if self.target.matrix_rows else ''}; run forerun tune again"
+            )
+        return tiling
 
 
 class Rule(Protocol):

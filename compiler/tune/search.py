@@ -18,7 +18,7 @@ from forerun.compiler.pipeline import KV_DTYPES, MAX_ROWS, fused_modules
 from forerun.compiler.schedules import schedule
 from forerun.compiler.schedules.matmul_rules import stacked_rows
 from forerun.compiler.schedules.plan import Packed, Plan, Settings
-from forerun.compiler.schedules.tiling import Tiling, default_tiling, tile_for
+from forerun.compiler.schedules.tiling import FEW_ROWS, Tiling, default_tiling
 from forerun.compiler.tune.harness import Harness, Memory, working_set
 from forerun.targets import Target
 
@@ -120,6 +120,8 @@ class Search:
             best = self._best(rivals, best, choices)
             sizes = [replace(_cut(best, size), tile_rows=size) for size in TILE_ROWS]
             best = self._best(rivals, best, sizes)
+            if self._settings.target.matrix_rows:
+                best = self._with_matrix_unit(rivals, best)
             before, *others = self._race(rivals, list(dict.fromkeys((default, best))))
         after = others[0] if others else before
         if _advantage(after, before) < CLEARLY:
@@ -134,7 +136,7 @@ class Search:
         chosen: list[int] = []
         smallest = 1
         for tile in _tiles(base):
-            points = [point for point in whole if tile_for(point[0], base.tile_rows) == tile]
+            points = [point for point in whole if base.tile_for(point[0]) == tile]
             gain = _advantage({p: whole[p] for p in points}, {p: halves[p] for p in points})
             wanted = gain > (1 / CLEARLY if tile in base.whole_groups else CLEARLY)
             chosen += range(smallest, tile + 1) if wanted else ()
@@ -148,9 +150,16 @@ class Search:
         gains = [_advantage(time, first) for time in times]
         return others[gains.index(max(gains))] if max(gains) > CLEARLY else base
 
-    def _race(self, rivals: _Rivals, tilings: Sequence[Tiling]) -> list[Times]:
-        """Return the median microseconds of each tiling at each point, measured in turns."""
-        points = [(rows, threads) for rows in ROWS for threads in self._teams]
+    def _with_matrix_unit(self, rivals: _Rivals, base: Tiling) -> Tiling:
+        """Return the tiling with the matrix unit where that is clearly faster in the calls that would use it."""
+        using = replace(base, matrix_rows=self._settings.target.matrix_rows)
+        many = [rows for rows in ROWS if rows > FEW_ROWS]
+        without, with_it = self._race(rivals, [base, using], many)
+        return using if _advantage(with_it, without) > CLEARLY else base
+
+    def _race(self, rivals: _Rivals, tilings: Sequence[Tiling], sizes: Sequence[int] = ROWS) -> list[Times]:
+        """Return the median microseconds of each tiling at calls of these sizes, measured in turns."""
+        points = [(rows, threads) for rows in sizes for threads in self._teams]
         samples: list[dict[Point, list[float]]] = [{point: [] for point in points} for _ in tilings]
         for tiling in tilings:
             self._report(rivals.name)
@@ -204,7 +213,7 @@ class _Rivals:
         """Return the seconds of a call of some rows by some threads."""
         rows, threads = point
         harness = self._built[tiling]
-        name = f"{self.name}_rows{tile_for(rows, tiling.tile_rows)}"
+        name = f"{self.name}_rows{tiling.tile_for(rows)}"
         if point not in self._calls:
             self._calls[point] = max(2, int(ROUND_SECONDS / harness.seconds(name, rows, threads, 2)))
         return harness.seconds(name, rows, threads, self._calls[point])
@@ -212,7 +221,7 @@ class _Rivals:
 
 def _tiles(tiling: Tiling) -> list[int]:
     """Return the sizes of tiles that the measured calls use, smallest first."""
-    return sorted({tile_for(rows, tiling.tile_rows) for rows in ROWS})
+    return sorted({tiling.tile_for(rows) for rows in ROWS})
 
 
 def _cut(tiling: Tiling, tile_rows: int) -> Tiling:

@@ -24,7 +24,7 @@ from forerun.targets.detect import cpu_model
 FORMAT, VERSION = "forerun-tuning", 1
 
 # The files that decide what a matmul kernel is. Numbers found for others say nothing about it.
-_KERNEL_SOURCES = ("dots", "epilogues", "layouts", "matmul", "tiling")
+_KERNEL_SOURCES = ("amx", "dots", "epilogues", "layouts", "matmul", "tiling")
 _SHARED_SOURCES = ("tir", "vector_math", "native")
 
 

@@ -41,7 +41,7 @@ def dense(parts: dict[str, np.ndarray]) -> np.ndarray:
 
 def activations(rows: int, inputs: int, scheme: Scheme, rng: np.random.Generator) -> tuple[dict, np.ndarray]:
     """Return a tile-padded activation in the scheme's form and the float64 matrix it stands for."""
-    padded, wide = -(-rows // 8) * 8, scheme.wide
+    padded, wide = -(-rows // 16) * 16, scheme.wide
     if not scheme.quantized:
         x = placed(rng.standard_normal((padded, inputs)).astype(np.float32))
         return {"values": x}, x[:rows].astype(np.float64)

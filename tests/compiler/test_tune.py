@@ -16,7 +16,7 @@ from tiny_models import VARIANTS, write_folder
 from forerun.compiler import compile_export
 from forerun.compiler.schedules import RULES
 from forerun.compiler.schedules.plan import Decline, Settings
-from forerun.compiler.schedules.tiling import Tiling, default_tiling, read_tiling, tile_for
+from forerun.compiler.schedules.tiling import MATRIX_ROWS, TILE_ROWS, Tiling, default_tiling, read_tiling
 from forerun.compiler.schemes import AFFINE4, SYMMETRIC4, SYMMETRIC8, Scheme
 from forerun.compiler.tune import harness, load_tuning, save_tuning, search, store
 from forerun.compiler.tune.search import Found, Search, find_matmuls, tuning_settings
@@ -26,7 +26,7 @@ from forerun.export import export_model
 from forerun.targets import TARGETS, Target, find_runnable_target
 
 TARGET = RUNNABLE[0]
-TILING = Tiling(4, 4096, (1, 4))
+TILING = Tiling(4, 4096, (1, 4), TARGET.matrix_rows)
 TIMES = {(1, 1): 10.0, (4, 2): 20.0}
 
 
@@ -53,7 +53,7 @@ def test_no_number_changes_a_bit(
         plans = (RULES[rule]().apply(operation, settings) for rule in target.rules["matmul"])
         plan = next(plan for plan in plans if not isinstance(plan, Decline))
         assert plan.tiling == tiling and list(plan.kernels) == list(range(1, tiling.tile_rows + 1))
-        kernel = plan.kernels[tile_for(rows, tiling.tile_rows)]
+        kernel = plan.kernels[tiling.tile_for(rows)]
         out = aligned((rows, 40), np.float32)
         kernels = Kernels([kernel], target, tmp_path / str(place))
         kernels.call(kernel.name, *arguments(plan, x, weights, [out]), rows=rows, threads=2)
@@ -62,26 +62,30 @@ def test_no_number_changes_a_bit(
 
 
 def test_tiles_end_within_the_most_rows() -> None:
-    for most in (1, 2, 4, 8):
+    for tiling in (Tiling(most, 0, (), matrix) for most in TILE_ROWS for matrix in MATRIX_ROWS):
         for rows in range(1, 257):
-            tile = tile_for(rows, most)
-            assert 1 <= tile <= most and -(-rows // tile) * tile <= 256
+            tile = tiling.tile_for(rows)
+            assert tile in tiling.tiles and -(-rows // tile) * tile <= 256
+            assert (tile == 16) == (tiling.matrix_rows == 16 and rows > 8)
 
 
 @pytest.mark.parametrize(
     ("described", "word"),
     (
-        ({}, "is no tiling"),
-        ({"tile_rows": 3, "prefetch_bytes": 0, "whole_groups": []}, "tile_rows is 3"),
-        ({"tile_rows": True, "prefetch_bytes": 0, "whole_groups": []}, "is no tiling"),
-        ({"tile_rows": 4, "prefetch_bytes": -1, "whole_groups": []}, "prefetch_bytes is -1"),
-        ({"tile_rows": 4, "prefetch_bytes": 0, "whole_groups": [5]}, "whole_groups"),
-        ({"tile_rows": 4, "prefetch_bytes": 0, "whole_groups": "all"}, "is no tiling"),
+        ({"tile_rows": 3}, "tile_rows is 3"),
+        ({"tile_rows": True}, "is no tiling"),
+        ({"prefetch_bytes": -1}, "prefetch_bytes is -1"),
+        ({"whole_groups": [5]}, "whole_groups"),
+        ({"whole_groups": "all"}, "is no tiling"),
+        ({"matrix_rows": 8}, "matrix_rows is 8"),
+        ({"matrix_rows": None}, "is no tiling"),
     ),
 )
 def test_numbers_out_of_range_are_refused(described: dict[str, Any], word: str) -> None:
     with pytest.raises(OptionError, match=word):
-        read_tiling(described)
+        read_tiling({**TILING.described(), **described})
+    with pytest.raises(OptionError, match="is no tiling"):
+        read_tiling({})
     assert read_tiling(TILING.described()) == TILING
 
 
@@ -176,7 +180,7 @@ def test_numbers_change_only_where_that_is_clearly_faster(
     def seconds(self: object, tiling: Tiling, point: tuple[int, int]) -> float:
         gain = 0.9 if faster else 0.99
         chosen = gain if tiling.prefetch_bytes == max(search.PREFETCH_BYTES) else 1.0
-        tile = tile_for(point[0], tiling.tile_rows)
+        tile = tiling.tile_for(point[0])
         return chosen * (gain if tile == 4 and 4 in tiling.whole_groups else 1.0)
 
     monkeypatch.setattr(search._Rivals, "seconds", seconds)
@@ -187,6 +191,33 @@ def test_numbers_change_only_where_that_is_clearly_faster(
         assert set(one.tiling.whole_groups) == {2, 3, 4} and one.speedup() > 1.1
     else:
         assert one.tiling == default_tiling(TARGET) and one.speedup() == 1.0
+
+
+@pytest.mark.parametrize(
+    ("target", "gain", "used"),
+    (("x86-64-amx", 0.9, True), ("x86-64-amx", 0.99, False), ("x86-64-avx512-vnni", 0.9, False)),
+)
+def test_the_matrix_unit_is_tried_where_there_is_one_and_kept_where_clearly_faster(
+    target: str, gain: float, used: bool, export: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Timings are made up: calls in tiles of 16 rows take `gain` of the time; one prefetch distance gains as well."""
+    best = max(search.PREFETCH_BYTES)
+    tried: set[int] = set()
+    monkeypatch.setattr(search, "working_set", lambda: 1 << 20)
+    monkeypatch.setattr(search._Rivals, "build", lambda self, tiling: tried.add(tiling.matrix_rows))
+
+    def seconds(self: object, tiling: Tiling, point: tuple[int, int]) -> float:
+        time = 0.9 if tiling.prefetch_bytes == best else 1.0
+        return time * (gain if tiling.tile_for(point[0]) == 16 else 1.0)
+
+    monkeypatch.setattr(search._Rivals, "seconds", seconds)
+    settings = tuning_settings(TARGETS[target])
+    (one,) = Search(settings, 2, 600.0, lambda what, part: None).run(find_matmuls(export, settings)[:1])
+    assert tried == ({0, 16} if target == "x86-64-amx" else {0})
+    matrix_rows = 16 if used else 0
+    assert one.tiling == replace(
+        default_tiling(TARGETS[target]), prefetch_bytes=best, matrix_rows=matrix_rows
+    )
 
 
 def test_interrupted_searches_keep_what_is_known(
@@ -232,6 +263,26 @@ def test_the_working_set_is_larger_than_the_last_cache(tmp_path: Path) -> None:
         (tmp_path / f"index{index}").mkdir()
         (tmp_path / f"index{index}" / "size").write_text(size + "\n")
     assert harness.working_set(tmp_path) == 96 << 20
+
+
+@pytest.mark.parametrize("answer", (0, -1))
+def test_tiles_are_asked_for_before_they_are_measured(answer: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    amx, asked = TARGETS["x86-64-amx"], list[tuple[int, ...]]()
+
+    class System:
+        def syscall(self, *given: int) -> int:
+            asked.append(given)
+            return answer
+
+    monkeypatch.setattr("forerun.targets.detect.cpu_features", lambda: frozenset(amx.features))
+    monkeypatch.setattr("forerun.targets.detect.ctypes.CDLL", lambda name, use_errno: System())
+    if answer == 0:
+        assert find_runnable_target(amx.name) is amx
+    else:
+        with pytest.raises(TargetError, match="does not let this process use amx_tile"):
+            find_runnable_target(amx.name)
+    assert asked == [(158, 0x1023, 18)]
+    assert find_runnable_target("x86-64-avx512-vnni").matrix_rows == 0 and len(asked) == 1
 
 
 def test_targets_that_cannot_run_here_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,6 +95,23 @@ void write_bundle(const char* folder, const char* library) {
   free(code);
 }
 
+void need_feature(const char* folder, const char* feature) {
+  char path[MAX_TEXT], body[MAX_TEXT];
+  size_t bytes;
+  join(path, folder, "manifest.json");
+  uint8_t* text = read_file(path, &bytes);
+  text[bytes] = 0;
+  char* const start = (char*)text + body_of(text, bytes);
+  char* const list = strstr(start, "\"features\": []");
+  CHECK(list != NULL);
+  const char* const rest = strchr(list, ']');
+  const int length =
+      snprintf(body, sizeof body, "%.*s\"features\": [\"%s\"%s", (int)(list - start), start, feature, rest);
+  CHECK(length < (int)sizeof body);
+  vouch(folder, body, (size_t)length);
+  free(text);
+}
+
 static void try_to_open(const char* folder) {
   forerun_bundle* bundle = NULL;
   const int status = forerun_bundle_open(folder, NULL, &bundle);

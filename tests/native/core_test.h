@@ -27,6 +27,12 @@ int32_t pick(uint64_t* state, int32_t limit);
 void write_bundle(const char* folder, const char* library);
 void test_bad_bundles(const char* folder);
 
+/* Rewrites a sound bundle's manifest so that it asks for a feature of the processor. */
+void need_feature(const char* folder, const char* feature);
+
+/* core_permission.c: features that the system has to be asked for; leaves a bundle that asks for one. */
+void test_permission(const char* folder);
+
 /* core_walk.c: random calls against a plain recomputation. */
 void test_walk(forerun_bundle* bundle, uint64_t seed, int32_t threads, int32_t calls);
 

@@ -20,12 +20,14 @@ Status check_machine(const ListedTarget& target) {
         target.name.c_str(), target.architecture.c_str(), cpu_architecture());
   }
   for (const std::string& feature : target.features) {
-    if (cpu_has(feature.c_str())) continue;
-    return fail(
-        FORERUN_CPU_FEATURE,
-        "the bundle's target %s needs the processor feature %s, which this machine lacks; compile it for "
-        "this machine with --target",
-        target.name.c_str(), feature.c_str());
+    if (!cpu_has(feature.c_str())) {
+      return fail(
+          FORERUN_CPU_FEATURE,
+          "the bundle's target %s needs the processor feature %s, which this machine lacks; compile it for "
+          "this machine with --target",
+          target.name.c_str(), feature.c_str());
+    }
+    FORERUN_TRY(cpu_enable(feature.c_str()));
   }
   return FORERUN_OK;
 }

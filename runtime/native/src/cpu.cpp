@@ -1,11 +1,14 @@
 #include "cpu.h"
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
@@ -149,6 +152,25 @@ bool cpu_has(const char* feature) {
     if (same_name(known.name, feature)) return has(known);
   }
   return false;
+}
+
+Status cpu_enable(const char* feature) {
+#if defined(__x86_64__)
+  // Linux, Documentation/arch/x86/xstate.rst: the tiles' registers are large, so a process has to ask for
+  // them.
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  if (!same_name(feature, "amx_tile")) return FORERUN_OK;
+  if (syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0) return FORERUN_OK;
+  return fail(
+      FORERUN_CPU_FEATURE,
+      "the system does not let this process use the processor's amx_tile: %s; Linux allows it from 5.16 "
+      "on, unless a sandbox forbids it or a thread's alternate signal stack is too small; "
+      "compile the bundle with --target x86-64-avx512-vnni",
+      std::strerror(errno));
+#else
+  (void)feature;
+  return FORERUN_OK;
+#endif
 }
 
 }  // namespace forerun

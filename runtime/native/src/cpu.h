@@ -2,6 +2,8 @@
 #ifndef FORERUN_CPU_H
 #define FORERUN_CPU_H
 
+#include "status.h"
+
 namespace forerun {
 
 // Name of the architecture this library was compiled for, for example "x86_64".
@@ -10,6 +12,9 @@ const char* cpu_architecture();
 // Whether the processor has the feature and the system lets programs use it. Underscores do not matter:
 // "avx512_vnni" is "avx512vnni". A name that is not known counts as missing.
 bool cpu_has(const char* feature);
+
+// Asks the system for what a feature of the processor needs before its first use: tiles (amx_tile) only.
+Status cpu_enable(const char* feature);
 
 }  // namespace forerun
 

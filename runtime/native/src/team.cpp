@@ -3,6 +3,7 @@
 #include <signal.h>
 
 #include <cstring>
+#include <initializer_list>
 #include <new>
 
 #if defined(__x86_64__)
@@ -103,10 +104,13 @@ Status Team::start(int32_t threads) {
     members_[tid].tid = tid;
     members_[tid].spins = kBarrierSpins;
   }
-  // Signals stay with the application's own threads.
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
+  // Signals stay with the application's own threads, but those that an instruction raises: they belong to the
+  // thread that executes it, and blocked they would end the process past any handler that reports or mends
+  // them.
+  sigset_t others, before;
+  sigfillset(&others);
+  for (const int own : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP}) sigdelset(&others, own);
+  pthread_sigmask(SIG_SETMASK, &others, &before);
   int error = 0;
   for (int32_t tid = 1; tid < threads && error == 0; ++tid) {
     error = pthread_create(&members_[tid].thread, nullptr, work, &members_[tid]);

@@ -96,8 +96,10 @@ def print_found(found: "Sequence[Found]") -> None:
             str(one.tiling.tile_rows),
             str(one.tiling.prefetch_bytes),
             ",".join(map(str, one.tiling.whole_groups)) or "–",
+            str(one.tiling.matrix_rows or "–"),
             f"{one.speedup():.2f}x",
         )
         for one in found
     ]
-    print_table(make_table(("matmul", "tile rows", "prefetch", "whole groups", "speed-up"), rows))
+    titles = ("matmul", "tile rows", "prefetch", "whole groups", "matrix rows", "speed-up")
+    print_table(make_table(titles, rows))
