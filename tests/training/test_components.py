@@ -113,27 +113,36 @@ def test_what_feature_learns_is_what_it_drafts(
                 torch.testing.assert_close(found, expected, atol=2e-4, rtol=2e-4)
 
 
-def test_heads_and_exits_are_their_networks(learnable: Learnable, rng: np.random.Generator) -> None:
-    for name, options in SPECS[2:]:
-        component = learnable.component(name, **options)
-        randomize(component)
-        batch = random_batch(component, (11,), rng)
-        network = network_of(component)
-        with torch.no_grad():
-            for prediction in component.predict(batch):
-                found = component.logits(prediction.hidden)
-                hidden = batch.states[:, 0]
-                if name == "exit":
-                    empty = hidden.new_zeros((2, 0, 16))
-                    layer = network.layers[0]
-                    hidden, _, _ = layer.attention(hidden, batch.positions, chain_mask(11, 0), empty, empty)
-                    hidden = hidden if layer.feed_forward is None else layer.feed_forward(hidden)
-                else:
-                    depth = component.config.network.layers // component.config.heads
-                    for layer in network.layers[(prediction.ahead - 1) * depth : prediction.ahead * depth]:
-                        hidden = layer.feed_forward(hidden)
-                expected = network.head(hidden)[prediction.rows]
-                torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+def run_network(network: DraftNetwork, batch: Batch, ahead: int) -> torch.Tensor:
+    """Logits [M, V] of heads or an exit over a conversation, as the exported network gives them."""
+    hidden, config = batch.states[:, 0], network.config
+    rows = len(hidden)
+    first, last = 0, config.network.layers
+    if config.component == "heads":
+        depth = last // config.heads
+        first, last = (ahead - 1) * depth, ahead * depth
+    empty = hidden.new_zeros((config.network.kv_heads, 0, config.network.head_dim))
+    for layer in list(network.layers)[first:last]:
+        if layer.attention is not None:
+            hidden, _, _ = layer.attention(hidden, batch.positions, chain_mask(rows, 0), empty, empty)
+        hidden = hidden if layer.feed_forward is None else layer.feed_forward(hidden)
+    logits: torch.Tensor = network.head(hidden)
+    return logits
+
+
+@pytest.mark.parametrize(("name", "options"), SPECS[2:])
+def test_heads_and_exits_are_their_networks(
+    learnable: Learnable, name: str, options: dict, rng: np.random.Generator
+) -> None:
+    component = learnable.component(name, **options)
+    randomize(component)
+    batch = random_batch(component, (11,), rng)
+    network = network_of(component)
+    with torch.no_grad():
+        for prediction in component.predict(batch):
+            found = component.logits(prediction.hidden)
+            expected = run_network(network, batch, prediction.ahead)[prediction.rows]
+            torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("name", "options"), SPECS)

@@ -256,7 +256,7 @@ int32_t add_listed(Session& session, const Plan& plan, PassRow* rows, int32_t co
   for (int32_t i = 0; i < plan.request->row_count; ++i) {
     const forerun_row& listed = plan.request->rows[i];
     const int32_t done = row_of(session, listed).done;
-    if (done >= plan.goal && plan.logits_count == 0) continue;
+    if (done >= plan.goal && plan.logits_count == 0 && plan.request->tap_count == 0) continue;
     if (done >= session.full_depth()) continue;
     rows[count++] = {listed.sequence, slot_of(session, listed), i, done};
   }

@@ -51,30 +51,7 @@ BRIEF_COLUMNS = ("test", "tokens/s", "accepted", "speed-up")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     add_bundle(parser)
-    parser.add_argument(
-        "--prompts",
-        type=Path,
-        metavar="FILE",
-        help='JSONL, one {"turns": ["…"], "id": …, "category": …} a line (default: six built-in prompts)',
-    )
-    parser.add_argument(
-        "--drafter",
-        action="append",
-        default=[],
-        metavar="SPEC",
-        help="NAME[:key=value,…]; may be repeated. coin:rate=0.7,tokens=3 drafts the known answer, each token right"
-        " with that chance, at no cost: what calls are worth, apart from drafts",
-    )
-    parser.add_argument(
-        "--shape", metavar="SPEC", help="draft shape of all drafters that have one, such as grown:rows=16"
-    )
-    parser.add_argument(
-        "--temperature", type=float, default=0.0, metavar="T", help="of the answers; 0 = greedy (default)"
-    )
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the draws (default 0)")
-    parser.add_argument(
-        "--plot", type=Path, metavar="PNG", help="draw the drafters' speed-ups by category into a file"
-    )
+    add_drafting(parser)
     parser.add_argument(
         "--pp", type=int, default=128, metavar="N", help="prompt tokens; 0 = leave out (default 128)"
     )
@@ -112,6 +89,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--json", action="store_true", help="print a list of rows as JSON instead of a table")
     form.add_argument(
         "--brief", action="store_true", help="one small table: speed, accepted length, speed-up"
+    )
+
+
+def add_drafting(parser: argparse.ArgumentParser) -> None:
+    """Which drafters answer which prompts."""
+    parser.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="FILE",
+        help='JSONL, one {"turns": ["…"], "id": …, "category": …} a line (default: six built-in prompts)',
+    )
+    parser.add_argument(
+        "--drafter",
+        action="append",
+        default=[],
+        metavar="SPEC",
+        help="NAME[:key=value,…]; may be repeated. coin:rate=0.7,tokens=3 drafts the known answer, each token right"
+        " with that chance, at no cost: what calls are worth, apart from drafts",
+    )
+    parser.add_argument(
+        "--shape", metavar="SPEC", help="draft shape of all drafters that have one, such as grown:rows=16"
+    )
+    parser.add_argument(
+        "--temperature", type=float, default=0.0, metavar="T", help="of the answers; 0 = greedy (default)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the draws (default 0)")
+    parser.add_argument(
+        "--plot", type=Path, metavar="PNG", help="draw the drafters' speed-ups by category into a file"
     )
 
 
