@@ -84,18 +84,22 @@ class FourBitPolicy:
         )
 
 
-class AllFourBitPolicy:
-    """Affine int4 for every matrix: enough for a draft, whose mistakes cost time and no token."""
+class FourBitVocabularyPolicy:
+    """Symmetric int8 layers, 4-bit embedding and head: for drafts, most of which is vocabulary. Their one layer
+    bears no 4 bits: trained from a model's last, its sums are those of few large terms.
+    """
 
-    name = "q4-all"
+    name = "q4-vocab"
 
     def choose(self, tensor_name: str, tensor: StoredTensor) -> Choice:
-        """affine4; blocks that are already of that form are taken over."""
-        return _grouped(tensor, _wanted(tensor, "affine4"))
+        """affine4 or symmetric8; blocks that are already of that form are taken over."""
+        return _grouped(
+            tensor, _wanted(tensor, "affine4" if tensor_name in _VOCABULARY_TENSORS else "symmetric8")
+        )
 
 
 POLICIES: Registry[Policy] = Registry(
-    "quantization", (KeepPolicy, Float32Policy, EightBitPolicy, FourBitPolicy, AllFourBitPolicy)
+    "quantization", (KeepPolicy, Float32Policy, EightBitPolicy, FourBitPolicy, FourBitVocabularyPolicy)
 )
 
 

@@ -19,30 +19,53 @@ ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 ROUNDS = 3
 FORMAT = "forerun-costs"
 VERSION = 1
+# How much of a surprise is taken for a slower machine, and how much for a cost of this number of rows.
+_FAST, _SLOW = 0.1, 0.03
 
 
 @dataclass(frozen=True)
 class RowCosts:
-    """Milliseconds of a call by its rows, measured at some numbers of rows."""
+    """Milliseconds of a call by its rows, measured at some numbers of rows, ascending from 1."""
 
     rows: tuple[int, ...]
     ms: tuple[float, ...]
 
+
+class LiveCosts:
+    """Costs kept up with: what calls take moves with the machine's load and with the length of the text, and how much
+    more many rows take than one moves with the speed of its memory.
+    """
+
+    def __init__(self, measured: RowCosts) -> None:
+        self._rows, self._ms = measured.rows, list(measured.ms)
+        self._slowness = 1.0
+
     @property
     def plain_ms(self) -> float:
-        """T(1)."""
-        return self.ms[0]
+        """T(1) now."""
+        return self._ms[0] * self._slowness
 
     def marginal(self, rows: int) -> float:
         """What one row more adds to a call of `rows` rows, in units of T(1)."""
         return self.relative(rows + 1) - self.relative(rows)
 
     def relative(self, rows: int) -> float:
-        """T(rows) / T(1), between measured numbers along a line, beyond the last by its slope."""
-        place = min(max(bisect_left(self.rows, rows), 1), len(self.rows) - 1)
-        left, right = self.rows[place - 1], self.rows[place]
-        slope = (self.ms[place] - self.ms[place - 1]) / (right - left)
-        return (self.ms[place - 1] + slope * (rows - left)) / self.plain_ms
+        """T(rows) / T(1), between measured numbers along a line, beyond the last by its slope; never falling."""
+        return self._between(rows) / self._ms[0]
+
+    def note(self, rows: int, ms: float) -> None:
+        """A call of so many rows took this long."""
+        surprise = min(max(ms / (self._between(rows) * self._slowness), 0.5), 2.0)
+        self._slowness *= surprise**_FAST
+        nearest = min(range(len(self._rows)), key=lambda place: abs(self._rows[place] - rows))
+        self._ms[nearest] *= surprise**_SLOW
+
+    def _between(self, rows: int) -> float:
+        place = min(max(bisect_left(self._rows, rows), 1), len(self._rows) - 1)
+        left, right = self._rows[place - 1], self._rows[place]
+        low = max(self._ms[0], self._ms[place - 1])
+        high = max(low, self._ms[place])
+        return low + (high - low) / (right - left) * (rows - left)
 
 
 def smoothed(samples: Mapping[int, Sequence[float]]) -> RowCosts:

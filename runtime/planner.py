@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
-from forerun.runtime.costs import KeptCosts, RowCosts, measure_rows
+from forerun.runtime.costs import KeptCosts, LiveCosts, measure_rows
 from forerun.runtime.protocol import Candidate, SessionLike
 
 Path: TypeAlias = tuple[int, ...]  # tokens from below the root to a row
@@ -21,6 +21,7 @@ MOST_LEVELS = 8
 _CHILDREN = 3  # candidates looked at below a row
 _LEARNING = 0.1  # what a new time counts for
 _LEAST_PATIENCE, _MOST_PATIENCE = 16, 256  # calls between trials of a network that does not pay
+_LINGERING, _NOTICE = 4, 8  # calls for which its rows are kept after it drafted, and before it is tried
 # How often the first token of a copy is right, before anything was seen, by the length of the match.
 _COPY_CHANCES = (0.0, 0.2, 0.35, 0.5, 0.65, 0.8)
 
@@ -60,6 +61,7 @@ class NetworkPlan:
         self.first_choices: list[Frequency] = []
         self.first_cost = self.level_cost = 0.1
         self._waited, self._patience = 0, _LEAST_PATIENCE
+        self._paused = False
 
     def cell(self, probability: float, rank: int) -> Frequency:
         """Where drafts like this one are counted; at first their probability is taken at its word."""
@@ -72,7 +74,7 @@ class NetworkPlan:
             self.first_choices.append(Frequency(0.5))
         return self.first_choices[depth - 1]
 
-    def expected_gain(self, costs: RowCosts, rate: float, reach: float, rows_before: int) -> float:
+    def expected_gain(self, costs: LiveCosts, rate: float, reach: float, rows_before: int) -> float:
         """Tokens that a chain of the best length should bring beyond what its time is worth; 0 or less: do not draft.
         `reach` is the chance that it matters at all.
         """
@@ -86,6 +88,7 @@ class NetworkPlan:
 
     def is_due(self, gain: float) -> bool:
         """Whether to draft: because it should pay, or to see whether it does by now, ever more rarely."""
+        self._paused = self._waited > 0
         self._waited += 1
         if gain > 0:
             self._waited, self._patience = 0, _LEAST_PATIENCE
@@ -95,8 +98,17 @@ class NetworkPlan:
             self._waited, self._patience = 0, min(2 * self._patience, _MOST_PATIENCE)
         return True
 
+    @property
+    def wants_states(self) -> bool:
+        """Whether it may draft soon; a network that does not pay is not followed until shortly before its trial."""
+        return self._waited < _LINGERING or self._waited >= self._patience - _NOTICE
+
     def note_time(self, time: float, levels: int) -> float:
-        """A draft of so many levels took this long; returns the time."""
+        """A draft of so many levels took this long; returns the time. The first one after a pause has rows to catch up
+        with and says little.
+        """
+        if self._paused:
+            return time
         if levels <= 1:
             self.first_cost += _LEARNING * (time - self.first_cost)
         else:
@@ -127,32 +139,20 @@ class Planner:
     def __init__(self, kept: KeptCosts | None = None) -> None:
         """`kept` is where costs are kept from one process to the next, None: nowhere."""
         self._kept = kept
-        self._costs: RowCosts | None = None
+        self._costs: LiveCosts | None = None
         self._networks: dict[str, NetworkPlan] = {}
         self._copied: dict[tuple[int, int], Frequency] = {}
-        self._slowness = 1.0  # of calls now against when the costs were measured
 
-    def costs_of(self, session: SessionLike, sequence: int, token_id: int) -> RowCosts:
+    def costs_of(self, session: SessionLike, sequence: int, token_id: int) -> LiveCosts:
         """The costs of calls, which are measured at the first time."""
-        if self._costs is None and self._kept is not None:
-            self._costs = self._kept.load()
         if self._costs is None:
-            self._costs = measure_rows(session, sequence, token_id)
-            if self._kept is not None:
-                self._kept.save(self._costs)
+            measured = None if self._kept is None else self._kept.load()
+            if measured is None:
+                measured = measure_rows(session, sequence, token_id)
+                if self._kept is not None:
+                    self._kept.save(measured)
+            self._costs = LiveCosts(measured)
         return self._costs
-
-    @property
-    def plain_ms(self) -> float:
-        """A plain call now."""
-        assert self._costs is not None, "costs are asked for first"
-        return self._costs.plain_ms * self._slowness
-
-    def note_call(self, rows: int, ms: float) -> None:
-        """A verify call of an answer alone took this long."""
-        if self._costs is not None:
-            measured = ms / (self._costs.plain_ms * self._costs.relative(rows))
-            self._slowness += _LEARNING * (min(measured, 4.0) - self._slowness)
 
     def network(self, name: str) -> NetworkPlan:
         """What is known of a network."""
@@ -176,7 +176,7 @@ class PlannedShape:
     depth = MOST_LEVELS
 
     def __init__(
-        self, costs: RowCosts, plan: NetworkPlan, rate: float, *, reach: float = 1.0, rows_before: int = 1
+        self, costs: LiveCosts, plan: NetworkPlan, rate: float, *, reach: float = 1.0, rows_before: int = 1
     ) -> None:
         self.levels = 0
         self.counted: dict[Path, list[Frequency]] = {}

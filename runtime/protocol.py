@@ -188,7 +188,9 @@ class Drafter(Protocol):
 
     name: ClassVar[str]
     summary: ClassVar[str]
-    taps: tuple[int, ...]
+
+    @property
+    def taps(self) -> tuple[int, ...]: ...
 
     def begin(self, session: SessionLike, sequence: int, prompt: Sequence[int]) -> None:
         """An answer to a prompt (token ids) starts in a sequence, forget the last. Raises `OptionError` for options

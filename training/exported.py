@@ -10,7 +10,7 @@ from forerun.models.drafts import DraftNetwork
 from forerun.models.sources import load_decoder, open_checkpoint
 from forerun.training.folder import load_draft, restore
 
-DEFAULT_QUANT = "q4-all"
+DEFAULT_QUANT = "q4-vocab"
 
 
 def export_draft_folder(
@@ -23,8 +23,8 @@ def export_draft_folder(
 ) -> ExportReport:
     """Export the draft in `folder` for a model (GGUF file, Hugging Face folder or `package:NAME`).
 
-    A draft need not be exact: 4 bits by default. Raises `TrainingError` if there is no draft or it is another model's,
-    and what `export_draft` raises.
+    A draft need not be exact: 8-bit layers and a 4-bit vocabulary by default. Raises `TrainingError` if there is no
+    draft or it is another model's, and what `export_draft` raises.
     """
     draft = load_draft(folder)
     checkpoint = open_checkpoint(model)

@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from forerun.errors import DataError, OptionError
+from forerun.errors import DataError, OptionError, TrainingError
 from forerun.models.checkpoint import Checkpoint
 from forerun.models.drafts import COMPONENTS, Component
 from forerun.models.llama import Decoder
@@ -21,7 +22,7 @@ from forerun.training import distributed
 from forerun.training.cache import TeacherCache, Vocabulary, build_cache, choose_vocabulary
 from forerun.training.curves import plot_curves
 from forerun.training.data import DataFolder, open_data
-from forerun.training.folder import lend_rows, model_facts, save_draft
+from forerun.training.folder import TrainedDraft, lend_rows, load_draft, model_facts, save_draft
 from forerun.training.lock import locked
 from forerun.training.states import BundleStates, StatesOf, TorchStates
 from forerun.training.trainer import Measured, Plan, Trainer
@@ -45,6 +46,7 @@ class Request:
         bundle: the compiled model to read hidden states with, None: torch.
         vocabulary_size: draft ids, the one for all others included.
         longest: tokens at which conversations are cut.
+        start_from: folder of a trained draft of the same form whose weights to start from, None: the model's.
         plan: how to train.
     """
 
@@ -56,6 +58,7 @@ class Request:
     bundle: Path | None = None
     vocabulary_size: int = 8192
     longest: int = 512
+    start_from: Path | None = None
     threads: int | None = None
     plan: Plan = field(default_factory=Plan)
 
@@ -143,7 +146,18 @@ def _prepare(
     )
     some = torch.from_numpy(cache.states[: min(len(cache.states), STATES_LOOKED_AT)].astype("float32"))
     component.start_from(weights, lent, some.to(device))
+    if request.start_from is not None:
+        _take_over(component, vocabulary, load_draft(request.start_from), request.start_from)
     return component, vocabulary, cache
+
+
+def _take_over(component: Component, vocabulary: Vocabulary, draft: TrainedDraft, folder: Path) -> None:
+    """Start from the weights of a trained draft; raises `TrainingError` if it is of another form."""
+    if draft.config != component.config:
+        raise TrainingError(f"the draft in {folder} has another form: {draft.config}, not {component.config}")
+    if not np.array_equal(draft.vocabulary.token_ids, vocabulary.token_ids):
+        raise TrainingError(f"the draft in {folder} has another vocabulary; train it on the same data")
+    component.load_state_dict(dict(draft.weights))
 
 
 def _states_of(request: Request, model: Decoder, device: torch.device) -> StatesOf:

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from forerun.errors import OptionError
+from forerun.runtime.costs import LiveCosts, RowCosts
 from forerun.runtime.drafters.exit import ExitDrafter
 from forerun.runtime.drafters.feature import FeatureDrafter
 from forerun.runtime.drafters.heads import HeadsDrafter
 from forerun.runtime.drafters.lookup import Lookup
-from forerun.runtime.planner import Frequency, Pace, Path, PlannedShape, RowCosts
+from forerun.runtime.planner import Frequency, Pace, Path, PlannedShape, Planner
 from forerun.runtime.protocol import Draft, DraftContext, Observation, SessionLike
 from forerun.runtime.tree import merge_chains, root_only
 
@@ -39,20 +40,26 @@ class Auto:
             raise OptionError(
                 f"drafter 'auto': network is {network!r}; it is none or one of {', '.join(_NETWORKS)}"
             )
-        self.taps: tuple[int, ...] = ()
         self._wanted = network
+        self._network: FeatureDrafter | ExitDrafter | HeadsDrafter | None = None
         self._lookup = Lookup(max_ngram=5, min_ngram=2, tokens=_COPIED)
 
     def begin(self, session: SessionLike, sequence: int, prompt: Sequence[int]) -> None:
         """Open the network; raises `OptionError` if it is named and the bundle does not have it."""
-        self._planner = session.drafts.planner
+        self._planner: Planner = session.drafts.planner
         self._lookup.begin(session, sequence, prompt)
         self._network = self._choose(session)
         if self._network is not None:
             self._network.begin(session, sequence, prompt)
-            self.taps = self._network.taps
         self._pace = Pace()
         self._step = Step()
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """Those of the network, as long as it may draft soon."""
+        if self._network is None or not self._planner.network(self._network.name).wants_states:
+            return ()
+        return self._network.taps
 
     def _choose(self, session: SessionLike) -> FeatureDrafter | ExitDrafter | HeadsDrafter | None:
         if self._wanted == "none":
@@ -84,7 +91,7 @@ class Auto:
             return
         step, tree = self._step, observation.draft.tree
         if step.is_alone:
-            self._planner.note_call(len(tree), 1000 * (time.perf_counter() - step.proposed_at))
+            step.costs.note(len(tree), 1000 * (time.perf_counter() - step.proposed_at))
         if step.time > 0:
             self._pace.note(len(observation.path), step.time)
         accepted = set(observation.path)
@@ -128,7 +135,7 @@ class Auto:
         started = time.perf_counter()
         drafted = network.propose(context)
         elapsed_ms = 1000 * (time.perf_counter() - started)
-        step.draft_time = plan.note_time(elapsed_ms / self._planner.plain_ms, shape.levels)
+        step.draft_time = plan.note_time(elapsed_ms / step.costs.plain_ms, shape.levels)
         for path, frequencies in shape.counted.items():
             step.counted.setdefault(path, []).extend(frequencies)
         if len(drafted.tree) == 1 and not drafted.done:
@@ -146,7 +153,7 @@ class Auto:
 class Step:
     """One proposal: what it was based on, which frequencies its rows count for, and its time in plain calls."""
 
-    costs: RowCosts = RowCosts((1, 2), (1.0, 1.0))  # noqa: RUF009 (frozen)
+    costs: LiveCosts = field(default_factory=lambda: LiveCosts(RowCosts((1, 2), (1.0, 1.0))))
     rate: float = 1.0
     doubt: float = 1.0
     draft_time: float = 0.0

@@ -49,7 +49,11 @@ class ExitDrafter:
 
     def observe(self, observation: Observation) -> None:
         """Rows of the adapter for the rows that were committed."""
-        self._following.add(observation.start, observation.token_ids, observation.taps[self.taps[0]])
+        if self.taps[0] not in observation.taps:
+            self._following.miss()
+            return
+        states = observation.taps[self.taps[0]].copy()
+        self._following.add(observation.start, observation.token_ids, states)
 
     def propose(self, context: DraftContext) -> Draft:
         """Grow a tree: the model's first layers, then the adapter, for each level."""

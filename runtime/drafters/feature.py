@@ -45,9 +45,14 @@ class FeatureDrafter:
         self._own = session.config.hidden_size  # width of the place for the network's own output
 
     def observe(self, observation: Observation) -> None:
-        """Rows of the network for the rows that were committed."""
-        states = np.concatenate([observation.taps[tap] for tap in self.taps], axis=1)
-        features = np.pad(states, ((0, 0), (self._own, 0)))
+        """Rows of the network for the rows that were committed, if their states are known."""
+        if not self.taps or self.taps[0] not in observation.taps:
+            self._following.miss()
+            return
+        size = self._own
+        features = np.zeros((len(observation.token_ids), size * (len(self.taps) + 1)), np.float32)
+        for place, tap in enumerate(self.taps, start=1):
+            features[:, place * size : (place + 1) * size] = observation.taps[tap]
         self._following.add(observation.start, observation.token_ids, features)
 
     def propose(self, context: DraftContext) -> Draft:

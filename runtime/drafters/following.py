@@ -18,8 +18,8 @@ from forerun.runtime.prefix import common_prefix
 if TYPE_CHECKING:
     from forerun.runtime.drafts import OpenDraft
 
-# Rows that wait at most; older ones are dropped. Drafts look at the text nearby, and are trained on short ones.
-REMEMBERED = 256
+# Rows that wait at most; older ones are dropped. They would all be run by the first draft, which has to be quick.
+REMEMBERED = 64
 
 
 @dataclass
@@ -65,11 +65,15 @@ class Following:
         self._unpaired: tuple[int, np.ndarray] | None = None  # the last row, whose next token is to come
 
     def add(self, start: int, token_ids: Sequence[int], states: np.ndarray) -> None:
-        """The model committed rows at positions `start`, … with these tokens and states [rows, F] float32."""
+        """The model committed rows at positions `start`, … with these tokens and states [rows, F] float32, which are
+        taken over."""
         # A row that left the model early has no states further up.
-        states = np.nan_to_num(states)
-        del self._followed.token_ids[start:]
-        self._followed.token_ids += token_ids
+        states = np.nan_to_num(states, copy=False)
+        followed = self._followed
+        if start > len(followed.token_ids):  # rows were missed: what they held does not matter to later ones
+            followed.token_ids += [-1] * (start - len(followed.token_ids))
+        del followed.token_ids[start:]
+        followed.token_ids += token_ids
         if self._lag == 0:
             self._wait(range(start, start + len(token_ids)), token_ids, states)
         else:
@@ -77,7 +81,12 @@ class Following:
                 position, state = self._unpaired
                 self._wait([position], token_ids[:1], state[None])
             self._wait(range(start, start + len(token_ids) - 1), token_ids[1:], states[:-1])
-            self._unpaired = (start + len(token_ids) - 1, states[-1].copy())
+            self._unpaired = (start + len(token_ids) - 1, states[-1])
+
+    def miss(self) -> None:
+        """Rows were committed whose states are not known: what waits would not follow on."""
+        self._backlog = Backlog()
+        self._unpaired = None
 
     @property
     def awaits_root(self) -> bool:

@@ -45,8 +45,9 @@ class HeadsDrafter:
 
     def observe(self, observation: Observation) -> None:
         """The state of the last row is all that they read; a row that left the model early has none."""
-        state = observation.taps[self.taps[0]][-1:]
-        self._state = state.copy() if np.isfinite(state).all() else None
+        states = observation.taps.get(self.taps[0])
+        is_known = states is not None and bool(np.isfinite(states[-1:]).all())
+        self._state = states[-1:].copy() if states is not None and is_known else None
 
     def propose(self, context: DraftContext) -> Draft:
         """Run one head a level."""

@@ -49,6 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="read hidden states with the compiled model: faster than torch on a CPU, and what it will draft from",
     )
     parser.add_argument(
+        "--start-from", type=Path, metavar="FOLDER", help="start from the weights of a draft trained before"
+    )
+    parser.add_argument(
         "--vocabulary", type=int, default=8192, metavar="N", help="ids it can draft (default 8192)"
     )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")
@@ -75,6 +78,7 @@ def execute(arguments: argparse.Namespace) -> int:
         options=options,
         output=arguments.output,
         bundle=arguments.bundle,
+        start_from=arguments.start_from,
         vocabulary_size=arguments.vocabulary,
         threads=arguments.threads,
         plan=replace(train.Plan(), bf16=not arguments.float32, **chosen),
