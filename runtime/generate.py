@@ -202,7 +202,7 @@ def commit(run: Run, draft: Draft, verified: Verified, accepted: Accepted, count
     run.session.commit(run.sequence, path)
     run.token_ids += accepted.token_ids[:count]
     run.stats.generated_tokens += count
-    run.stats.record_call(draft.tree, path, verified.exit_layers)
+    run.stats.record_call(draft.tree, path, verified.exit_layers, draft.origin)
     taps = {layer: states[list(path)] for layer, states in verified.taps.items()}
     committed = tuple(draft.tree.token_ids[row] for row in path)
     run.drafter.observe(Observation(committed, start, draft, path, taps))

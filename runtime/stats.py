@@ -6,13 +6,24 @@ per call, acceptance rate = accepted / drafted, and generated tokens = 1 (drawn 
 calls + accepted. Positions count from 1: the rows one below the root are at draft position 1.
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from forerun.runtime.tree import Tree
+
+
+@dataclass
+class Origin:
+    """Verify calls whose drafts were made by the same means of a drafter that has several."""
+
+    calls: int = 0
+    drafted: int = 0
+    accepted: int = 0
 
 
 @dataclass
@@ -37,6 +48,7 @@ class Stats:
     accepted_per_position: list[int] = field(default_factory=list)
     exits_per_layer: dict[int, int] = field(default_factory=dict)
     waited_ms: float = 0.0
+    origins: dict[str, Origin] = field(default_factory=dict)
 
     @property
     def decode_ms(self) -> float:
@@ -65,8 +77,15 @@ class Stats:
         run = self.prompt_tokens - self.cached_tokens
         return 1000 * run / self.prefill_ms if run > 0 and self.prefill_ms > 0 else None
 
-    def record_call(self, tree: Tree, path: Sequence[int], exit_layers: Sequence[int | None]) -> None:
+    def record_call(
+        self, tree: Tree, path: Sequence[int], exit_layers: Sequence[int | None], origin: str = ""
+    ) -> None:
         """Count one verify call of which the rows `path` were kept; `exit_layers` per row of the tree."""
+        if origin:
+            counts = self.origins.setdefault(origin, Origin())
+            counts.calls += 1
+            counts.drafted += len(tree) - 1
+            counts.accepted += len(path) - 1
         self.verify_calls += 1
         self.drafted += len(tree) - 1
         self.accepted += len(path) - 1
@@ -112,6 +131,7 @@ class Stats:
             "acceptance_rate": self.acceptance_rate,
             "drafted_per_position": list(self.drafted_per_position),
             "accepted_per_position": list(self.accepted_per_position),
+            "origins": {name: asdict(counts) for name, counts in self.origins.items()},
             "exits_per_layer": {str(layer): count for layer, count in sorted(self.exits_per_layer.items())},
         }
 

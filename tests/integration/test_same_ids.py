@@ -72,6 +72,8 @@ def _check(model: Model, drafter: str, settings: dict[str, float], threads: int)
         "none",
         "lookup",
         "lookup:min_ngram=1,branches=3",
+        "auto",
+        "feature:tokens=4",
         "self:layers=24,tokens=2",
         "self:skip=a27+f27+a28+f28,tokens=2",
         "adversary",

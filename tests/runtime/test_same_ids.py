@@ -67,6 +67,9 @@ def check_counts(found: Answer) -> None:
     stats = found.stats
     assert stats.generated_tokens == len(found.ids) == 1 + stats.verify_calls + stats.accepted
     assert stats.drafted == sum(stats.drafted_per_position)
+    if stats.origins:
+        assert stats.drafted == sum(origin.drafted for origin in stats.origins.values())
+        assert stats.accepted == sum(origin.accepted for origin in stats.origins.values())
     assert stats.accepted == sum(stats.accepted_per_position)
     assert len(stats.drafted_per_position) == len(stats.accepted_per_position)
     pairs = zip(stats.accepted_per_position, stats.drafted_per_position, strict=True)

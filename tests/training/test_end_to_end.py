@@ -1,4 +1,4 @@
-"""From a model file to a bundle with trained drafts, by the commands a user types; then speculation changes no token."""
+"""From a model file to a bundle with trained drafts, by a user's commands; then speculation changes no token."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -60,6 +60,11 @@ def print_stats(stats: "Stats", finish_reason: str | None) -> None:
             ("accepted length", f"{stats.mean_accepted_length:.2f} tokens per call"),
             ("by position", ", ".join(f"{accepted}/{drafted}" for accepted, drafted in pairs)),
         ]
+    for origin, counts in stats.origins.items():
+        kept = f", {counts.accepted} of {counts.drafted} drafted tokens kept" if counts.drafted else ""
+        rows.append(
+            (f"by {origin}" if origin != "none" else "nothing drafted", f"{counts.calls} calls{kept}")
+        )
     if stats.exits_per_layer:
         exits = ", ".join(f"layer {layer}: {count}" for layer, count in sorted(stats.exits_per_layer.items()))
         rows.append(("exits", exits))
