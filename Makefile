@@ -44,7 +44,7 @@ $(DEMO)/manifest.json: build/demo/export/export.json build/demo/feature/export.j
 	@touch $@
 
 demo: $(DEMO)/manifest.json  ## build SmolLM2, answer a prompt, compare drafters with plain decoding
-	$(BIN)/forerun run $(DEMO) --drafter auto -p "Explain in a few sentences why the sky is blue." --max-tokens 96 --stats
+	$(BIN)/forerun run $(DEMO) -p "Explain in a few sentences why the sky is blue." --max-tokens 96 --stats
 	$(BIN)/forerun bench $(DEMO) --pp 0 --tg 0 --rows 0 --repetitions 2 --brief --drafter auto --drafter lookup --drafter self:layers=28,tokens=2
 
 # SmolLM2's tests use both cores themselves; the others run two files at a time.

@@ -38,7 +38,12 @@ def add_tuning(parser: argparse.ArgumentParser) -> None:
 def add_generation(parser: argparse.ArgumentParser) -> None:
     """How to generate."""
     group = parser.add_argument_group("generation")
-    group.add_argument("--drafter", default="none", metavar="SPEC", help="NAME[:key=value,…] (forerun list)")
+    group.add_argument(
+        "--drafter",
+        default="auto",
+        metavar="SPEC",
+        help="NAME[:key=value,…] (forerun list); auto (default) drafts as far as it pays here, none is plain decoding",
+    )
     group.add_argument("--shape", metavar="SPEC", help="draft shape, such as tree:branches=3+2+1")
     group.add_argument(
         "--exit", default="never", metavar="SPEC", help="early-exit policy, NAME[:key=value,…]"
