@@ -18,6 +18,7 @@ from forerun.training import trainer as trainer_module
 from forerun.training.batches import Targets, load_pack, pack, steps
 from forerun.training.cache import TOP, TeacherCache
 from forerun.training.data import create_data
+from forerun.training.exported import export_draft_folder
 from forerun.training.folder import load_draft, model_facts, restore, save_draft
 from forerun.training.score import Acceptance, count_accepted, loss_of
 from forerun.training.train import Request, train
@@ -321,6 +322,18 @@ def test_damaged_drafts_are_refused(learnable: Learnable, tmp_path: Path) -> Non
     os.truncate(tmp_path / "draft.safetensors", size // 2)
     with pytest.raises(TrainingError, match="cannot be read"):
         load_draft(tmp_path)
+
+
+def test_other_weights_of_the_same_shape_are_told(learnable: Learnable, tmp_path: Path) -> None:
+    facts = model_facts(learnable.checkpoint, learnable.model)
+    told: list[str] = []
+    for place, known in enumerate((facts, {**facts, "weights": "0123456789abcdef"})):
+        folder = tmp_path / str(place)
+        folder.mkdir()
+        save_draft(folder, learnable.component("exit"), learnable.vocabulary, known, {})
+        source = str(learnable.checkpoint.source)
+        export_draft_folder(source, folder, tmp_path / f"export{place}", warn=told.append)
+    assert len(told) == 1 and "trained for weights 0123456789abcdef" in told[0]
 
 
 def test_targets_of_a_batch_are_those_of_its_rows(caches: Callable[[str], TeacherCache]) -> None:

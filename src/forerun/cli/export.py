@@ -1,6 +1,7 @@
 """`forerun export`: a model file → ONNX."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,12 @@ def export_trained(arguments: argparse.Namespace) -> int:
     export_draft_folder = import_compile_side(_import_draft_export, NAME)
     with progress_bar("exporting") as report:
         result = export_draft_folder(
-            arguments.model, arguments.draft, arguments.output, arguments.quant, progress=report
+            arguments.model,
+            arguments.draft,
+            arguments.output,
+            arguments.quant,
+            progress=report,
+            warn=lambda text: print(f"warning: {text}", file=sys.stderr),
         )
     print_report(result)
     return 0
