@@ -324,6 +324,21 @@ def test_damaged_drafts_are_refused(learnable: Learnable, tmp_path: Path) -> Non
         load_draft(tmp_path)
 
 
+def test_a_draft_can_be_trained_further(learnable: Learnable, tmp_path: Path) -> None:
+    data = write_data(learnable, tmp_path / "data")
+    train(request_for(learnable, data, tmp_path / "first"))
+    still = Plan(epochs=0.1, rate=1e-12, rows=128, packs=2, every=1, bf16=False)
+    again = request_for(learnable, data, tmp_path / "again", start_from=tmp_path / "first", plan=still)
+    train(again)
+    first, second = load_draft(tmp_path / "first"), load_draft(tmp_path / "again")
+    for name, weight in first.weights.items():
+        torch.testing.assert_close(second.weights[name], weight, atol=1e-3, rtol=1e-3)
+    with pytest.raises(TrainingError, match="has another form"):
+        train(replace(again, component="exit", output=tmp_path / "exit"))
+    with pytest.raises(TrainingError, match="another vocabulary|another form"):
+        train(replace(again, vocabulary_size=90, output=tmp_path / "smaller"))
+
+
 def test_other_weights_of_the_same_shape_are_told(learnable: Learnable, tmp_path: Path) -> None:
     facts = model_facts(learnable.checkpoint, learnable.model)
     told: list[str] = []
