@@ -5,46 +5,32 @@ where the adapter is unsure.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from forerun.errors import OptionError
-from forerun.runtime.drafters.following import Following
-from forerun.runtime.drafters.offers import Place, offer_children
+from forerun.runtime.drafters.network import NetworkDrafter
 from forerun.runtime.growth import Expanded, GrowingTree, grow
 from forerun.runtime.protocol import Candidate, Draft, DraftContext, Observation, SessionLike, Shape
 from forerun.runtime.session import full_steps
-from forerun.runtime.shapes.chain import Chain
 from forerun.runtime.tree import root_only
 
-if TYPE_CHECKING:
-    from forerun.runtime.drafts import OpenDraft
 
-
-class ExitDrafter:
+class ExitDrafter(NetworkDrafter):
     """Drafts `tokens` in a chain, or as a shape says, and stops where its own probability is below `threshold`."""
 
     name: ClassVar[str] = "exit"
     summary: ClassVar[str] = (
         "the model's first layers and the bundle's exit adapter; verifying goes on from them"
     )
+    lag: ClassVar[int] = 0
 
     def __init__(self, tokens: int = 4, threshold: float = 0.4, shape: Shape | None = None) -> None:
-        if tokens < 1:
-            raise OptionError(f"drafter 'exit': tokens is {tokens}; it must be 1 or more")
-        if not 0 <= threshold <= 1:
-            raise OptionError(f"drafter 'exit': threshold is {threshold}; it must be between 0 and 1")
-        self.taps: tuple[int, ...] = ()
-        self._threshold = threshold
-        self.shape: Shape = shape or Chain(tokens)
+        super().__init__(tokens, threshold, shape)
 
     def begin(self, session: SessionLike, sequence: int, prompt: Sequence[int]) -> None:
         """Open the adapter; raises `OptionError` if the bundle has none."""
-        self._draft: OpenDraft = session.drafts.open(self.name)
-        self.taps = self._draft.info.taps
-        self._sequence = sequence
-        self._following = Following(self._draft, sequence, prompt, session.length(sequence), lag=0)
+        super().begin(session, sequence, prompt)
         self._steps = full_steps(session.config.layers)[: 2 * (self.taps[0] + 1)]
 
     def observe(self, observation: Observation) -> None:
@@ -64,13 +50,7 @@ class ExitDrafter:
 
         def offer(tree: GrowingTree, rows: Sequence[int], width: int) -> list[Candidate]:
             logits = self._run_level(context, tree, rows, expanded)
-            offers = []
-            for index, row in enumerate(rows):
-                place = Place(row, tree.depths[row], width)
-                offers += offer_children(
-                    context, place, logits[index], self._threshold, self._draft.vocabulary
-                )
-            return offers
+            return self._children(context, tree, rows, logits, width)
 
         tree = grow(context.root, self.shape, context.row_limit, context.depth_limit, offer)
         self._draft.session.commit(self._sequence, ())

@@ -5,51 +5,32 @@ Rows of committed text hold the model's states; a drafted row holds what the net
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from forerun.errors import OptionError
-from forerun.runtime.drafters.following import Following
-from forerun.runtime.drafters.offers import Place, offer_children
+from forerun.runtime.drafters.network import NetworkDrafter
 from forerun.runtime.growth import GrowingTree, grow
-from forerun.runtime.protocol import Candidate, Draft, DraftContext, Observation, SessionLike, Shape
-from forerun.runtime.shapes.chain import Chain
+from forerun.runtime.protocol import Candidate, Draft, DraftContext, Observation, Shape
 from forerun.runtime.tree import root_only
 
-if TYPE_CHECKING:
-    from forerun.runtime.drafts import OpenDraft
 
-
-class FeatureDrafter:
+class FeatureDrafter(NetworkDrafter):
     """Drafts `tokens` in a chain, or as a shape says, and stops where its own probability is below `threshold`."""
 
     name: ClassVar[str] = "feature"
     summary: ClassVar[str] = "the bundle's feature network: a decoder layer on the model's hidden states"
+    lag: ClassVar[int] = 1
 
     def __init__(self, tokens: int = 4, threshold: float = 0.0, shape: Shape | None = None) -> None:
-        if tokens < 1:
-            raise OptionError(f"drafter 'feature': tokens is {tokens}; it must be 1 or more")
-        if not 0 <= threshold <= 1:
-            raise OptionError(f"drafter 'feature': threshold is {threshold}; it must be between 0 and 1")
-        self.taps: tuple[int, ...] = ()
-        self._threshold = threshold
-        self.shape: Shape = shape or Chain(tokens)
-
-    def begin(self, session: SessionLike, sequence: int, prompt: Sequence[int]) -> None:
-        """Open the network; raises `OptionError` if the bundle has none."""
-        self._draft: OpenDraft = session.drafts.open(self.name)
-        self.taps = self._draft.info.taps
-        self._sequence = sequence
-        self._following = Following(self._draft, sequence, prompt, session.length(sequence), lag=1)
-        self._own = session.config.hidden_size  # width of the place for the network's own output
+        super().__init__(tokens, threshold, shape)
 
     def observe(self, observation: Observation) -> None:
         """Rows of the network for the rows that were committed, if their states are known."""
         if not self.taps or self.taps[0] not in observation.taps:
             self._following.miss()
             return
-        size = self._own
+        size = self._hidden_size
         features = np.zeros((len(observation.token_ids), size * (len(self.taps) + 1)), np.float32)
         for place, tap in enumerate(self.taps, start=1):
             features[:, place * size : (place + 1) * size] = observation.taps[tap]
@@ -67,14 +48,8 @@ class FeatureDrafter:
                 logits, states = self._run_root(context.root)
             else:
                 logits, states = self._run_level(tree, rows, outputs, staged)
-            offers = []
-            for index, row in enumerate(rows):
-                outputs[row] = states[index].copy()
-                place = Place(row, tree.depths[row], width)
-                offers += offer_children(
-                    context, place, logits[index], self._threshold, self._draft.vocabulary
-                )
-            return offers
+            outputs.update((row, states[index].copy()) for index, row in enumerate(rows))
+            return self._children(context, tree, rows, logits, width)
 
         tree = grow(context.root, self.shape, context.row_limit, context.depth_limit, offer)
         self._draft.session.commit(self._sequence, ())
@@ -102,7 +77,7 @@ class FeatureDrafter:
         draft, session = self._draft, self._draft.session
         features = np.zeros((len(rows), session.config.feature_size), np.float32)
         for index, row in enumerate(rows):
-            features[index, : self._own] = outputs[tree.parents[row]]
+            features[index, : self._hidden_size] = outputs[tree.parents[row]]
         token_ids = draft.vocabulary.draft_ids[[tree.token_ids[row] for row in rows]]
         parents = [staged[tree.parents[row]] for row in rows]
         places = session.stage(self._sequence, token_ids.tolist(), parents, features=features)

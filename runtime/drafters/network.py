@@ -1,0 +1,50 @@
+"""What drafters have in common that run a network of the bundle over the text, a forward for each level of a tree."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from forerun.errors import OptionError
+from forerun.runtime.drafters.following import Following
+from forerun.runtime.drafters.offers import Place, offer_children
+from forerun.runtime.growth import GrowingTree
+from forerun.runtime.protocol import Candidate, DraftContext, SessionLike, Shape
+from forerun.runtime.shapes.chain import Chain
+
+if TYPE_CHECKING:
+    from forerun.runtime.drafts import OpenDraft
+
+
+class NetworkDrafter:
+    """A drafter with the network of its own name. `lag` is how many tokens after its position a row knows."""
+
+    name: ClassVar[str]
+    lag: ClassVar[int]
+
+    def __init__(self, tokens: int, threshold: float, shape: Shape | None) -> None:
+        if tokens < 1:
+            raise OptionError(f"drafter {self.name!r}: tokens is {tokens}; it must be 1 or more")
+        if not 0 <= threshold <= 1:
+            raise OptionError(f"drafter {self.name!r}: threshold is {threshold}; it must be between 0 and 1")
+        self.taps: tuple[int, ...] = ()
+        self.shape: Shape = shape or Chain(tokens)
+        self._threshold = threshold
+
+    def begin(self, session: SessionLike, sequence: int, prompt: Sequence[int]) -> None:
+        """Open the network; raises `OptionError` if the bundle has none."""
+        self._draft: OpenDraft = session.drafts.open(self.name)
+        self.taps = self._draft.info.taps
+        self._sequence = sequence
+        self._hidden_size = session.config.hidden_size
+        self._following = Following(self._draft, sequence, prompt, session.length(sequence), self.lag)
+
+    def _children(
+        self, context: DraftContext, tree: GrowingTree, rows: Sequence[int], logits: np.ndarray, width: int
+    ) -> list[Candidate]:
+        """Candidates below rows with draft logits [rows, V]."""
+        offers = []
+        for index, row in enumerate(rows):
+            place = Place(row, tree.depths[row], width)
+            offers += offer_children(context, place, logits[index], self._threshold, self._draft.vocabulary)
+        return offers
