@@ -136,3 +136,54 @@ def test_an_empty_prompts_file_is_refused(forerun: Forerun, tmp_path: Path) -> N
 
 def test_the_built_in_prompts_cover_three_kinds() -> None:
     assert {prompt.category for prompt in prompts.BUILT_IN} == {"chat", "copy", "code"}
+
+
+def test_a_coin_is_right_as_often_as_told(forerun: Forerun, bundle: str) -> None:
+    """Always right: every call keeps all it drafts; never right: plain decoding with wider calls."""
+    options = ("--pp", "0", "--tg", "40", "--rows", "0", "--repetitions", "1", "--json")
+    specs = ("coin:rate=1,tokens=3", "coin:rate=0,tokens=3", "coin:rate=0.5,tokens=1")
+    done = forerun("bench", bundle, *options, *(part for spec in specs for part in ("--drafter", spec)))
+    rows = {row["test"]: row for row in json.loads(done.out) if row["category"] is None}
+    assert rows["spec:coin:rate=1,tokens=3"]["mean_accepted_length"] > 3.5
+    assert rows["spec:coin:rate=0,tokens=3"]["mean_accepted_length"] == 1
+    assert 1.3 < rows["spec:coin:rate=0.5,tokens=1"]["mean_accepted_length"] < 1.7
+    assert all(rows[f"spec:{spec}"]["same_ids"] for spec in specs)
+
+
+def test_speedups_can_be_drawn(forerun: Forerun, bundle: str, tmp_path: Path) -> None:
+    picture = tmp_path / "speedups.png"
+    options = ("--pp", "0", "--tg", "20", "--rows", "0", "--repetitions", "1", "--temperature", "0.9")
+    done = forerun("bench", bundle, *options, "--seed", "3", "--drafter", "lookup", "--plot", str(picture))
+    assert done.code == 0 and "worst" in done.out
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    refused = forerun(
+        "bench", bundle, *options, "--drafter", "lookup", "--plot", str(tmp_path / "no" / "x.png")
+    )
+    assert refused.code == 2 and "cannot write" in refused.err
+
+
+def test_shapes_go_to_drafters_that_have_one(forerun: Forerun, bundle: str) -> None:
+    options = (
+        "--pp",
+        "0",
+        "--tg",
+        "20",
+        "--rows",
+        "0",
+        "--repetitions",
+        "1",
+        "--json",
+        "--shape",
+        "chain:tokens=1",
+    )
+    done = forerun("bench", bundle, *options, "--drafter", "lookup:min_ngram=1", "--drafter", "none")
+    row = next(row for row in json.loads(done.out) if row["test"] == "spec:lookup:min_ngram=1")
+    assert row["mean_accepted_length"] <= 2
+
+
+def test_worst_answers_are_medians_over_repetitions() -> None:
+    from forerun.cli.measure import Sums, worst_of
+
+    plain = [Sums(speeds=[10.0, 10.0]), Sums(speeds=[10.0, 20.0]), Sums(speeds=[10.0, 10.0])]
+    own = [Sums(speeds=[20.0, 5.0]), Sums(speeds=[20.0, 40.0]), Sums(speeds=[1.0, 9.0])]
+    assert worst_of(own, plain) == 0.9
