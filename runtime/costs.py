@@ -21,7 +21,7 @@ ROUNDS = 3
 FORMAT = "forerun-costs"
 VERSION = 1
 # How much of a surprise is taken for a slower machine, and how much for a cost of this number of rows.
-_FAST, _SLOW = 0.1, 0.03
+_FAST, _SLOW = 0.1, 0.1
 
 
 @dataclass(frozen=True)
