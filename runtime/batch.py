@@ -88,6 +88,8 @@ class Batch:
     def _step(self) -> list[tuple[int, str]]:
         """One step of every answer: all draft, share forwards until each has committed; their texts."""
         texts: list[tuple[int, str]] = []
+        for turn in self._active:
+            turn.generation.company.others = len(self._active) - 1
         waiting = [turn for turn in list(self._active) if self._advance(turn, None, texts)]
         while waiting:
             group, waiting = choose_group(waiting)

@@ -9,8 +9,8 @@ import os
 import platform
 import time
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from statistics import median
 
@@ -40,6 +40,7 @@ class LiveCosts:
     def __init__(self, measured: RowCosts) -> None:
         self._rows, self._ms = measured.rows, list(measured.ms)
         self._slowness = 1.0
+        self._rising = list(accumulate(self._ms, max))
 
     @property
     def plain_ms(self) -> float:
@@ -60,22 +61,13 @@ class LiveCosts:
         self._slowness *= surprise**_FAST
         nearest = min(range(len(self._rows)), key=lambda place: abs(self._rows[place] - rows))
         self._ms[nearest] *= surprise**_SLOW
+        self._rising = list(accumulate(self._ms, max))
 
     def _between(self, rows: int) -> float:
         place = min(max(bisect_left(self._rows, rows), 1), len(self._rows) - 1)
-        left, right = self._rows[place - 1], self._rows[place]
-        low = max(self._ms[0], self._ms[place - 1])
-        high = max(low, self._ms[place])
-        return low + (high - low) / (right - left) * (rows - left)
-
-
-def smoothed(samples: Mapping[int, Sequence[float]]) -> RowCosts:
-    """Costs from measured milliseconds by rows: medians, never falling with more rows."""
-    rows = tuple(sorted(samples))
-    ms: list[float] = []
-    for count in rows:
-        ms.append(max(median(samples[count]), ms[-1] if ms else 0.0))
-    return RowCosts(rows, tuple(ms))
+        left, low = self._rows[place - 1], self._rising[place - 1]
+        slope = (self._rising[place] - low) / (self._rows[place] - left)
+        return low + slope * (rows - left)
 
 
 def measure_rows(session: SessionLike, sequence: int, token_id: int) -> RowCosts:
@@ -94,7 +86,7 @@ def measure_rows(session: SessionLike, sequence: int, token_id: int) -> RowCosts
             session.commit(sequence, ())
             if attempt > 0:  # the first round warms up
                 samples[rows].append(elapsed_ms)
-    return smoothed(samples)
+    return RowCosts(tuple(sizes), tuple(median(samples[rows]) for rows in sizes))
 
 
 def default_folder() -> Path:

@@ -6,10 +6,11 @@ sequence s of the model is kept in sequence s of the draft.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from forerun.errors import OptionError
-from forerun.runtime.bundle import DraftInfo, read_bundle
+from forerun.runtime.bundle import DraftInfo
 from forerun.runtime.costs import KeptCosts
 from forerun.runtime.drafters.following import Followed
 from forerun.runtime.drafters.offers import DraftVocabulary
@@ -31,10 +32,11 @@ class OpenDraft:
 class Drafts:
     """The drafts of a model's session by name, and what is known of them."""
 
-    def __init__(self, session: Session, program: LoadedProgram) -> None:
-        self.planner = Planner(KeptCosts.of(program.path, session.threads))
-        self._session, self._program = session, program
-        self._infos = read_bundle(program.path).drafts
+    def __init__(self, session: Session, program: LoadedProgram, infos: Mapping[str, DraftInfo]) -> None:
+        """`infos` are what the manifest of the model's bundle says of them."""
+        # Which file the costs are in takes reading others: not before they are asked for.
+        self.planner = Planner(lambda: KeptCosts.of(program.path, session.threads))
+        self._session, self._program, self._infos = session, program, infos
         self._open: dict[str, OpenDraft] = {}
 
     @property

@@ -34,6 +34,13 @@ MAX_TREE_ROWS = 64
 
 
 @dataclass
+class Company:
+    """How many other answers take their steps with one, as the batch says that they are in."""
+
+    others: int = 0
+
+
+@dataclass
 class Run:
     """Everything that one answer in the making needs.
 
@@ -52,6 +59,7 @@ class Run:
     cancelled: Callable[[], bool] = lambda: False
     on_prefill: Callable[[int, int], None] | None = None
     stats: Stats = field(default_factory=Stats)
+    company: Company = field(default_factory=Company)
 
 
 def generate(run: Run, output: Output) -> Iterator[str]:
@@ -177,6 +185,7 @@ def propose(run: Run, remaining: int) -> Draft:
         depth_limit=min(remaining, run.session.config.max_gather) - 1,
         reusable_sublayers=2 * (points[0] + 1) if points else 2 * run.session.config.layers,
         sampling=run.sampling,
+        beside=run.company.others,
     )
     draft = run.drafter.propose(context)
     assert draft.tree.token_ids[0] == context.root, "the root of a draft is the last drawn token"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import TracebackType
 
-from forerun.runtime.generate import Run, start
+from forerun.runtime.generate import Company, Run, start
 from forerun.runtime.output import FinishReason, Output
 from forerun.runtime.protocol import Result, SessionLike
 from forerun.runtime.request import Request, drive
@@ -53,6 +53,11 @@ class Generation:
     def finish_reason(self) -> FinishReason | None:
         """Why the answer ended, None while it goes on."""
         return self._output.finish_reason
+
+    @property
+    def company(self) -> Company:
+        """The answers beside it, for the batch that knows them."""
+        return self._run.company
 
     @property
     def session(self) -> SessionLike:

@@ -306,7 +306,7 @@ def load(
 
     def open_session(count: int | None) -> Session:
         session = Session(program, sequences=sequences, capacity=context, threads=count)
-        session.drafts = Drafts(session, program)
+        session.drafts = Drafts(session, program, opened.drafts)
         return session
 
     try:

@@ -8,7 +8,7 @@ renewal process; Smith's rule for one machine). The rate is 1 or more: plain dec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
@@ -107,17 +107,16 @@ class NetworkPlan:
         """Whether it may draft soon; a network that does not pay is not followed until shortly before its trial."""
         return self._waited < _LINGERING or self._waited >= self._patience - _NOTICE
 
-    def note_time(self, time: float, levels: int) -> float:
-        """A draft of so many levels took this long; returns the time. The first one after a pause has rows to catch up
-        with and says little.
+    def note_time(self, time: float, levels: int) -> None:
+        """A draft of so many levels took this long. The first one after a pause has rows to catch up with and says
+        little.
         """
         if self._paused:
-            return time
+            return
         if levels <= 1:
             self.first_cost += _LEARNING * (time - self.first_cost)
         else:
             self.level_cost += _LEARNING * (max(time - self.first_cost, 0.0) / (levels - 1) - self.level_cost)
-        return time
 
 
 class Pace:
@@ -140,8 +139,8 @@ class Pace:
 class Planner:
     """What is known of a model's drafts on this machine; shared by all answers of a session."""
 
-    def __init__(self, kept: KeptCosts | None = None) -> None:
-        """`kept` is where costs are kept from one process to the next, None: nowhere."""
+    def __init__(self, kept: Callable[[], KeptCosts] | None = None) -> None:
+        """`kept()` is where costs are kept from one process to the next, None: nowhere."""
         self._kept = kept
         self._costs: LiveCosts | None = None
         self._networks: dict[str, NetworkPlan] = {}
@@ -150,11 +149,12 @@ class Planner:
     def costs_of(self, session: SessionLike, sequence: int, token_id: int) -> LiveCosts:
         """The costs of calls, which are measured at the first time."""
         if self._costs is None:
-            measured = None if self._kept is None else self._kept.load()
+            kept = None if self._kept is None else self._kept()
+            measured = None if kept is None else kept.load()
             if measured is None:
                 measured = measure_rows(session, sequence, token_id)
-                if self._kept is not None:
-                    self._kept.save(measured)
+                if kept is not None:
+                    kept.save(measured)
             self._costs = LiveCosts(measured)
         return self._costs
 

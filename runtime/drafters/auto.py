@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from forerun.errors import OptionError
-from forerun.runtime.costs import LiveCosts, RowCosts
+from forerun.runtime.costs import LiveCosts
 from forerun.runtime.drafters.exit import ExitDrafter
 from forerun.runtime.drafters.feature import FeatureDrafter
 from forerun.runtime.drafters.heads import HeadsDrafter
@@ -52,7 +52,7 @@ class Auto:
         if self._network is not None:
             self._network.begin(session, sequence, prompt)
         self._pace = Pace()
-        self._step = Step()
+        self._step: Step | None = None
 
     @property
     def taps(self) -> tuple[int, ...]:
@@ -70,30 +70,29 @@ class Auto:
 
     def propose(self, context: DraftContext) -> Draft:
         """What pays: nothing, a copy, a tree of the network's, or both in one tree."""
-        self._step = step = Step()
+        self._step = None
         if context.depth_limit < 1 or context.row_limit < 2:
             return Draft(root_only(context.root))
-        step.costs = self._planner.costs_of(context.session, context.sequence, context.root)
+        costs = self._planner.costs_of(context.session, context.sequence, context.root)
         together = context.beside + 1
-        step.rate = self._pace.rate * together / step.costs.relative(together)
-        copied = self._copy(context, step)
-        draft = self._draft(context, step, copied)
-        step.time = step.draft_time + step.costs.relative(context.beside + len(draft.tree)) / together
-        step.is_alone = context.beside == 0
+        step = Step(costs, self._pace.rate * together / costs.relative(together), context.beside == 0)
+        draft = self._draft(context, step, self._copy(context, step))
+        step.time += costs.relative(context.beside + len(draft.tree)) / together
         step.proposed_at = time.perf_counter()
+        self._step = step
         return draft
 
     def observe(self, observation: Observation) -> None:
         """Count which rows were right, and how fast the text came."""
         if self._network is not None:
             self._network.observe(observation)
-        if observation.draft is None:
+        step = self._step
+        if observation.draft is None or step is None:
             return
-        step, tree = self._step, observation.draft.tree
+        tree = observation.draft.tree
         if step.is_alone:
             step.costs.note(len(tree), 1000 * (time.perf_counter() - step.proposed_at))
-        if step.time > 0:
-            self._pace.note(len(observation.path), step.time)
+        self._pace.note(len(observation.path), step.time)
         accepted = set(observation.path)
         paths: list[Path] = [()]
         for row in range(1, len(tree)):
@@ -134,8 +133,8 @@ class Auto:
         network.shape = shape
         started = time.perf_counter()
         drafted = network.propose(context)
-        elapsed_ms = 1000 * (time.perf_counter() - started)
-        step.draft_time = plan.note_time(elapsed_ms / step.costs.plain_ms, shape.levels)
+        step.time = 1000 * (time.perf_counter() - started) / step.costs.plain_ms
+        plan.note_time(step.time, shape.levels)
         for path, frequencies in shape.counted.items():
             step.counted.setdefault(path, []).extend(frequencies)
         if len(drafted.tree) == 1 and not drafted.done:
@@ -151,13 +150,15 @@ class Auto:
 
 @dataclass
 class Step:
-    """One proposal: what it was based on, which frequencies its rows count for, and its time in plain calls."""
+    """One proposal: what it was based on, its time in plain calls, and which frequencies its rows count for.
 
-    costs: LiveCosts = field(default_factory=lambda: LiveCosts(RowCosts((1, 2), (1.0, 1.0))))
-    rate: float = 1.0
+    `doubt` is the chance that the copy is wrong from its first token on.
+    """
+
+    costs: LiveCosts
+    rate: float
+    is_alone: bool
     doubt: float = 1.0
-    draft_time: float = 0.0
     time: float = 0.0
-    is_alone: bool = False
     proposed_at: float = 0.0
     counted: dict[Path, list[Frequency]] = field(default_factory=dict)

@@ -326,3 +326,25 @@ def test_mistakes_are_named_before_anything_runs(
         assert calls_of(model) == []
         assert model.generate_batch([]) == []
         assert len(model.generate_batch([[1], [2]], max_tokens=3)) == 2
+
+
+class Accompanied(NoDrafter):
+    """Plain decoding that writes down who is beside it."""
+
+    def __init__(self) -> None:
+        self.beside: list[int] = []
+
+    def propose(self, context: DraftContext) -> Draft:
+        self.beside.append(context.beside)
+        return super().propose(context)
+
+
+def test_answers_know_how_many_are_beside_them() -> None:
+    drafters = [Accompanied() for _ in range(4)]
+    with letter_model(3, frozenset()) as model:
+        model.generate_batch([[1], [2], [3], [4]], max_tokens=6, drafter=drafters)
+        assert [set(one.beside) for one in drafters[:3]] == [{2}, {2}, {2}]
+        assert set(drafters[3].beside) == {0}
+        alone = Accompanied()
+        model.generate([1, 2], max_tokens=4, drafter=alone).complete()
+        assert set(alone.beside) == {0}
