@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,7 +21,7 @@ from torch import nn
 
 from forerun.errors import DataError
 from forerun.models.drafts import ModelRows
-from forerun.training.data import Conversation
+from forerun.training.data import Conversation, digest
 from forerun.training.states import StatesOf
 
 TOP = 16
@@ -70,9 +72,10 @@ def choose_vocabulary(
 @dataclass(frozen=True)
 class TeacherCache:
     """Arrays on disk, mapped: draft ids [N], states [N, T, D] and targets [N, TOP] of the conversations, of which
-    number i holds the tokens `starts[i]` to `starts[i + 1]`.
+    number i holds the tokens `starts[i]` to `starts[i + 1]`. `identity` tells what it was made of.
     """
 
+    identity: str
     starts: np.ndarray
     token_ids: np.ndarray
     states: np.ndarray
@@ -91,7 +94,8 @@ class TeacherCache:
 
 def build_cache(
     folder: Path,
-    states_of: StatesOf,
+    reading: Callable[[], AbstractContextManager[StatesOf]],
+    reader: str,
     lent: ModelRows,
     taps: Sequence[int],
     vocabulary: Vocabulary,
@@ -102,42 +106,41 @@ def build_cache(
 ) -> TeacherCache:
     """Let the model read all conversations, each cut after `longest` tokens, and write what it says.
 
-    A cache that is whole and was made with the same settings is read instead. Raises `DataError` if it cannot be
-    written or a conversation holds ids that the model does not have.
+    A cache that is whole and was made of the same is read instead: `reading` then is not called, and `reader` is what
+    tells one model, and way of running it, from another. Raises `DataError` if it cannot be written or a conversation
+    holds ids that the model does not have.
     """
     cut = [one.token_ids[:longest] for one in conversations]
-    starts = np.cumsum([0, *map(len, cut)])
-    size = lent.config.hidden_size
-    shapes = {
-        "token_ids": (int(starts[-1]),),
-        "states": (int(starts[-1]), len(taps), size),
-        "top_ids": (int(starts[-1]), TOP),
-        "top_probabilities": (int(starts[-1]), TOP),
-    }
     _check_ids(cut, vocabulary.model_size)
-    note = {
-        "shapes": shapes,
-        "taps": list(taps),
-        "vocabulary": int(vocabulary.token_ids.astype(np.int64).sum()),
+    starts = np.cumsum([0, *map(len, cut)])
+    count = int(starts[-1])
+    shapes = {
+        "token_ids": (count,),
+        "states": (count, len(taps), lent.config.hidden_size),
+        "top_ids": (count, TOP),
+        "top_probabilities": (count, TOP),
     }
+    texts = digest(np.concatenate([starts, *cut]).astype(np.int64).tobytes())
+    identity = f"{reader} {texts} {digest(vocabulary.token_ids.tobytes())} {list(taps)}"
     done = folder / "cache.json"
-    is_whole = done.exists() and json.loads(done.read_text()) == json.loads(json.dumps(note))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        mode = "r" if is_whole else "w+"
+        is_whole = done.exists() and json.loads(done.read_text(encoding="utf-8")) == {"made_of": identity}
+        mode: Literal["r", "w+"] = "r" if is_whole else "w+"
         arrays = {
-            name: np.memmap(folder / f"{name}.bin", dtype, "r" if is_whole else "w+", shape=shapes[name])
+            name: np.memmap(folder / f"{name}.bin", dtype, mode, shape=shapes[name])
             for name, dtype in _ARRAYS.items()
         }
-        if mode == "w+":
+        if not is_whole:
             done.unlink(missing_ok=True)
-            _fill(arrays, states_of, lent, taps, vocabulary, cut, starts, progress)
+            with reading() as states_of:
+                _fill(arrays, states_of, lent, taps, vocabulary, cut, starts, progress)
             for array in arrays.values():
                 array.flush()
-            done.write_text(json.dumps(note), encoding="utf-8")
+            done.write_text(json.dumps({"made_of": identity}), encoding="utf-8")
     except OSError as error:
         raise DataError(f"cannot write the cache in {folder}: {error.strerror}") from error
-    return TeacherCache(starts, **arrays)
+    return TeacherCache(identity, starts, **arrays)
 
 
 def _check_ids(cut: Sequence[Sequence[int]], model_size: int) -> None:

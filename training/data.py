@@ -6,6 +6,7 @@ the other file belong to finished work. What lies past them was cut off by an in
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -56,6 +57,11 @@ class DataState:
     conversations: int = 0
     tokens: int = 0
     dropped: Mapping[str, int] | None = None
+
+
+def digest(data: bytes) -> str:
+    """What tells bytes from others: the first 16 digits of their SHA-256."""
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 class DataFolder:

@@ -25,6 +25,10 @@ class BundleStates:
         self._session = Session(LoadedProgram(bundle), threads=threads)
         self._sequence = self._session.create_sequence()
 
+    def close(self) -> None:
+        """Free the session and what it runs on."""
+        self._session.close()
+
     def __call__(self, token_ids: Sequence[int], layers: Sequence[int]) -> torch.Tensor:
         """float32."""
         session, sequence = self._session, self._sequence

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from forerun.models.sources import load_decoder, open_checkpoint
 from forerun.training import distributed
 from forerun.training.cache import TeacherCache, Vocabulary, build_cache, choose_vocabulary
 from forerun.training.curves import plot_curves
-from forerun.training.data import DataFolder, open_data
+from forerun.training.data import DataFolder, digest, open_data
 from forerun.training.folder import TrainedDraft, lend_rows, load_draft, model_facts, save_draft
 from forerun.training.lock import locked
 from forerun.training.states import BundleStates, StatesOf, TorchStates
@@ -95,7 +94,9 @@ def _train(request: Request, device: torch.device, progress: Progress | None) ->
     check_same_tokenizer(data, checkpoint)
     model = load_decoder(checkpoint)
     facts = model_facts(checkpoint, model)
-    component, vocabulary, cache = _prepare(request, data, checkpoint, model, device, progress)
+    component, vocabulary, cache = _prepare(
+        request, data, checkpoint, model, facts["weights"], device, progress
+    )
     del model
     trainer = Trainer(component, cache, request.plan, request.output)
     trainer.resume()
@@ -120,6 +121,7 @@ def _prepare(
     data: DataFolder,
     checkpoint: Checkpoint,
     model: Decoder,
+    weights_digest: str,
     device: torch.device,
     progress: Progress | None,
 ) -> tuple[Component, Vocabulary, TeacherCache]:
@@ -136,7 +138,8 @@ def _prepare(
     weights = {name: weight.detach().float().to(device) for name, weight in model.state_dict().items()}
     cache = build_cache(
         request.output / "cache",
-        _states_of(request, model, device),
+        lambda: _states_of(request, model, device),
+        f"{weights_digest} {'torch' if request.bundle is None else bundle_digest(request.bundle)}",
         lent,
         config.taps,
         vocabulary,
@@ -160,16 +163,30 @@ def _take_over(component: Component, vocabulary: Vocabulary, draft: TrainedDraft
     component.load_state_dict(dict(draft.weights))
 
 
-def _states_of(request: Request, model: Decoder, device: torch.device) -> StatesOf:
-    if request.bundle is not None:
-        return BundleStates(request.bundle, request.threads)
-    return TorchStates(model.to(device, torch.bfloat16))
+@contextmanager
+def _states_of(request: Request, model: Decoder, device: torch.device) -> Iterator[StatesOf]:
+    """The model reading: the compiled one as long as it is needed, or torch's."""
+    if request.bundle is None:
+        yield TorchStates(model.to(device, torch.bfloat16))
+        return
+    with closing(BundleStates(request.bundle, request.threads)) as states:
+        yield states
+
+
+def bundle_digest(bundle: Path) -> str:
+    """What tells a bundle from others: its manifest vouches for all of it. Raises `DataError`."""
+    try:
+        return digest((bundle / "manifest.json").read_bytes())
+    except OSError as error:
+        raise DataError(
+            f"{bundle} is no bundle: {error.strerror}; give one made by forerun compile"
+        ) from error
 
 
 def check_same_tokenizer(data: DataFolder, checkpoint: Checkpoint) -> None:
     """Raise `DataError` if the data's ids are those of another tokenizer."""
     text = checkpoint.read_tokenizer().tokenizer_json
-    own = hashlib.sha256(text.encode()).hexdigest()[:16]
+    own = digest(text.encode())
     theirs = data.state.model.get("tokenizer")
     if own != theirs:
         raise DataError(

@@ -203,7 +203,7 @@ class Trainer:
         return {
             "component": json.dumps(self._component.config.described(), sort_keys=True),
             "plan": json.dumps(asdict(self._plan), sort_keys=True),
-            "tokens": int(self._cache.starts[-1]),
+            "data": self._cache.identity,
         }
 
     def _save(self) -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,11 @@ from forerun.errors import TrainingError
 from forerun.models.drafts import Batch, Component
 from forerun.training import trainer as trainer_module
 from forerun.training.batches import Targets, load_pack, pack, steps
-from forerun.training.cache import TOP, TeacherCache
+from forerun.training.cache import TOP, TeacherCache, Vocabulary, build_cache
+from forerun.training.data import Conversation
+from forerun.training.folder import lend_rows
 from forerun.training.score import Acceptance, count_accepted, loss_of
+from forerun.training.states import TorchStates
 from forerun.training.trainer import CHECKPOINT_FILE, Plan, Trainer
 
 PLAN = Plan(epochs=30, rate=3e-3, warmup=5, rows=128, packs=2, every=10, held_out=0.1, bf16=False)
@@ -257,3 +261,34 @@ def test_targets_of_a_batch_are_those_of_its_rows(caches: Callable[[str], Teache
     assert batch.token_ids[length:].tolist() == cache.token_ids[start : start + cache.length(1)].tolist()
     assert batch.lasts[0] == length - 1 and int(batch.lasts[-1]) == len(batch.token_ids) - 1
     assert batch.positions[length] == 0
+
+
+def test_a_cache_is_read_again_only_if_it_is_of_the_same(learnable: Learnable, tmp_path: Path) -> None:
+    """Other texts of the same lengths, another model and another vocabulary are all read anew."""
+    component = learnable.component("exit")
+    lent = lend_rows(learnable.model, learnable.vocabulary, torch.device("cpu"))
+    read: list[str] = []
+    some = learnable.conversations[:3]
+
+    def build(reader: str, conversations: list[Conversation], vocabulary: Vocabulary) -> TeacherCache:
+        def reading() -> AbstractContextManager[TorchStates]:
+            read.append(reader)
+            return nullcontext(TorchStates(learnable.model))
+
+        taps = component.config.taps
+        return build_cache(tmp_path, reading, reader, lent, taps, vocabulary, conversations, longest=50)
+
+    first = build("model", some, learnable.vocabulary)
+    again = build("model", some, learnable.vocabulary)
+    assert read == ["model"] and np.array_equal(first.states, again.states)
+    assert again.identity == first.identity
+    other = [Conversation((), tuple(reversed(one.answer_ids))) for one in some]
+    swapped = learnable.vocabulary.token_ids.copy()
+    swapped[[0, 1]] = swapped[[1, 0]]
+    for reader, texts, vocabulary in (
+        ("model", other, learnable.vocabulary),
+        ("another", some, learnable.vocabulary),
+        ("model", some, replace(learnable.vocabulary, token_ids=swapped)),
+    ):
+        assert build(reader, texts, vocabulary).identity != first.identity
+    assert read == ["model", "model", "another", "model"]

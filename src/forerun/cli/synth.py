@@ -1,7 +1,6 @@
 """`forerun synth`: training data that the model writes itself."""
 
 import argparse
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,8 +134,10 @@ def check_numbers(arguments: argparse.Namespace) -> None:
 
 def file_digest(path: Path) -> str:
     """What tells one file's bytes from another's; raises `DataError` if it cannot be read."""
+    from forerun.training.data import digest
+
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        return digest(path.read_bytes())
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
 
