@@ -14,10 +14,13 @@ from forerun.training.cache import TeacherCache
 
 @dataclass(frozen=True)
 class Targets:
-    """The model's probabilities at every row of a batch: draft ids int64 [M, TOP], probabilities float32 [M, TOP]."""
+    """The model's probabilities at every row of a batch: draft ids int64 [M, TOP], probabilities float32 [M, TOP], and
+    whether they are of a token of its answer, bool [M]. What follows in a prompt is read, never drafted.
+    """
 
     ids: torch.Tensor
     probabilities: torch.Tensor
+    counts: torch.Tensor
 
 
 def pack(cache: TeacherCache, order: Sequence[int], rows: int) -> list[list[int]]:
@@ -53,17 +56,27 @@ def load_pack(cache: TeacherCache, pack: Sequence[int], device: torch.device) ->
     """Read the rows of a pack."""
     places = [slice(int(cache.starts[index]), int(cache.starts[index + 1])) for index in pack]
 
-    def read(array: np.ndarray, dtype: type) -> torch.Tensor:
+    def read(array: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
         joined = np.concatenate([array[place] for place in places])
-        return torch.from_numpy(joined.astype(dtype)).to(device)
+        return torch.from_numpy(joined).to(device, dtype)
 
     lengths = [place.stop - place.start for place in places]
     ends = np.cumsum(lengths)
     positions = np.concatenate([np.arange(length) for length in lengths])
     batch = Batch(
-        read(cache.token_ids, np.int64),
-        read(cache.states, np.float32),
+        read(cache.token_ids, torch.int64),
+        read(cache.states, torch.float32),
         torch.from_numpy(positions).to(device),
         torch.from_numpy(np.repeat(ends - 1, lengths)).to(device),
+        tuple(lengths),
     )
-    return batch, Targets(read(cache.top_ids, np.int64), read(cache.top_probabilities, np.float32))
+    follows = [np.arange(place.start, place.stop) + 1 for place in places]
+    counts = [
+        (one >= cache.answers[index]) & (one < cache.starts[index + 1])
+        for one, index in zip(follows, pack, strict=True)
+    ]
+    return batch, Targets(
+        read(cache.top_ids, torch.int64),
+        read(cache.top_probabilities, torch.float32),
+        torch.from_numpy(np.concatenate(counts)).to(device),
+    )

@@ -72,11 +72,13 @@ def choose_vocabulary(
 @dataclass(frozen=True)
 class TeacherCache:
     """Arrays on disk, mapped: draft ids [N], states [N, T, D] and targets [N, TOP] of the conversations, of which
-    number i holds the tokens `starts[i]` to `starts[i + 1]`. `identity` tells what it was made of.
+    number i holds the tokens `starts[i]` to `starts[i + 1]`, of which those from `answers[i]` on are the model's
+    answer. `identity` tells what it was made of.
     """
 
     identity: str
     starts: np.ndarray
+    answers: np.ndarray
     token_ids: np.ndarray
     states: np.ndarray
     top_ids: np.ndarray
@@ -140,7 +142,8 @@ def build_cache(
             done.write_text(json.dumps({"made_of": identity}), encoding="utf-8")
     except OSError as error:
         raise DataError(f"cannot write the cache in {folder}: {error.strerror}") from error
-    return TeacherCache(identity, starts, **arrays)
+    prompts = [min(len(one.prompt_ids), len(ids)) for one, ids in zip(conversations, cut, strict=True)]
+    return TeacherCache(identity, starts, starts[:-1] + prompts, **arrays)
 
 
 def _check_ids(cut: Sequence[Sequence[int]], model_size: int) -> None:

@@ -53,3 +53,12 @@ def add_up(module: nn.Module, loss: float) -> float:
     total = torch.tensor(loss, device=next(module.parameters()).device, dtype=torch.float64)
     torch.distributed.all_reduce(total)
     return float(total)
+
+
+def of_first(value: torch.Tensor, device: torch.device) -> float:
+    """The first process's value, so that all of them go on alike."""
+    if not torch.distributed.is_initialized():
+        return float(value)
+    shared = value.to(device)
+    torch.distributed.broadcast(shared, 0)
+    return float(shared)

@@ -36,7 +36,11 @@ class Plan:
 
     Attributes:
         epochs: passes over the data, parts of one included.
-        rate: largest learning rate, after `warmup` steps; it falls along a cosine to a tenth.
+        minutes: train for about so long if that is less; how many steps that is is told from the first ones. None:
+            no limit.
+        rate: learning rate of matrices. It rises for `warmup` steps, stays, and falls to nothing over the last
+            `falling` of all.
+        other_rate: that of all other weights, likewise.
         rows: rows in memory at a time; `packs` of them make a step.
         held_out: part of the conversations that is never trained on, and how many of those are measured at most.
         every: steps between measurements, each followed by a checkpoint.
@@ -45,11 +49,14 @@ class Plan:
         seed: of the order of the data and the start weights.
     """
 
-    epochs: float = 3.0
-    rate: float = 1e-3
-    warmup: int = 50
-    rows: int = 768
-    packs: int = 4
+    epochs: float = 4.0
+    minutes: float | None = None
+    rate: float = 4e-3
+    other_rate: float = 1e-3
+    warmup: int = 20
+    falling: float = 0.5
+    rows: int = 1536
+    packs: int = 2
     held_out: float = 0.03
     measured: int = 48
     every: int = 100
@@ -89,10 +96,7 @@ class Trainer:
         self._measured_packs = [
             load_pack(cache, one, self._device) for one in pack(cache, measured, plan.rows)
         ]
-        component.requires_grad_(True)
-        self._optimizer = torch.optim.AdamW(
-            component.parameters(), lr=plan.rate, betas=(0.9, 0.95), weight_decay=0.01
-        )
+        self._optimizers = _optimizers(component, plan)
         packs = len(pack(cache, range(self._trained), plan.rows))
         self.total_steps = max(round(plan.epochs * packs / plan.packs), 1)
         self._step = 0
@@ -118,8 +122,10 @@ class Trainer:
                     " settings, or another output folder"
                 )
         self._component.load_state_dict(state["weights"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        for optimizer, of_one in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(of_one)
         self._step, self._seconds = state["step"], state["seconds"]
+        self.total_steps = state["total_steps"]
         self._best, self._worse = state["best"], state["worse"]
         self.log = [Measured(**line) for line in state["log"]]
         return True
@@ -136,6 +142,8 @@ class Trainer:
             recent.append(self._take_step(next(batches)))
             self._step += 1
             self._seconds = time.monotonic() - started
+            if self._step == plan.warmup and plan.minutes is not None:
+                self._keep_to(plan.minutes)
             if progress is not None:
                 length = f", accepted length {self.log[-1].accepted_length:.2f}" if self.log else ""
                 told = f"step {self._step} of {self.total_steps}, loss {recent[-1]:.3f}{length}"
@@ -144,10 +152,17 @@ class Trainer:
                 self._measure(sum(recent) / len(recent))
                 recent = []
 
+    def _keep_to(self, minutes: float) -> None:
+        """Take as many steps as there is time for, at the pace of those taken."""
+        pace = torch.tensor(self._seconds / self._step, dtype=torch.float64)
+        steps = max(round(minutes * 60 / distributed.of_first(pace, self._device)), self._step + 1)
+        self.total_steps = min(self.total_steps, steps)
+
     def _take_step(self, packs: Sequence[Sequence[int]]) -> float:
         """Train on the packs; their mean loss."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._rate()
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["highest"] * self._part_of_rate()
         own = distributed.share(packs)
         losses = []
         for one in own:
@@ -163,15 +178,15 @@ class Trainer:
                 f"the loss at step {self._step + 1} is {total} and its gradient {norm}: try a smaller learning rate"
                 f" than {self._plan.rate}; the checkpoint of an earlier step is kept"
             )
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        for optimizer in self._optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         return total
 
-    def _rate(self) -> float:
-        plan = self._plan
-        warm = min((self._step + 1) / plan.warmup, 1.0)
-        cosine = 0.5 * (1 + math.cos(math.pi * self._step / self.total_steps))
-        return plan.rate * warm * (0.1 + 0.9 * cosine)
+    def _part_of_rate(self) -> float:
+        """Of the highest learning rates, at this step."""
+        plan, left = self._plan, 1 - self._step / self.total_steps
+        return min((self._step + 1) / plan.warmup, left / plan.falling, 1.0)
 
     def _measure(self, loss: float) -> None:
         self._component.eval()
@@ -184,7 +199,7 @@ class Trainer:
                 held_out,
                 acceptance.agreement,
                 acceptance.accepted_length,
-                self._rate(),
+                self._plan.rate * self._part_of_rate(),
                 self._seconds,
             )
         )
@@ -211,8 +226,9 @@ class Trainer:
         state = {
             "run": self._described(),
             "weights": self._component.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
             "step": self._step,
+            "total_steps": self.total_steps,
             "seconds": self._seconds,
             "best": self._best,
             "worse": self._worse,
@@ -231,3 +247,27 @@ class Trainer:
             raise TrainingError(
                 f"cannot write a checkpoint to {self._output}: {error}; the one before is intact"
             ) from error
+
+
+def _optimizers(component: Component, plan: Plan) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan et al., 2024) for matrices, which needs half the data of AdamW here; AdamW for the rest."""
+    for name, parameter in component.named_parameters():
+        parameter.requires_grad_(not name.startswith(component.constant))
+    trained = [parameter for parameter in component.parameters() if parameter.requires_grad]
+    matrices = [parameter for parameter in trained if parameter.ndim == 2]
+    others = [parameter for parameter in trained if parameter.ndim != 2]
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.Muon(
+            [{"params": matrices, "highest": plan.rate}],
+            lr=plan.rate,
+            weight_decay=0.01,
+            adjust_lr_fn="match_rms_adamw",
+        ),
+        torch.optim.AdamW(
+            [{"params": others, "highest": plan.other_rate}],
+            lr=plan.other_rate,
+            betas=(0.9, 0.95),
+            weight_decay=0.01,
+        ),
+    ]
+    return optimizers

@@ -18,6 +18,9 @@ from forerun.models.config import ModelConfig
 from forerun.models.drafts.network import DraftConfig, DraftLayer
 from forerun.models.llama import RMSNorm, Rope
 
+# Of the model's own norm before its head: logits that are smaller than a trained layer's.
+START_OF_HEAD = 0.25
+
 
 @dataclass(frozen=True)
 class ModelRows:
@@ -38,17 +41,14 @@ class Batch:
         states: hidden states of the model after each tapped layer, float32 [M, T, D].
         positions: within the conversation, int64 [M].
         lasts: the row at which the row's conversation ends, int64 [M].
+        lengths: rows of each conversation.
     """
 
     token_ids: torch.Tensor
     states: torch.Tensor
     positions: torch.Tensor
     lasts: torch.Tensor
-
-    def causal_mask(self) -> torch.Tensor:
-        """Which row may see which: itself and earlier ones of its conversation, bool [M, M]."""
-        rows = torch.arange(len(self.lasts), device=self.lasts.device)
-        return (self.lasts[:, None] == self.lasts[None, :]) & (rows[:, None] >= rows[None, :])
+    lengths: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,8 @@ class Component(nn.Module, ABC):
 
     name: ClassVar[str]
     summary: ClassVar[str]
+    # Beginnings of the names of parameters that `start_from` sets and training leaves alone.
+    constant: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: DraftConfig, lent: ModelRows) -> None:
         super().__init__()
@@ -102,6 +104,21 @@ class Component(nn.Module, ABC):
     def head_weight(self) -> torch.Tensor:
         """The rows lent by the model's head, and the own one: [V, D]."""
         return torch.cat([self.get_buffer("lent_head"), self.other_head[None]])
+
+    def start_fresh(self, lent: ModelRows) -> None:
+        """Layers of random weights that add little yet, and a head that is not sure of anything.
+
+        Better than layers of the model: those expect, and make, hidden states of which a few dimensions are hundreds
+        of times as large as the others.
+        """
+        with torch.no_grad():
+            for name, parameter in self.layers.named_parameters():
+                if parameter.ndim == 1:
+                    parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+                else:
+                    adds = name.endswith(("o_proj.weight", "down_proj.weight"))
+                    parameter.normal_(std=(0.1 if adds else 1.0) * parameter.shape[1] ** -0.5)
+            self.head_norm.weight.copy_(START_OF_HEAD * lent.head_norm)
 
     def common_exported(self) -> dict[str, torch.Tensor]:
         """The layers' and the head's weights."""

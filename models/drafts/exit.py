@@ -48,8 +48,7 @@ class ExitAdapter(Component):
     def predict(self, batch: Batch) -> list[Prediction]:
         """For every row the token that the model draws after it."""
         rows = torch.arange(len(batch.token_ids), device=batch.token_ids.device)
-        mask = batch.causal_mask()
-        hidden, _ = run_layer(self.layers[0], batch.states[:, 0], batch.positions, mask)
+        hidden, _ = run_layer(self.layers[0], batch.states[:, 0], batch.positions, batch.lengths)
         return [Prediction(hidden, rows, 0)]
 
     def exported(self) -> dict[str, torch.Tensor]:

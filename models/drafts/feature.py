@@ -31,6 +31,8 @@ class FeatureDraft(Component):
     summary: ClassVar[str] = (
         "a decoder layer on the model's hidden states and the next token, one token after the other"
     )
+    # The projection after it can scale each feature as well.
+    constant: ClassVar[tuple[str, ...]] = ("feature_norm.",)
 
     def __init__(self, config: DraftConfig, lent: ModelRows) -> None:
         super().__init__(config, lent)
@@ -61,42 +63,40 @@ class FeatureDraft(Component):
         )
 
     def start_from(self, model: Mapping[str, torch.Tensor], lent: ModelRows, states: torch.Tensor) -> None:
-        """Layers as the model's last ones; tokens and features mixed at random, after a norm that brings each feature
-        to the same size: a few of a model's hidden dimensions are hundreds of times as large as the others.
+        """Fresh layers on the token's row, to which features add little yet, after a norm that brings each to the
+        same size.
         """
-        first = lent.config.layers - self.config.network.layers
-        for index, layer in enumerate(self.layers):
-            prefix = f"layers.{first + index}."
-            state = {name.removeprefix(prefix): w for name, w in model.items() if name.startswith(prefix)}
-            layer.load_state_dict(state)
-        size = self.config.network.hidden_size
+        self.start_fresh(lent)
         with torch.no_grad():
-            self.head_norm.weight.copy_(lent.head_norm)
             # Not as they are: where head and embedding are one, a row would foretell its own token.
-            self.token_proj.weight.normal_(std=size**-0.5)
+            self.token_proj.weight.normal_(std=self.config.network.hidden_size**-0.5)
             self.feature_norm.weight.copy_(_evening_out(states, self.config.network.norm_epsilon))
-            self.feature_proj.weight.normal_(std=0.1 * self.config.feature_size**-0.5)
+            self.feature_proj.weight.normal_(std=0.02 * self.config.feature_size**-0.5)
 
     def predict(self, batch: Batch) -> list[Prediction]:
         """Row i first reads the model's states there and token i + 1, then its own output and token i + 2, …"""
         count = len(batch.token_ids)
         rows = torch.arange(count, device=batch.token_ids.device)
-        mask, diagonal = batch.causal_mask(), torch.eye(count, dtype=torch.bool, device=rows.device)
-        own = torch.zeros_like(batch.states[:, 0])
-        given = batch.states.flatten(1)
-        pasts: list[KeyValue | None] = [None] * len(self.layers)
+        given, own_size = batch.states.flatten(1), self.config.network.hidden_size
+        own = given
+        pasts: list[list[KeyValue]] = [[] for _ in self.layers]
         predictions = []
         for ahead in range(1, UNROLLED + 1):
             tokens = batch.token_ids[(rows + ahead).clamp(max=count - 1)]
-            hidden = self._embed(tokens, torch.cat([own, given], dim=1))
+            hidden = self._tokens(tokens) + (
+                self._project(given, slice(own_size, None))
+                if ahead == 1
+                else self._project(own, slice(own_size))
+            )
             # Rows at the end of the context have no next position; what they predict is not looked at.
             positions = (batch.positions + ahead - 1).clamp(max=self.config.network.context_length - 1)
-            for index, layer in enumerate(self.layers):
-                hidden, pasts[index] = run_layer(layer, hidden, positions, mask, pasts[index])
+            for layer, past in zip(self.layers, pasts, strict=True):
+                hidden, present = run_layer(layer, hidden, positions, batch.lengths, past)
+                assert present is not None
+                past.append(present)
             inside = rows + ahead <= batch.lasts
             predictions.append(Prediction(hidden[inside], rows[inside], ahead))
-            own, given = hidden, torch.zeros_like(given)
-            mask = torch.cat([mask, diagonal], dim=1)
+            own = hidden
         return predictions
 
     def exported(self) -> dict[str, torch.Tensor]:
@@ -108,10 +108,18 @@ class FeatureDraft(Component):
             "embed.feature_proj.weight": self.feature_proj.weight.detach(),
         }
 
-    def _embed(self, tokens: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        table = torch.cat([self.get_buffer("lent_embedding"), self.other_embedding[None]])
-        token_rows = nn.functional.embedding(tokens, table)
-        return self.token_proj(token_rows) + self.feature_proj(self.feature_norm(features))
+    def _tokens(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The projected rows of draft ids."""
+        lent, other = self.get_buffer("lent_embedding"), self.config.other_id
+        rows = nn.functional.embedding(tokens.clamp(max=other - 1), lent)
+        return self.token_proj(torch.where((tokens == other)[:, None], self.other_embedding, rows))
+
+    def _project(self, features: torch.Tensor, part: slice) -> torch.Tensor:
+        """Features [M, n] in one part of their places, the others being 0, normalized and projected."""
+        norm, size = self.feature_norm, self.config.feature_size
+        squares = features.square().sum(dim=1, keepdim=True) / size
+        normed = features * (squares + norm.epsilon).rsqrt() * norm.weight[part]
+        return nn.functional.linear(normed, self.feature_proj.weight[:, part])
 
 
 def _evening_out(states: torch.Tensor, epsilon: float) -> torch.Tensor:

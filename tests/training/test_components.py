@@ -43,6 +43,7 @@ def random_batch(component: Component, lengths: tuple[int, ...], rng: np.random.
         torch.from_numpy(states),
         torch.from_numpy(np.concatenate([np.arange(length) for length in lengths])),
         torch.from_numpy(np.repeat(ends - 1, lengths)),
+        lengths,
     )
 
 
@@ -61,7 +62,7 @@ def test_a_differentiable_layer_is_the_layer(learnable: Learnable) -> None:
     empty = hidden.new_zeros((config.kv_heads, 0, config.head_dim))
     expected, key, value = layer.attention(hidden, positions, mask, empty, empty)
     expected = layer.feed_forward(expected)
-    found, present = run_layer(layer, hidden, positions, mask)
+    found, present = run_layer(layer, hidden, positions, (9,))
     assert present is not None
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(present[0], key, atol=1e-5, rtol=1e-5)

@@ -19,11 +19,11 @@ from forerun.training.batches import Targets, load_pack, pack, steps
 from forerun.training.cache import TOP, TeacherCache, Vocabulary, build_cache
 from forerun.training.data import Conversation
 from forerun.training.folder import lend_rows
-from forerun.training.score import Acceptance, count_accepted, loss_of
+from forerun.training.score import CHUNK, POSITION_WEIGHT, Acceptance, count_accepted, loss_of
 from forerun.training.states import TorchStates
 from forerun.training.trainer import CHECKPOINT_FILE, Plan, Trainer
 
-PLAN = Plan(epochs=30, rate=3e-3, warmup=5, rows=128, packs=2, every=10, held_out=0.1, bf16=False)
+PLAN = Plan(epochs=30, rate=1e-2, other_rate=1e-2, warmup=5, rows=128, packs=2, every=10, held_out=0.1, bf16=False)
 
 
 @pytest.fixture(scope="module")
@@ -181,11 +181,60 @@ def test_loss_is_the_cross_entropy_by_hand(
     with torch.no_grad():
         probabilities = torch.softmax(component.logits(prediction.hidden), dim=1)
         expected = 0.0
-        for row in range(len(batch.token_ids)):
+        counted = torch.nonzero(targets.counts)[:, 0].tolist()
+        assert 0 < len(counted) < len(batch.token_ids)
+        for row in counted:
             for token, wanted in zip(targets.ids[row], targets.probabilities[row], strict=True):
                 expected -= float(wanted) * math.log(float(probabilities[row, token]))
-        expected /= len(batch.token_ids)
+        expected /= len(counted)
         assert float(loss_of(component, batch, targets)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_loss_has_the_gradients_of_the_plain_formula(
+    learnable: Learnable, caches: Callable[[str], TeacherCache]
+) -> None:
+    """More rows than are in memory at a time, and a prompt that does not count."""
+    component = learnable.component("feature")
+    cache = replace(caches("feature"), answers=caches("feature").starts[:-1] + 9)
+    batch, targets = load_pack(cache, range(12), torch.device("cpu"))
+    assert len(batch.token_ids) > CHUNK
+    component.requires_grad_(True)
+    loss_of(component, batch, targets).backward()
+    found = {name: one.grad for name, one in component.named_parameters()}
+    component.zero_grad()
+    losses, weights = [], []
+    for place, prediction in enumerate(component.predict(batch)):
+        at = prediction.rows + prediction.ahead
+        log = torch.log_softmax(component.logits(prediction.hidden), dim=1)
+        each = -(targets.probabilities[at] * log.gather(1, targets.ids[at])).sum(dim=1)
+        weights.append(POSITION_WEIGHT**place)
+        losses.append(weights[-1] * each[targets.counts[at]].mean())
+    (sum(losses) / sum(weights)).backward()
+    for name, one in component.named_parameters():
+        assert found[name] is not None and one.grad is not None, name
+        torch.testing.assert_close(found[name], one.grad, atol=1e-5, rtol=1e-3, msg=name)
+
+
+def test_as_many_steps_as_there_is_time_for(
+    learnable: Learnable, caches: Callable[[str], TeacherCache], tmp_path: Path
+) -> None:
+    """It ends long before its epochs do, its rate at nothing, and goes on as planned when it is interrupted."""
+    plan = replace(PLAN, epochs=10_000, minutes=0.02, every=7, patience=1000)
+
+    def interrupt(told: str, part: float) -> None:
+        if "step 9 " in told:
+            raise KeyboardInterrupt
+
+    whole = Trainer(learnable.component("exit"), caches("exit"), plan, tmp_path)
+    planned = whole.total_steps
+    with pytest.raises(KeyboardInterrupt):
+        whole.run(interrupt)
+    assert plan.warmup < whole.total_steps < planned / 10
+    rest = Trainer(learnable.component("exit"), caches("exit"), plan, tmp_path)
+    assert rest.resume()
+    rest.run()
+    assert rest.log[-1].step == rest.total_steps == whole.total_steps
+    assert rest.log[-1].rate < plan.rate * 0.1
 
 
 def test_targets_sum_to_one_and_name_unknown_tokens(
@@ -229,24 +278,35 @@ def test_accepted_lengths_are_those_of_a_count_by_hand(
     learnable: Learnable, rng: np.random.Generator
 ) -> None:
     component = learnable.component("exit")
-    lengths = (7, 12)
-    tokens = torch.from_numpy(rng.integers(0, 3, sum(lengths)))
-    says = [torch.from_numpy(rng.integers(0, 3, sum(lengths))) for _ in range(3)]
+    lengths, prompts = (7, 12), (0, 4)
     ends = np.repeat(np.cumsum(lengths) - 1, lengths)
-    batch = Batch(tokens, torch.zeros(19, 1, 4), torch.zeros(19), torch.from_numpy(ends))
+    starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
+    batch = Batch(
+        torch.from_numpy(rng.integers(0, 3, 19)),
+        torch.zeros(19, 1, 4),
+        torch.arange(19),
+        torch.from_numpy(ends),
+        lengths,
+    )
+    says = [torch.from_numpy(rng.integers(0, 3, 19)) for _ in range(3)]
+    first = torch.from_numpy(rng.integers(0, 3, (19, 1)))
+    follows = np.arange(19) + 1
+    counts = (follows <= ends) & (follows - starts >= np.repeat(prompts, lengths))
     acceptance = Acceptance()
-    count_accepted(Knowing(component, says), batch, acceptance)
+    targets = Targets(first, torch.ones(19, 1), torch.from_numpy(counts))
+    count_accepted(Knowing(component, says), batch, targets, acceptance)
     drafted, kept = [0, 0, 0], [0, 0, 0]
     for row in range(19):
         good = True
         for place in range(3):
-            follows = row + place + 2
-            if follows > ends[row]:
-                break
+            at = row + place + 1
+            if at > ends[row] or not counts[at]:
+                continue
             drafted[place] += 1
-            good = good and bool(says[place][row] == tokens[follows])
+            good = good and bool(says[place][row] == first[at, 0])
             kept[place] += good
     assert (acceptance.drafted, acceptance.kept) == (drafted, kept)
+    assert min(drafted) > 0
     assert acceptance.accepted_length == pytest.approx(
         1 + sum(k / d for k, d in zip(kept, drafted, strict=True))
     )

@@ -22,7 +22,8 @@ EXAMPLES = (
 # The numbers of a plan that have an option; their defaults are the plan's.
 _PLAN_OPTIONS = {
     "epochs": (float, "passes over the data, parts of one included"),
-    "rate": (float, "largest learning rate"),
+    "minutes": (float, "train for about so long if that is less: the learning rate is planned to it"),
+    "rate": (float, "largest learning rate of matrices"),
     "every": (int, "steps between measurements and checkpoints"),
     "patience": (int, "stop after so many measurements without a better loss"),
     "seed": (int, "of the start weights and the order of the data"),
