@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import platform
 import time
 from bisect import bisect_left
 from dataclasses import dataclass
@@ -14,7 +12,9 @@ from itertools import accumulate
 from pathlib import Path
 from statistics import median
 
+from forerun.machine import cache_folder, cpu_model
 from forerun.runtime.protocol import SessionLike
+from forerun.staging import replaced_file
 
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 ROUNDS = 3
@@ -26,10 +26,13 @@ _FAST, _SLOW = 0.1, 0.1
 
 @dataclass(frozen=True)
 class RowCosts:
-    """Milliseconds of a call by its rows, measured at some numbers of rows, ascending from 1."""
+    """Milliseconds of a call by its rows, measured at some numbers of rows, ascending from 1. `is_whole`: nowhere was
+    there too little room left in the context.
+    """
 
     rows: tuple[int, ...]
     ms: tuple[float, ...]
+    is_whole: bool = True
 
 
 class LiveCosts:
@@ -72,10 +75,11 @@ class LiveCosts:
 
 def measure_rows(session: SessionLike, sequence: int, token_id: int) -> RowCosts:
     """Time calls on rows staged after what the sequence holds; it is left as it was. Takes some twenty calls."""
-    room = min(
-        session.capacity - session.length(sequence), session.config.max_rows, session.config.max_gather
+    most, room = (
+        min(session.config.max_rows, session.config.max_gather),
+        session.capacity - session.length(sequence),
     )
-    sizes = [rows for rows in ROWS if rows <= room]
+    sizes = [rows for rows in ROWS if rows <= min(most, room)]
     samples: dict[int, list[float]] = {rows: [] for rows in sizes}
     for attempt in range(ROUNDS + 1):
         for rows in sizes:
@@ -86,12 +90,7 @@ def measure_rows(session: SessionLike, sequence: int, token_id: int) -> RowCosts
             session.commit(sequence, ())
             if attempt > 0:  # the first round warms up
                 samples[rows].append(elapsed_ms)
-    return RowCosts(tuple(sizes), tuple(median(samples[rows]) for rows in sizes))
-
-
-def default_folder() -> Path:
-    """Where costs are kept: forerun/costs in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "forerun" / "costs"
+    return RowCosts(tuple(sizes), tuple(median(samples[rows]) for rows in sizes), min(most, ROWS[-1]) <= room)
 
 
 @dataclass(frozen=True)
@@ -104,8 +103,8 @@ class KeptCosts:
     def of(bundle: Path, threads: int) -> KeptCosts:
         """Those of a bundle on this machine; another compile of it has others."""
         manifest = (bundle / "manifest.json").read_bytes()
-        key = hashlib.sha256(manifest + f"|{threads}|{_processor()}".encode()).hexdigest()[:24]
-        return KeptCosts(default_folder() / f"{key}.json")
+        key = hashlib.sha256(manifest + f"|{threads}|{cpu_model()}".encode()).hexdigest()[:24]
+        return KeptCosts(cache_folder("costs") / f"{key}.json")
 
     def load(self) -> RowCosts | None:
         """Costs that were kept; None if there are none that can be used, and then they are measured again."""
@@ -123,22 +122,8 @@ class KeptCosts:
 
     def save(self, costs: RowCosts) -> None:
         """Keep costs for the next time; a folder that cannot be written costs a measurement, nothing else."""
-        partial = self.path.with_suffix(f".{os.getpid()}.partial")
-        try:
+        document = {"format": FORMAT, "version": VERSION, "rows": costs.rows, "ms": costs.ms}
+        with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            document = {"format": FORMAT, "version": VERSION, "rows": costs.rows, "ms": costs.ms}
-            partial.write_text(json.dumps(document), encoding="utf-8")
-            partial.replace(self.path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                partial.unlink()
-
-
-def _processor() -> str:
-    """What tells one kind of processor from another; empty where the system does not say."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return platform.processor()
-    named = ("model name", "CPU part", "CPU implementer")
-    return "|".join(sorted({line for line in lines if line.split("\t")[0].strip() in named}))
+            with replaced_file(self.path) as partial:
+                partial.write_text(json.dumps(document), encoding="utf-8")

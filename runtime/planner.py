@@ -153,7 +153,7 @@ class Planner:
             measured = None if kept is None else kept.load()
             if measured is None:
                 measured = measure_rows(session, sequence, token_id)
-                if kept is not None:
+                if kept is not None and measured.is_whole:
                     kept.save(measured)
             self._costs = LiveCosts(measured)
         return self._costs

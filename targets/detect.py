@@ -8,16 +8,11 @@ import platform
 from pathlib import Path
 
 from forerun.errors import TargetError
+from forerun.machine import CPUINFO, first_cpu
 from forerun.targets.target import Target
 
-CPUINFO = Path("/proc/cpuinfo")
 # Linux, Documentation/arch/x86/xstate.rst: system call arch_prctl, ARCH_REQ_XCOMP_PERM, the number of tiles' state.
 _ASK_FOR_TILES = (158, 0x1023, 18)
-# What tells one kind of processor from another, on x86 and on Arm.
-_MODEL_KEYS = (
-    *("vendor_id", "cpu family", "model", "stepping", "model name"),
-    *("CPU implementer", "CPU variant", "CPU part", "CPU revision"),
-)
 
 
 def cpu_features(cpuinfo: Path = CPUINFO) -> frozenset[str]:
@@ -26,24 +21,8 @@ def cpu_features(cpuinfo: Path = CPUINFO) -> frozenset[str]:
     The kernel's list is cpuid filtered by what the system lets programs use (AVX-512 needs the operating
     system to save its registers), which is what matters here.
     """
-    fields = _first_cpu(cpuinfo)
+    fields = first_cpu(cpuinfo)
     return frozenset(fields.get("flags", fields.get("Features", "")).split())
-
-
-def cpu_model(cpuinfo: Path = CPUINFO) -> str:
-    """Return what kind of processor this is, in one line; the machine's name for it where the kernel says nothing."""
-    fields = _first_cpu(cpuinfo)
-    return ", ".join(fields[key] for key in _MODEL_KEYS if fields.get(key)) or platform.machine()
-
-
-def _first_cpu(cpuinfo: Path) -> dict[str, str]:
-    """Return the fields of the first processor listed."""
-    try:
-        text = cpuinfo.read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
-    return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def physical_cores(topology: Path = Path("/sys/devices/system/cpu")) -> int:

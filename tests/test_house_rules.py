@@ -37,7 +37,7 @@ ALLOWED_FOLDERS = {
     "runtime": set[str](),
     "training": {"models", "export", "runtime"},
 }
-SHARED = {"errors", "registry", "staging"}
+SHARED = {"errors", "machine", "registry", "staging"}
 RUNTIME_PACKAGES = {"numpy", "tokenizers", "jinja2", "forerun"}
 HEAVY = ("torch", "onnx", "onnxruntime", "onnxscript", "tvm", "gguf", "safetensors", "transformers", "rich")
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from forerun.errors import DataError
+from forerun.staging import replaced_file
 from forerun.training.lock import LOCK_FILE
 
 DATA_FILE = "data.json"
@@ -173,10 +174,6 @@ def create_data(path: Path, model: Mapping[str, Any], recipe: Mapping[str, Any])
 
 def _write_state(path: Path, state: DataState) -> None:
     """Replace `data.json` in one step: it is always whole."""
-    partial = path / f".{DATA_FILE}.partial"
     document = {"format": FORMAT, "version": VERSION, "state": asdict(state)}
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(document, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path / DATA_FILE)
+    with replaced_file(path / DATA_FILE) as partial:
+        partial.write_text(json.dumps(document, indent=1), encoding="utf-8")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from forerun.errors import TrainingError, UnsupportedModelError
 from forerun.models.checkpoint import Checkpoint
 from forerun.models.drafts import COMPONENTS, Component, DraftConfig, ModelRows, read_draft_config
 from forerun.models.llama import Decoder
+from forerun.staging import replaced_file
 from forerun.training.cache import Vocabulary
 
 WEIGHTS_FILE = "draft.safetensors"
@@ -90,12 +90,10 @@ def save_draft(
         "training": dict(training),
     }
     try:
-        weights, partial = folder / WEIGHTS_FILE, folder / f".{WEIGHTS_FILE}.partial"
-        save_file(tensors, partial)
-        os.replace(partial, weights)
-        text, partial = folder / DESCRIPTION_FILE, folder / f".{DESCRIPTION_FILE}.partial"
-        partial.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, text)
+        with replaced_file(folder / WEIGHTS_FILE) as partial:
+            save_file(tensors, partial)
+        with replaced_file(folder / DESCRIPTION_FILE) as partial:
+            partial.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"cannot write {folder}: {error}") from error
 

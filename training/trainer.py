@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ import torch
 
 from forerun.errors import DataError, TrainingError
 from forerun.models.drafts import Component
+from forerun.staging import replaced_file
 from forerun.training import distributed
 from forerun.training.batches import load_pack, pack, steps
 from forerun.training.cache import TeacherCache
@@ -235,11 +235,8 @@ class Trainer:
             "log": [asdict(line) for line in self.log],
         }
         try:
-            partial = self._output / f".{CHECKPOINT_FILE}.partial"
-            torch.save(state, partial)
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-            partial.replace(self._output / CHECKPOINT_FILE)
+            with replaced_file(self._output / CHECKPOINT_FILE) as partial:
+                torch.save(state, partial)
             lines = "".join(json.dumps(asdict(line)) + "\n" for line in self.log)
             (self._output / LOG_FILE).write_text(lines, encoding="utf-8")
         except (OSError, RuntimeError) as error:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +15,9 @@ from forerun import compiler
 from forerun.compiler.schedules.tiling import Tiling, read_tiling
 from forerun.compiler.tune.search import Found
 from forerun.errors import OptionError, OutputError
+from forerun.machine import cache_folder, cpu_model
+from forerun.staging import replaced_file
 from forerun.targets import Target
-from forerun.targets.detect import cpu_model
 
 FORMAT, VERSION = "forerun-tuning", 1
 
@@ -49,9 +47,8 @@ class Tuning:
 
 
 def default_folder() -> Path:
-    """Return where tunings are kept: in $XDG_CACHE_HOME, or ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "forerun" / "tuning"
+    """Return where tunings are kept."""
+    return cache_folder("tuning")
 
 
 def tuning_path(folder: Path, target: Target) -> Path:
@@ -114,21 +111,10 @@ def save_tuning(folder: Path, target: Target, tuning: Tuning) -> Path:
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(path, json.dumps(content, indent=1) + "\n")
+        with replaced_file(path) as partial:
+            partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise OutputError(
             f"the tuning cannot be written to {folder}: {error.strerror}; choose another folder with --tuning"
         ) from error
     return path
-
-
-def _replace(path: Path, text: str) -> None:
-    number, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=".partial", dir=path.parent)
-    discard = partial(Path(name).unlink, missing_ok=True)
-    try:
-        with os.fdopen(number, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(name, path)
-    except BaseException:
-        discard()
-        raise

@@ -1,4 +1,4 @@
-"""Writing an output folder aside and putting it in place at the end, so that nothing half-written is ever found."""
+"""Writing folders and files aside and putting them in place at the end, so that nothing half-written is ever found."""
 
 from __future__ import annotations
 
@@ -11,6 +11,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from forerun.errors import OutputError
+
+
+@contextlib.contextmanager
+def replaced_file(target: Path) -> Iterator[Path]:
+    """Yield a path beside `target` to write to; what is there takes its place, on disk, when the block ends well, and
+    is removed else. Raises `OSError`.
+    """
+    number, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
+    partial = Path(name)
+    try:
+        os.close(number)
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.chmod(0o644)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

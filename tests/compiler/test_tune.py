@@ -135,7 +135,7 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch
         raise PermissionError(13, "Permission denied")
 
     save_tuning(tmp_path, TARGET, Tuning({"linear_a": TILING}))
-    monkeypatch.setattr(store.os, "replace", refuse)
+    monkeypatch.setattr(Path, "replace", refuse)
     with pytest.raises(OutputError, match="Permission denied"):
         save_tuning(tmp_path, TARGET, Tuning())
     assert load_tuning(tmp_path, TARGET).tilings == {"linear_a": TILING}, "the old file is gone"

@@ -68,7 +68,24 @@ def test_measuring_leaves_the_sequence_as_it_was() -> None:
     costs = measure_rows(session, sequence, 4)
     assert costs.rows == (1, 2, 3, 4, 6)
     assert costs.ms[-1] > 2 * costs.ms[0]
+    assert costs.is_whole
     assert session.tokens(sequence) == (1, 2, 3) and session.staged(sequence) == 0
+
+
+def test_costs_measured_at_the_end_of_the_context_are_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They say nothing of many rows, for which there was no room."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "manifest.json").write_text("{}")
+    session = TimedSession(ScriptedConfig(max_rows=6), capacity=7)
+    sequence = session.create_sequence()
+    staged = session.stage(sequence, [1, 2, 3])
+    session.forward([(sequence, row) for row in staged])
+    session.commit(sequence, staged)
+    planner = Planner(lambda: KeptCosts.of(tmp_path, 2))
+    planner.costs_of(session, sequence, 4)
+    assert KeptCosts.of(tmp_path, 2).load() is None
 
 
 def test_costs_are_kept_for_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

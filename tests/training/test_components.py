@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from learnable import Learnable, make_learnable
+from learnable import Learnable
 
 from forerun.errors import OptionError
 from forerun.models.drafts import COMPONENTS, Batch, Component, DraftNetwork
@@ -19,11 +19,6 @@ SPECS = (
     ("exit", {"after": 1}),
     ("exit", {"after": 2, "form": "eesd"}),
 )
-
-
-@pytest.fixture(scope="module")
-def learnable(tmp_path_factory: pytest.TempPathFactory) -> Learnable:
-    return make_learnable(tmp_path_factory.mktemp("learnable"))
 
 
 def network_of(component: Component) -> DraftNetwork:

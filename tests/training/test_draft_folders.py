@@ -18,12 +18,6 @@ from forerun.training.train import Request, train
 from forerun.training.trainer import Plan
 
 
-@pytest.fixture(scope="module")
-def learnable(tmp_path_factory: pytest.TempPathFactory) -> Learnable:
-    torch.set_num_threads(1)
-    return make_learnable(tmp_path_factory.mktemp("learnable"))
-
-
 def request_for(learnable: Learnable, given: Path, output: Path, **changes: object) -> Request:
     plan = Plan(epochs=2, rows=128, packs=2, every=2, bf16=False)
     request = Request(

@@ -1,0 +1,35 @@
+"""What this machine is, and where the user's things are kept on it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+CPUINFO = Path("/proc/cpuinfo")
+# What tells one kind of processor from another, on x86 and on Arm.
+_MODEL_KEYS = (
+    *("vendor_id", "cpu family", "model", "stepping", "model name"),
+    *("CPU implementer", "CPU variant", "CPU part", "CPU revision"),
+)
+
+
+def first_cpu(cpuinfo: Path = CPUINFO) -> dict[str, str]:
+    """What the kernel says of the first processor listed; nothing where it does not say."""
+    try:
+        text = cpuinfo.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def cpu_model(cpuinfo: Path = CPUINFO) -> str:
+    """What kind of processor this is, in one line; the machine's name for it where the kernel says nothing."""
+    fields = first_cpu(cpuinfo)
+    return ", ".join(fields[key] for key in _MODEL_KEYS if fields.get(key)) or platform.machine()
+
+
+def cache_folder(kind: str) -> Path:
+    """Where things of a kind are kept between runs: in $XDG_CACHE_HOME, or ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "forerun" / kind
