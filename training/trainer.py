@@ -257,7 +257,7 @@ def _optimizers(component: Component, plan: Plan) -> list[torch.optim.Optimizer]
         torch.optim.Muon(
             [{"params": matrices, "highest": plan.rate}],
             lr=plan.rate,
-            weight_decay=0.01,
+            weight_decay=0.1,
             adjust_lr_fn="match_rms_adamw",
         ),
         torch.optim.AdamW(

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from forerun.errors import OptionError
-from forerun.runtime.drafters.offers import Place, offer_children
+from forerun.runtime.drafters.offers import Place, check_options, offer_children
 from forerun.runtime.growth import GrowingTree, grow
 from forerun.runtime.protocol import Candidate, Draft, DraftContext, Observation, SessionLike, Shape
 from forerun.runtime.session import Step
@@ -28,8 +27,7 @@ class HeadsDrafter:
     summary: ClassVar[str] = "the bundle's parallel heads on the model's last hidden state"
 
     def __init__(self, threshold: float = 0.0, shape: Shape | None = None) -> None:
-        if not 0 <= threshold <= 1:
-            raise OptionError(f"drafter 'heads': threshold is {threshold}; it must be between 0 and 1")
+        check_options(self.name, threshold)
         self.taps: tuple[int, ...] = ()
         self._threshold = threshold
         self.shape: Shape | None = shape

@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from forerun.errors import OptionError
 from forerun.runtime.drafters.following import Following
-from forerun.runtime.drafters.offers import Place, offer_children
+from forerun.runtime.drafters.offers import Place, check_options, offer_children
 from forerun.runtime.growth import GrowingTree
 from forerun.runtime.protocol import Candidate, DraftContext, SessionLike, Shape
 from forerun.runtime.shapes.chain import Chain
@@ -23,10 +22,7 @@ class NetworkDrafter:
     lag: ClassVar[int]
 
     def __init__(self, tokens: int, threshold: float, shape: Shape | None) -> None:
-        if tokens < 1:
-            raise OptionError(f"drafter {self.name!r}: tokens is {tokens}; it must be 1 or more")
-        if not 0 <= threshold <= 1:
-            raise OptionError(f"drafter {self.name!r}: threshold is {threshold}; it must be between 0 and 1")
+        check_options(self.name, threshold, tokens)
         self.taps: tuple[int, ...] = ()
         self.shape: Shape = shape or Chain(tokens)
         self._threshold = threshold

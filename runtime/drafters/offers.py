@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from forerun.errors import OptionError
 from forerun.runtime.protocol import Candidate, DraftContext
 from forerun.runtime.sample import rank_tokens
 
@@ -31,6 +32,14 @@ class DraftVocabulary:
         draft_ids = np.full(model_size, len(token_ids), np.int32)
         draft_ids[token_ids] = np.arange(len(token_ids), dtype=np.int32)
         return DraftVocabulary(token_ids, draft_ids)
+
+
+def check_options(drafter: str, threshold: float, tokens: int = 1) -> None:
+    """Raise `OptionError` for a chain of no tokens, or a threshold that is no probability."""
+    if not 0 <= threshold <= 1:
+        raise OptionError(f"drafter {drafter!r}: threshold is {threshold}; it must be between 0 and 1")
+    if tokens < 1:
+        raise OptionError(f"drafter {drafter!r}: tokens is {tokens}; it must be 1 or more")
 
 
 def offer_children(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from forerun.errors import OptionError
-from forerun.runtime.drafters.offers import Place, offer_children
+from forerun.runtime.drafters.offers import Place, check_options, offer_children
 from forerun.runtime.growth import Expanded, GrowingTree, grow
 from forerun.runtime.protocol import Candidate, Draft, DraftContext, Observation, SessionLike, Shape, StepLike
 from forerun.runtime.session import full_steps
@@ -40,10 +40,7 @@ class SelfDrafter:
     ) -> None:
         if layers is not None and skip:
             raise OptionError("drafter 'self': give layers or skip, not both")
-        if not 0 <= threshold <= 1:
-            raise OptionError(f"drafter 'self': threshold is {threshold}; it must be between 0 and 1")
-        if tokens < 1:
-            raise OptionError(f"drafter 'self': tokens is {tokens}; it must be 1 or more")
+        check_options(self.name, threshold, tokens)
         self._layers = layers
         self._skip = parse_skip_set(skip)
         self._threshold = threshold
