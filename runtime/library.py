@@ -14,6 +14,8 @@ from forerun.errors import BundleError, ContextFullError, ForerunError, RuntimeF
 
 LIBRARY_NAME = "libforerun.so"
 ALL = -1
+MOST_CHOICES = 64
+MAX_INT32 = 2**31 - 1
 
 
 class Status(enum.IntEnum):
@@ -117,6 +119,18 @@ class NativeSampling(ctypes.Structure):
     _fields_ = (("temperature", c_double), ("top_k", c_int32), ("top_p", c_double), ("seed", c_uint64))
 
 
+class NativeDraftLogits(ctypes.Structure):
+    """`forerun_draft_logits`."""
+
+    _fields_ = (("values", c_void_p), ("count", c_int32), ("named", c_int32), ("token_ids", c_void_p))
+
+
+class NativeChoice(ctypes.Structure):
+    """`forerun_choice`."""
+
+    _fields_ = (("index", c_int32), ("probability", c_float))
+
+
 class NativeKernel(ctypes.Structure):
     """`forerun_kernel_facts`."""
 
@@ -156,6 +170,10 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "forerun_measure_read": (c_void_p, c_int32, c_uint64, c_int32, c_void_p),
     "forerun_sample": (c_void_p, c_void_p, POINTER(NativeSampling), c_int64, POINTER(c_int32)),
     "forerun_draw": (c_void_p, c_int32, POINTER(NativeSampling), c_int64, POINTER(c_int32)),
+    "forerun_rank": (
+        *(c_void_p, POINTER(NativeDraftLogits), POINTER(NativeSampling), c_int64, c_int32),
+        *(POINTER(NativeChoice), POINTER(c_int32)),
+    ),
 }
 
 

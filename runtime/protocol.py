@@ -105,6 +105,16 @@ class SessionLike(Protocol):
     def draw(
         self, row: Drawable, *, temperature: float, top_k: int, top_p: float, seed: int, position: int
     ) -> int: ...
+    def rank(
+        self,
+        logits: np.ndarray,
+        count: int,
+        sampling: Sampling,
+        position: int,
+        *,
+        named: int | None = None,
+        token_ids: np.ndarray | None = None,
+    ) -> list[tuple[int, float]]: ...
     def close(self) -> None: ...
 
 

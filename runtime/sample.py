@@ -47,23 +47,36 @@ def filter_candidates(logits: np.ndarray, sampling: Sampling) -> list[int]:
 
 
 def rank_tokens(
-    logits: np.ndarray, count: int, sampling: Sampling, position: int, token_ids: np.ndarray | None = None
-) -> list[int]:
-    """The `count` indices most likely to be drawn at `position`, best first: what a drafter should propose.
+    logits: np.ndarray,
+    count: int,
+    sampling: Sampling,
+    position: int,
+    *,
+    named: int | None = None,
+    token_ids: np.ndarray | None = None,
+) -> list[tuple[int, float]]:
+    """The up to `count` indices most likely to be drawn at `position` for all that a draft's logits [V] know, best
+    first, with their probabilities (softmax over all logits).
 
-    Uses the noise of the draw itself, so the first is what these logits would draw; `token_ids` are the tokens that
-    the indices stand for, where they are others. Looks at the 64 largest logits only: a guess need not be exact.
+    They are ranked with the noise of the draw itself, so the first is what these logits would draw. The first `named`
+    logits stand for tokens (None: all), which are `token_ids` (None: their indices); where another one is the largest,
+    nothing is proposed.
     """
-    if sampling.temperature == 0 and count == 1:
-        return [int(np.argmax(logits))]
-    pool = np.argpartition(-logits, min(64, len(logits) - 1))[:64]
-    pool = pool[np.lexsort((pool, -logits[pool]))]
-    if sampling.temperature > 0:
-        tokens = pool if token_ids is None else token_ids[pool]
-        noise = gumbels(sampling.seed, position, tokens)
-        scores = logits[pool].astype(np.float64) / sampling.temperature + noise
-        pool = pool[np.lexsort((pool, -scores))]
-    return [int(index) for index in pool[:count]]
+    mine = logits[:named].astype(np.float64)
+    if logits.max() > mine.max():
+        return []
+    tokens = np.arange(len(mine)) if token_ids is None else token_ids
+    if sampling.temperature == 0:
+        scores = {index: float(logit) for index, logit in enumerate(mine)}
+    else:
+        scores = {
+            index: float(mine[index]) / sampling.temperature
+            + gumbel(sampling.seed, position, int(tokens[index]))
+            for index in filter_candidates(logits[:named], sampling)
+        }
+    best = sorted(scores, key=lambda index: (-scores[index], int(tokens[index])))[:count]
+    masses = np.exp(logits.astype(np.float64) - mine.max())
+    return [(index, float(masses[index] / masses.sum())) for index in best]
 
 
 def gumbel(seed: int, position: int, token_id: int) -> float:
@@ -74,19 +87,6 @@ def gumbel(seed: int, position: int, token_id: int) -> float:
     uniform = ((key >> 11) + 0.5) * 2.0**-53
     # A uniform that rounds to 1 would give infinite noise; (2^53 - 1 + 0.5)·2^-53 is the only such case.
     return -math.log(-math.log(uniform)) if uniform < 1.0 else math.inf
-
-
-def gumbels(seed: int, position: int, token_ids: np.ndarray) -> np.ndarray:
-    """`gumbel` for many tokens at once, float64; up to rounding of the logarithms."""
-    key = mix(mix((seed + 0x9E3779B97F4A7C15) & _MASK) ^ (position * 0xD1B54A32D192ED03 & _MASK))
-    value = np.uint64(key) ^ token_ids.astype(np.uint64) * np.uint64(0x8CB92BA72F3D8DD7)
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    value = value ^ (value >> np.uint64(31))
-    uniform = ((value >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
-    with np.errstate(divide="ignore"):
-        noise: np.ndarray = -np.log(-np.log(uniform))
-    return noise
 
 
 def mix(value: int) -> int:

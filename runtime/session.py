@@ -13,15 +13,15 @@ import numpy as np
 
 from forerun.errors import OptionError, RuntimeFailure
 from forerun.runtime.arrays import StepNumbers, address_of, float_rows, int32_array, parent_array
+from forerun.runtime.drawing import Drawing
 from forerun.runtime.library import (
     ALL,
+    MAX_INT32,
     Handle,
     NativeOptions,
     NativeRequest,
     NativeResult,
-    NativeSampling,
     NativeState,
-    Status,
     check,
     load_library,
 )
@@ -32,8 +32,6 @@ from forerun.runtime.protocol import DraftsLike, Drawable
 from forerun.runtime.views import ResultViews
 
 __all__ = ["ForwardResult", "LoadedProgram", "ModelConfig", "Session", "Step", "full_steps"]
-
-_MAX_INT32 = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class ForwardResult:
     drawable: Sequence[Drawable] = ()  # with `draws`: what stands in for each row's logits
 
 
-class Session:
+class Session(Drawing):
     """Sequences over one program, with their key/value cache and a team of threads.
 
     A sequence holds committed positions 0 … length-1, then staged rows, numbered from 0 since the last commit
@@ -75,7 +73,7 @@ class Session:
         threads.
         """
         for name, value in (("sequences", sequences), ("capacity", capacity), ("threads", threads)):
-            if value is not None and not 1 <= value <= _MAX_INT32:
+            if value is not None and not 1 <= value <= MAX_INT32:
                 raise OptionError(f"{name} is {value}; it must be 1 or more")
         self._library = load_library()
         self._program = program.handle
@@ -97,9 +95,8 @@ class Session:
 
     def _make_buffers(self) -> None:
         """Everything a call needs again and again, made once."""
+        super()._make_buffers()
         self._state = NativeState()
-        self._token_id = ctypes.c_int32()
-        self._sampling = NativeSampling()
         self._result = NativeResult()
         self._rows = np.zeros((self.config.max_rows, 2), np.int32)
         self._drawable = tuple(Drawable(index) for index in range(self.config.max_rows))
@@ -249,38 +246,6 @@ class Session:
             drawable=self._drawable[:outputs] if draws else (),
         )
 
-    def sample(
-        self, logits: np.ndarray, *, temperature: float, top_k: int, top_p: float, seed: int, position: int
-    ) -> int:
-        """Draw the token at absolute `position` from `logits` ([V] float32); `sample.py` defines which.
-
-        Raises `OptionError` for a setting out of range, `RuntimeFailure` for logits that hold NaN.
-        """
-        if logits.shape != (self.config.vocabulary_size,):
-            raise RuntimeFailure(f"logits have shape {logits.shape}, not [{self.config.vocabulary_size}]")
-        numbers = np.ascontiguousarray(logits, dtype=np.float32)
-        self._set_sampling(temperature, top_k, top_p, seed)
-        status = self._library.forerun_sample(
-            self._pointer, address_of(numbers), byref(self._sampling), position, byref(self._token_id)
-        )
-        check(status, OptionError if status == Status.INVALID_ARGUMENT else RuntimeFailure)
-        return self._token_id.value
-
-    def draw(
-        self, row: Drawable, *, temperature: float, top_k: int, top_p: float, seed: int, position: int
-    ) -> int:
-        """Draw the token at absolute `position` from a row of the last `forward`, which asked for `draws`: the
-        token that `sample` would draw from its logits.
-
-        Raises as `sample` does, and `OptionError` for a row that the last forward does not have.
-        """
-        self._set_sampling(temperature, top_k, top_p, seed)
-        status = self._library.forerun_draw(
-            self._pointer, row.index, byref(self._sampling), position, byref(self._token_id)
-        )
-        check(status, OptionError if status == Status.INVALID_ARGUMENT else RuntimeFailure)
-        return self._token_id.value
-
     def read_kv(self, seq: int, layer: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Keys and values of slots start … stop-1 (committed positions, then staged rows) of one layer.
 
@@ -325,11 +290,6 @@ class Session:
     @property
     def _pointer(self) -> int:
         return self._open_handle.pointer
-
-    def _set_sampling(self, temperature: float, top_k: int, top_p: float, seed: int) -> None:
-        sampling = self._sampling
-        sampling.temperature, sampling.top_k, sampling.top_p = temperature, min(top_k, _MAX_INT32), top_p
-        sampling.seed = seed
 
     def _set_rows(self, rows: Sequence[tuple[int, int]]) -> None:
         try:

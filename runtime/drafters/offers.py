@@ -6,7 +6,6 @@ import numpy as np
 
 from forerun.errors import OptionError
 from forerun.runtime.protocol import Candidate, DraftContext
-from forerun.runtime.sample import rank_tokens
 
 
 @dataclass(frozen=True)
@@ -54,20 +53,12 @@ def offer_children(
     Drawn with the noise that the loop will draw with, so the first is what these logits would draw. Nothing is
     offered below a draft that holds another token than it can name to be the likeliest.
     """
-    largest = float(logits.max())
-    named = logits
-    if vocabulary is not None:
-        named = logits[:-1]
-        if largest == float(logits[-1]):
-            return []
     position = len(context.token_ids) + place.depth
+    named = None if vocabulary is None else len(vocabulary.token_ids)
     ids = None if vocabulary is None else vocabulary.token_ids
-    ranked = rank_tokens(named, place.width, context.sampling, position, ids)
-    total = float(np.exp(logits - largest, dtype=np.float32).sum())
-    offers = []
-    for rank, index in enumerate(ranked):
-        probability = float(np.exp(float(named[index]) - largest)) / total
-        if probability >= threshold:
-            token_id = index if ids is None else int(ids[index])
-            offers.append(Candidate(place.row, token_id, rank, probability))
-    return offers
+    ranked = context.session.rank(logits, place.width, context.sampling, position, named=named, token_ids=ids)
+    return [
+        Candidate(place.row, index if ids is None else int(ids[index]), rank, probability)
+        for rank, (index, probability) in enumerate(ranked)
+        if probability >= threshold
+    ]

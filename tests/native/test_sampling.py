@@ -11,7 +11,7 @@ from tiny_model import VOCABULARY, compile_program, make_bundle, make_weights
 
 from forerun.errors import OptionError, RuntimeFailure
 from forerun.runtime.library import Status
-from forerun.runtime.sample import draw_token
+from forerun.runtime.sample import draw_token, rank_tokens
 from forerun.runtime.session import LoadedProgram, Session
 from forerun.runtime.settings import Sampling
 
@@ -60,6 +60,50 @@ def test_same_token_as_the_definition(
 ) -> None:
     sampling = Sampling(temperature, top_k, top_p, seed)
     assert draw(session, logits, sampling, position) == draw_token(logits, sampling, position)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    logits=LOGITS,
+    temperature=st.one_of(st.just(0.0), st.floats(0.05, 5)),
+    top_k=st.one_of(st.just(0), st.integers(1, VOCABULARY + 3)),
+    top_p=st.one_of(st.just(1.0), st.floats(1e-9, 1.0, exclude_min=True)),
+    named=st.one_of(st.none(), st.integers(1, VOCABULARY)),
+    count=st.integers(1, 70),
+    seed=st.integers(0, 2**64 - 1),
+)
+def test_the_best_of_a_draft_are_those_of_the_definition(
+    session: Session,
+    logits: np.ndarray,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    named: int | None,
+    count: int,
+    seed: int,
+) -> None:
+    sampling = Sampling(temperature, top_k, top_p, seed)
+    token_ids = np.random.default_rng(seed).permutation(10**6)[: named or VOCABULARY].astype(np.int32)
+    if not np.isfinite(logits[:named]).any():
+        return
+    expected = rank_tokens(logits, count, sampling, 5, named=named, token_ids=token_ids)
+    found = session.rank(logits, count, sampling, 5, named=named, token_ids=token_ids)
+    assert [index for index, _ in found] == [index for index, _ in expected]
+    for (_, probability), (_, exact) in zip(found, expected, strict=True):
+        # 2e-6 of an exponential, as much again for the sum, and the smallest exponential that is told from 0.
+        assert probability == pytest.approx(exact, rel=1e-5, abs=1e-37)
+
+
+def test_ranking_refuses_what_it_cannot_do(session: Session) -> None:
+    logits = np.zeros(VOCABULARY, np.float32)
+    for count, named in ((0, None), (1, 0), (1, VOCABULARY + 1)):
+        with pytest.raises(OptionError):
+            session.rank(logits, count, Sampling(), 0, named=named)
+    with pytest.raises(OptionError, match=str(VOCABULARY)):
+        session.rank(np.zeros(VOCABULARY + 1, np.float32), 1, Sampling(), 0)
+    logits[VOCABULARY - 1] = np.nan
+    with pytest.raises(RuntimeFailure, match="NaN"):
+        session.rank(logits, 1, Sampling(), 0)
 
 
 def test_frequencies_follow_the_softmax(session: Session) -> None:

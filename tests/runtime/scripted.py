@@ -14,7 +14,7 @@ import numpy as np
 
 from forerun.errors import ContextFullError, RuntimeFailure
 from forerun.runtime.protocol import Drawable
-from forerun.runtime.sample import draw_token, mix
+from forerun.runtime.sample import draw_token, mix, rank_tokens
 from forerun.runtime.session import full_steps
 from forerun.runtime.settings import Sampling
 
@@ -204,6 +204,11 @@ class ScriptedSession:
     def draw(self, row: Drawable, **numbers: Any) -> int:
         assert self._undrawn is not None, "the last forward did not ask for draws"
         return self.sample(self._undrawn[row.index], **numbers)
+
+    def rank(
+        self, logits: np.ndarray, count: int, sampling: Sampling, position: int, **which: Any
+    ) -> list[tuple[int, float]]:
+        return rank_tokens(logits, count, sampling, position, **which)
 
     def close(self) -> None:
         self.is_closed = True

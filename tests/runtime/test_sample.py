@@ -89,7 +89,7 @@ def test_top_p_keeps_the_smallest_prefix_with_that_mass(
 )
 def test_the_best_guess_is_the_draw(logits: np.ndarray, temperature: float, seed: int, count: int) -> None:
     sampling = Sampling(temperature, seed=seed)
-    ranked = rank_tokens(logits, count, sampling, 17)
+    ranked = [index for index, _ in rank_tokens(logits, count, sampling, 17)]
     assert ranked[0] == draw_token(logits, sampling, 17)
     assert len(set(ranked)) == len(ranked) == min(count, len(logits))
 

@@ -248,4 +248,17 @@ int forerun_draw(forerun_session* session, int32_t index, const forerun_sampling
   return draw(*session, index, *sampling, position, token_id);
 }
 
+int forerun_rank(forerun_session* session, const forerun_draft_logits* logits,
+                 const forerun_sampling* sampling, int64_t position, int32_t wanted, forerun_choice* choices,
+                 int32_t* found) {
+  const Visit visit(session);
+  FORERUN_TRY(visit.status());
+  FORERUN_TRY(require(logits, "logits"));
+  FORERUN_TRY(require(logits->values, "logits->values"));
+  FORERUN_TRY(require(sampling, "sampling"));
+  FORERUN_TRY(require(choices, "choices"));
+  FORERUN_TRY(require(found, "found"));
+  return rank(*session, *logits, *sampling, position, wanted, choices, found);
+}
+
 }  // extern "C"

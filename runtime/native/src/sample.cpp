@@ -55,9 +55,10 @@ int32_t cut_mass(const uint64_t* ranks, int32_t kept, double temperature, double
   return kept;
 }
 
-// The largest logit, ties to the lower id; -1 if any is NaN. Runs once a token over the whole vocabulary,
-// hence in lanes that the compiler turns into vectors; the first id that holds the maximum is found
-// afterwards.
+}  // namespace
+
+// Runs once a token over the whole vocabulary, hence in lanes that the compiler turns into vectors; the first
+// id that holds the maximum is found afterwards.
 int32_t find_largest(const float* logits, int32_t count) {
   constexpr int32_t kLanes = 32;
   float largest[kLanes];
@@ -80,8 +81,6 @@ int32_t find_largest(const float* logits, int32_t count) {
   return static_cast<int32_t>(std::find(logits, logits + count, maximum) - logits);
 }
 
-}  // namespace
-
 Status check_sampling(const forerun_sampling& sampling) {
   if (!(sampling.temperature >= 0) || std::isinf(sampling.temperature)) {
     return fail(FORERUN_INVALID_ARGUMENT, "temperature is %g; it must be a number of 0 (greedy) or more",
@@ -101,14 +100,19 @@ Status not_a_number() {
   return fail(FORERUN_NOT_A_NUMBER, "the logits hold NaN: the model or its weights are broken");
 }
 
-int32_t draw_filtered(uint64_t* ranks, uint64_t* spare, int32_t count, const forerun_sampling& sampling,
-                      int64_t position) {
+Kept keep(uint64_t* ranks, uint64_t* spare, int32_t count, const forerun_sampling& sampling) {
   int32_t kept = keep_top(count, sampling.top_k, &ranks, spare);
   if (sampling.top_p < 1) kept = cut_mass(ranks, kept, sampling.temperature, sampling.top_p);
+  return {ranks, kept};
+}
+
+int32_t draw_filtered(uint64_t* ranks, uint64_t* spare, int32_t count, const forerun_sampling& sampling,
+                      int64_t position) {
+  const Kept kept = keep(ranks, spare, count, sampling);
   const uint64_t key = noise_key(sampling.seed, position);
   Draw draw;
-  for (int32_t i = 0; i < kept; ++i) {
-    offer_noisy(&draw, logit_of(ranks[i]), id_of(ranks[i]), sampling.temperature, key);
+  for (int32_t i = 0; i < kept.count; ++i) {
+    offer_noisy(&draw, logit_of(kept.ranks[i]), id_of(kept.ranks[i]), sampling.temperature, key);
   }
   return draw.token_id;
 }

@@ -90,6 +90,19 @@ Status check_sampling(const forerun_sampling& sampling);
 // The error for a model whose logits are not numbers.
 Status not_a_number();
 
+// Where the largest logit is, ties to the lower id; -1 if any is NaN.
+int32_t find_largest(const float* logits, int32_t count);
+
+// Those that top_k and top_p keep, in rank order.
+struct Kept {
+  const uint64_t* ranks;
+  int32_t count;
+};
+
+// Keeps them of `count` candidates, given as ranks in order of id; both arrays have room for `count` and are
+// overwritten. The result lies in one of them.
+Kept keep(uint64_t* ranks, uint64_t* spare, int32_t count, const forerun_sampling& sampling);
+
 // Draws among `count` candidates, given as ranks in order of id, which hold all that top_k keeps. Both arrays
 // have room for `count` and are overwritten.
 int32_t draw_filtered(uint64_t* ranks, uint64_t* spare, int32_t count, const forerun_sampling& sampling,

@@ -101,6 +101,10 @@ Status draw(Session& session, int32_t index, const forerun_sampling& sampling, i
 Status sample(Session& session, const float* logits, const forerun_sampling& sampling, int64_t position,
               int32_t* token_id);
 
+// The best of a draft's logits under the noise of the draw at `position`, and their probabilities.
+Status rank(Session& session, const forerun_draft_logits& logits, const forerun_sampling& sampling,
+            int64_t position, int32_t wanted, forerun_choice* choices, int32_t* found);
+
 }  // namespace forerun
 
 // The opaque type of the C interface.

@@ -257,6 +257,30 @@ FORERUN_API int forerun_sample(forerun_session* session, const float* logits,
 FORERUN_API int forerun_draw(forerun_session* session, int32_t index, const forerun_sampling* sampling,
                              int64_t position, int32_t* token_id);
 
+/* Logits of a draft: `values` [count], at most V, of which the first `named` stand for tokens that it can
+ * name. token_ids [named] are those tokens; NULL: each index is its own. */
+typedef struct forerun_draft_logits {
+  const float* values;
+  int32_t count;
+  int32_t named;
+  const int32_t* token_ids;
+} forerun_draft_logits;
+
+typedef struct forerun_choice {
+  int32_t index;     /* of a named logit */
+  float probability; /* softmax over all logits, to a few millionths of its value */
+} forerun_choice;
+
+#define FORERUN_MOST_CHOICES 64
+
+/* The `wanted` tokens (1 … FORERUN_MOST_CHOICES) that are most likely to be drawn at absolute `position`,
+ * best first, for all that the logits know. They are ranked with the noise of the draw, so the first is what
+ * these logits would draw. Writes `choices` and how many there are: none if the largest logit names no token.
+ */
+FORERUN_API int forerun_rank(forerun_session* session, const forerun_draft_logits* logits,
+                             const forerun_sampling* sampling, int64_t position, int32_t wanted,
+                             forerun_choice* choices, int32_t* found);
+
 /* ---- Measuring ---------------------------------------------------------------------------------- */
 
 /* One kernel of the program, and what it reads in one layer beside activations. The texts live as long as the
