@@ -3,17 +3,23 @@
 import hashlib
 import json
 import os
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from learnable import Learnable, make_learnable
+from safetensors.torch import load_file, save_file
 
 from forerun.errors import DataError, OptionError, TrainingError
+from forerun.models.drafts import COMPONENTS
+from forerun.training.cache import Vocabulary
 from forerun.training.data import create_data
 from forerun.training.exported import export_draft_folder
-from forerun.training.folder import load_draft, model_facts, restore, save_draft
+from forerun.training.folder import lend_rows, load_draft, model_facts, restore, save_draft
 from forerun.training.train import Request, train
 from forerun.training.trainer import Plan
 
@@ -102,13 +108,30 @@ def test_a_draft_can_be_trained_further(learnable: Learnable, tmp_path: Path) ->
         train(replace(again, vocabulary_size=90, output=tmp_path / "smaller"))
 
 
-def test_other_weights_of_the_same_shape_are_told(learnable: Learnable, tmp_path: Path) -> None:
-    facts = model_facts(learnable.checkpoint, learnable.model)
+def test_other_weights_of_the_same_shape_are_tried(learnable: Learnable, tmp_path: Path) -> None:
+    """A draft that is the model's own last layer: nearly as good for nearly the same weights, of no use to others."""
+    model, source = learnable.model, Path(str(learnable.checkpoint.source))
+    vocabulary = Vocabulary(np.arange(287, dtype=np.int32), 288)
+    config = COMPONENTS["exit"].configure(model.config, vocabulary.size, {"after": 2, "form": "eesd"})
+    draft = COMPONENTS["exit"](config, lend_rows(model, vocabulary, torch.device("cpu")))
+    draft.layers[0].load_state_dict(model.layers[2].state_dict())
+    draft.head_norm.weight.data.copy_(model.head.norm.weight)
+    draft.other_head.data.zero_()
+    folder = tmp_path / "draft"
+    folder.mkdir()
+    save_draft(folder, draft, vocabulary, model_facts(learnable.checkpoint, model), {})
     told: list[str] = []
-    for place, known in enumerate((facts, {**facts, "weights": "0123456789abcdef"})):
-        folder = tmp_path / str(place)
-        folder.mkdir()
-        save_draft(folder, learnable.component("exit"), learnable.vocabulary, known, {})
-        source = str(learnable.checkpoint.source)
-        export_draft_folder(source, folder, tmp_path / f"export{place}", warn=told.append)
-    assert len(told) == 1 and "trained for weights 0123456789abcdef" in told[0]
+    export_draft_folder(str(source), folder, tmp_path / "same", warn=told.append)
+    assert not told
+    for name, noise in (("near", 1e-3), ("far", 1.0)):
+        shutil.copytree(source, tmp_path / name)
+        weights = load_file(source / "model.safetensors")
+        changed = {key: one + noise * one.std() * torch.randn_like(one) for key, one in weights.items()}
+        save_file(changed, tmp_path / name / "model.safetensors")
+    export_draft_folder(str(tmp_path / "near"), folder, tmp_path / "near-export", warn=told.append)
+    (text,) = told
+    found = re.search(r"(\d+)% of its first drafts on 4 prompts are right: (\d\.\d+) tokens a call", text)
+    assert found is not None and int(found[1]) > 90 and float(found[2]) > 1.9
+    with pytest.raises(TrainingError, match=r"costs more than it brings.*--start-from"):
+        export_draft_folder(str(tmp_path / "far"), folder, tmp_path / "far-export", warn=told.append)
+    assert len(told) == 1 and not (tmp_path / "far-export").exists()
