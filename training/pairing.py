@@ -9,16 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer
 
 from forerun.models.checkpoint import Checkpoint
 from forerun.models.drafts import Component
 from forerun.models.llama import Decoder
-from forerun.runtime.chat import ChatTemplate
 from forerun.training.batches import load_pack
 from forerun.training.cache import Vocabulary, build_cache
 from forerun.training.data import Conversation
 from forerun.training.folder import lend_rows
+from forerun.training.prompts import prompt_ids
 from forerun.training.score import Acceptance, evaluate
 from forerun.training.states import StatesOf, TorchStates
 
@@ -61,14 +60,14 @@ def measure_worth(
     progress: Progress | None = None,
 ) -> Worth:
     """Let the model answer `PROMPTS` greedily, and count what of its answers the component would have drafted."""
-    states_of = TorchStates(model)
+    states_of, files = TorchStates(model), checkpoint.read_tokenizer()
     conversations = []
     longest = model.config.context_length // 2
-    for place, prompt in enumerate(ids[-longest:] for ids in _prompts(checkpoint)):
+    for place, prompt in enumerate(ids[-longest:] for ids in prompt_ids(files, PROMPTS)):
         if progress is not None:
             progress("trying the draft on these weights", place / len(PROMPTS))
-        ends = checkpoint.read_tokenizer().eos_token_ids
-        conversations.append(Conversation(tuple(prompt), tuple(_answer(model, states_of, prompt, ends))))
+        answer = _answer(model, states_of, prompt, files.eos_token_ids)
+        conversations.append(Conversation(tuple(prompt), tuple(answer)))
     with tempfile.TemporaryDirectory() as folder:
         cache = build_cache(
             Path(folder),
@@ -85,26 +84,6 @@ def measure_worth(
     own = sum(weight.numel() for weight in component.parameters() if weight.ndim == 2)
     read = sum(weight.numel() for weight in model.layers.parameters()) + model.head.weight.numel()
     return Worth(acceptance, (own + component.head_weight().numel()) / read)
-
-
-def _prompts(checkpoint: Checkpoint) -> list[list[int]]:
-    """The prompts' token ids, in the model's chat template if it has one."""
-    files = checkpoint.read_tokenizer()
-    tokenizer = Tokenizer.from_str(files.tokenizer_json)
-    before: list[int] = [] if files.bos_token_id is None or not files.add_bos else [files.bos_token_id]
-    if files.chat_template is None:
-        return [before + tokenizer.encode(text, add_special_tokens=False).ids for text in PROMPTS]
-
-    def text_of(token_id: int | None) -> str:
-        return "" if token_id is None else tokenizer.id_to_token(token_id) or ""
-
-    special = {
-        "bos_token": text_of(files.bos_token_id),
-        "eos_token": text_of(files.eos_token_ids[0] if files.eos_token_ids else None),
-    }
-    template = ChatTemplate(files.chat_template, lambda: special)
-    texts = [template.render([{"role": "user", "content": text}]) for text in PROMPTS]
-    return [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
 
 
 def _answer(model: Decoder, states_of: StatesOf, prompt: Sequence[int], ends: Sequence[int]) -> list[int]:

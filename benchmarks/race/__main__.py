@@ -20,6 +20,7 @@ from benchmarks.race.peers import PEERS
 from benchmarks.race.quality import read_ids, run_quality
 from benchmarks.race.report import write_report
 from benchmarks.race.results import Results, read_results
+from benchmarks.race.tasks import task_trials
 from benchmarks.race.trials import CONTEXT, GROUPS, TIMED
 
 RAW, REPORT, PICTURE = "results.json", "RESULTS.md", "results.png"
@@ -37,6 +38,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--sources", help="comma-separated weights' formats (default: all), such as Q4_1,Q4_0"
     )
     parser.add_argument("--tests", help=f"comma-separated (default: all): {', '.join(GROUPS)}")
+    parser.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="FILE",
+        help="also answer these prompts, plain and drafted (JSON lines as for forerun bench --prompts)",
+    )
+    parser.add_argument("--first", type=int, metavar="N", help="only the first N prompts of each category")
     parser.add_argument("--repetitions", type=int, default=5, help="of every test (default 5)")
     parser.add_argument(
         "--output", type=Path, default=ROOT / "benchmarks", help="folder (default benchmarks)"
@@ -78,6 +86,8 @@ def run(options: argparse.Namespace, arguments: list[str], progress: Progress) -
     if options.repetitions < 1:
         raise RaceError(f"--repetitions is {options.repetitions}; it must be 1 or more")
     groups = choose(options.tests, GROUPS, "--tests")
+    if options.tests is not None and "tasks" in groups and options.prompts is None:
+        raise RaceError("--tests tasks needs prompts to answer; give --prompts FILE")
     cpu = read_cpu()
     peers = choose(options.peers, tuple(PEERS), "--peers")
     entrants = [entrant for name in peers for entrant in PEERS[name]().entrants(cpu)]
@@ -99,6 +109,8 @@ def run(options: argparse.Namespace, arguments: list[str], progress: Progress) -
 def compete(contest: Contest, options: argparse.Namespace, groups: Sequence[str]) -> int:
     """All repetitions; after each of them the raw results are written."""
     trials = [trial for trial in TIMED if trial.group in groups]
+    if options.prompts is not None and "tasks" in groups:
+        trials += task_trials(options.prompts, options.first)
     options.output.mkdir(parents=True, exist_ok=True)
     try:
         for repetition in range(options.repetitions):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import mean
 
 from benchmarks.race.results import Results
+from benchmarks.race.tasks import best_of, named, tasks_in
 from benchmarks.race.trials import BANDWIDTH, CONTEXT, CONTEXTS, MEMORY, QUALITY, START
 
 KEEP, SYMMETRIC = "forerun Q4_1", "forerun Q4_0"
 # Upper and lower (test, entrant) of a ratio; what finds them gives None where the run lacks one.
 Pairs = tuple[tuple[str, str], tuple[str, str]]
 FindPairs = Callable[[Results], Pairs | None]
-MEMORY_ALLOWANCE_MB, LOAD_BAR_MS, KL_BAR, GROWTH_BAR = 40.0, 30.0, 0.003, 1.15
+MEMORY_ALLOWANCE_MB, LOAD_BAR_MS, KL_BAR, GROWTH_BAR, TASKS_BAR = 40.0, 30.0, 0.003, 1.15, 1.35
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,7 @@ def judge_all(results: Results) -> list[Outcome]:
         judge_load(results),
         judge_memory(results),
         judge_growth(results),
+        judge_tasks(results),
     ]
 
 
@@ -196,3 +199,22 @@ def judge_growth(results: Results) -> Outcome:
     shown = ", ".join(f"{value:.2f}× at {context:,}" for context, value in found.items())
     met = None if max(found.values()) <= GROWTH_BAR else False
     return Outcome(what, bar, f"{shown}; model size: see GROWTH.md", met)
+
+
+def judge_tasks(results: Results) -> Outcome:
+    """Drafted answers against llama.cpp's fastest way, entrant and mode, over all tasks; mean of the tasks' ratios."""
+    what, bar = "answers to prompts, drafted, against llama.cpp plain or drafted", f"≥ {TASKS_BAR:.2f}×"
+    tasks = tasks_in(results)
+    other = best_of(results, results.of_peer("llama.cpp", "Q4_1"))
+    if not tasks or other is None:
+        return Outcome(what, bar, "not measured", None)
+    name, mode = other
+    ratios = {
+        task: results.ratio((named(task, "drafted"), KEEP), (named(task, mode), name)) for task in tasks
+    }
+    known = {task: ratio for task, ratio in ratios.items() if ratio is not None}
+    if len(known) < len(tasks):
+        return Outcome(what, bar, "not measured", None)
+    value, worst = mean(known.values()), min(known, key=lambda task: known[task])
+    measured = f"{value:.2f}× (against {name}, {mode}; least {known[worst]:.2f}× in {worst})"
+    return Outcome(what, bar, measured, value >= TASKS_BAR)

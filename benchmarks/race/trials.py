@@ -134,6 +134,6 @@ TIMED = (
     *sequence_trials(),
 )
 # Groups that `--tests` names; `start` and `quality` are no `Trial`s: they need processes of their own, or the float
-# model.
-GROUPS = (*dict.fromkeys(trial.group for trial in TIMED), "start", "quality")
+# model. Those of `tasks` are made of a prompts file.
+GROUPS = (*dict.fromkeys(trial.group for trial in TIMED), "tasks", "start", "quality")
 START, MEMORY, QUALITY = "load to first forward", "peak memory", "mean KL"

@@ -66,6 +66,7 @@ class Worker:
             "decode": self.runner.decode,
             "rows": self.runner.rows,
             "together": self.runner.together,
+            "answers": self.runner.answers,
             "read_memory": self.runner.read_memory,
             "logits": self.runner.logits,
         }

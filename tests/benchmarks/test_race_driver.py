@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.race import client, contest
-from benchmarks.race.__main__ import build_parser, choose
+from benchmarks.race.__main__ import build_parser, choose, main
 from benchmarks.race.client import Client, CrashError, RefusedError, Role
 from benchmarks.race.contest import Contest
 from benchmarks.race.cpu import expected_system_info, ggml_options, read_cpu
@@ -54,6 +54,12 @@ def test_options_name_what_there_is() -> None:
     with pytest.raises(RaceError, match="--tests has no 'd'; it has a, b"):
         choose("d", ("a", "b"), "--tests")
     assert build_parser().parse_args([]).repetitions == 5
+
+
+def test_tasks_need_prompts(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.race.__main__.make_environment", lambda *given: None)
+    assert main(["--tests", "tasks"]) == 2
+    assert "--prompts FILE" in capsys.readouterr().err
 
 
 ROLE = Role(

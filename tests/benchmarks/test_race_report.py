@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from benchmarks.race.bars import KEEP, RATIOS, SYMMETRIC, judge_all
 from benchmarks.race.report import report_lines, write_report
 from benchmarks.race.results import EntrantInfo, Results, Sample, read_results, spread
+from benchmarks.race.tasks import MODES, task_trials
 from benchmarks.race.trials import BANDWIDTH, CONTEXT, MEMORY, QUALITY, START, TIMED
 
 LLAMA, AMX = "llama.cpp Q4_1", "llama.cpp AMX Q4_1"
@@ -113,9 +115,44 @@ def test_growth_is_time_over_bytes_read_at_the_bandwidth() -> None:
     assert outcome(slow, "cost growth")[1] is False
 
 
+def test_tasks_are_held_against_the_fastest_way_of_llama() -> None:
+    """Its AMX build is faster plain, its other build drafted by 2; each task counts alike."""
+    speeds = {
+        ("chat, plain", KEEP): 300.0,
+        ("chat, drafted", KEEP): 400.0,
+        ("rag, plain", KEEP): 290.0,
+        ("rag, drafted", KEEP): 600.0,
+        ("chat, plain", AMX): 210.0,
+        ("rag, plain", AMX): 200.0,
+        ("chat, drafted by 2", LLAMA): 200.0,
+        ("rag, drafted by 2", LLAMA): 400.0,
+    }
+    results = make_results({key: [value] for key, value in speeds.items()})
+    measured, met = outcome(results, "answers to prompts")
+    assert measured == f"1.75× (against {LLAMA}, drafted by 2; least 1.50× in rag)"
+    assert met is True
+    lines = report_lines(results, "picture.png")
+    assert f"| {KEEP} | 400.00 | 600.00 |" in lines
+    del speeds["rag, drafted", KEEP]
+    results = make_results({key: [value] for key, value in speeds.items()})
+    assert outcome(results, "answers to prompts") == ("not measured", None)
+
+
+def test_tasks_are_made_of_a_prompts_file(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    given = [("writing", "a"), ("writing", "b"), ("rag", "c"), ("coding", "d")]
+    lines = [json.dumps({"category": category, "turns": [text]}) for category, text in given]
+    path.write_text("\n".join(lines))
+    trials = {trial.name: trial for trial in task_trials(path, first=1)}
+    assert list(trials) == [f"{task}, {mode}" for task in ("chat", "rag") for mode in MODES]
+    assert len(trials["chat, plain"].arguments["prompts"]) == 2
+    assert trials["rag, plain"].arguments["drafted"] == 0 < trials["rag, drafted"].arguments["drafted"]
+    assert len(task_trials(path, first=None)[0].arguments["prompts"]) == 3
+
+
 def test_what_was_not_measured_is_neither_met_nor_missed() -> None:
     outcomes = judge_all(make_results({}))
-    assert len(outcomes) == len(RATIOS) + 4
+    assert len(outcomes) == len(RATIOS) + 5
     assert all(one.met is None and one.measured.startswith("not measured") for one in outcomes)
 
 

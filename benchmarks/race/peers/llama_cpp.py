@@ -121,6 +121,43 @@ class LlamaCppRunner(SteppingRunner):
         self._clear()
         return self._run(ids, 0, last_only=True) + self._timed_choice()
 
+    def answers(
+        self, prompts: Sequence[Sequence[int]], tokens: int, drafted: int, ends: Sequence[int]
+    ) -> float:
+        """With the binding's own lookup of n-grams for drafts; a call of all drafted rows, an argmax for each."""
+        from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
+
+        lookup = LlamaPromptLookupDecoding(num_pred_tokens=drafted) if drafted else None
+        self._answer(prompts[0], tokens, lookup, ends)
+        elapsed_ms, count = 0.0, 0
+        for ids in prompts:
+            ms, more = self._answer(ids, tokens, lookup, ends)
+            elapsed_ms, count = elapsed_ms + ms, count + more
+        return elapsed_ms / max(count, 1)
+
+    def _answer(self, ids: Sequence[int], tokens: int, lookup: Any, ends: Sequence[int]) -> tuple[float, int]:
+        """Milliseconds and tokens after the first."""
+        import numpy as np
+
+        self._clear()
+        for start in range(0, len(ids), self._fill_rows):
+            self._run(ids[start : start + self._fill_rows], start, last_only=True)
+        text = [*ids, self._choose(-1)]
+        start_time = time.perf_counter()
+        while len(text) < len(ids) + tokens and text[-1] not in ends:
+            room = len(ids) + tokens - len(text) - 1
+            draft: list[int] = []
+            if lookup is not None and room > 0:
+                draft = [int(token) for token in lookup(np.array(text, np.intc))][:room]
+            position = len(text) - 1
+            self._run([text[-1], *draft], position, last_only=False)
+            for row in range(len(draft) + 1):
+                text.append(self._choose(row))
+                if text[-1] in ends or row == len(draft) or text[-1] != draft[row]:
+                    break
+            self.forget(len(text) - 1)
+        return 1000 * (time.perf_counter() - start_time), len(text) - len(ids) - 1
+
     def together(self, ids: Sequence[int], tokens: int) -> float:
         """One row of every sequence in each call."""
         self._clear()
