@@ -75,8 +75,6 @@ class Drawing:
         count: int,
         sampling: Sampling,
         position: int,
-        *,
-        named: int | None = None,
         token_ids: np.ndarray | None = None,
     ) -> list[tuple[int, float]]:
         """The up to `count` best of a draft's logits ([at most V] float32); `rank_tokens` in `sample.py` defines which.
@@ -86,7 +84,7 @@ class Drawing:
         """
         given = self._draft_logits
         given.values, given.count = logits.ctypes.data, len(logits)
-        given.named = len(logits) if named is None else named
+        given.named = len(logits) if token_ids is None else len(token_ids)
         given.token_ids = address_of(token_ids)
         self._set_sampling(sampling.temperature, sampling.top_k, sampling.top_p, sampling.seed)
         status = self._library.forerun_rank(

@@ -111,8 +111,6 @@ class SessionLike(Protocol):
         count: int,
         sampling: Sampling,
         position: int,
-        *,
-        named: int | None = None,
         token_ids: np.ndarray | None = None,
     ) -> list[tuple[int, float]]: ...
     def close(self) -> None: ...

@@ -51,28 +51,26 @@ def rank_tokens(
     count: int,
     sampling: Sampling,
     position: int,
-    *,
-    named: int | None = None,
     token_ids: np.ndarray | None = None,
 ) -> list[tuple[int, float]]:
     """The up to `count` indices most likely to be drawn at `position` for all that a draft's logits [V] know, best
     first, with their probabilities (softmax over all logits).
 
-    They are ranked with the noise of the draw itself, so the first is what these logits would draw. The first `named`
-    logits stand for tokens (None: all), which are `token_ids` (None: their indices); where another one is the largest,
-    nothing is proposed.
+    They are ranked with the noise of the draw itself, so the first is what these logits would draw. The first
+    logits stand for `token_ids` (None: all of them for their indices); where one beyond these is the largest, nothing
+    is proposed.
     """
-    mine = logits[:named].astype(np.float64)
+    tokens = np.arange(len(logits)) if token_ids is None else token_ids
+    mine = logits[: len(tokens)].astype(np.float64)
     if logits.max() > mine.max():
         return []
-    tokens = np.arange(len(mine)) if token_ids is None else token_ids
     if sampling.temperature == 0:
         scores = {index: float(logit) for index, logit in enumerate(mine)}
     else:
         scores = {
             index: float(mine[index]) / sampling.temperature
             + gumbel(sampling.seed, position, int(tokens[index]))
-            for index in filter_candidates(logits[:named], sampling)
+            for index in filter_candidates(logits[: len(tokens)], sampling)
         }
     best = sorted(scores, key=lambda index: (-scores[index], int(tokens[index])))[:count]
     masses = np.exp(logits.astype(np.float64) - mine.max())

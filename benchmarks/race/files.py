@@ -55,13 +55,15 @@ def bundle(source: Path, name: str, progress: Progress, draft: Path | None = Non
         export = target.with_name(f"{name}.export")
         forerun = [sys.executable, "-m", "forerun"]
         call([*forerun, "export", str(source), "-o", str(export), "--quant", "keep"], folder)
-        drafts: list[str] = []
+        asides, drafts = [export], list[str]()
         if draft is not None:
             drafted = target.with_name(f"{name}.draft")
+            asides.append(drafted)
             call([*forerun, "export", str(source), "--draft", str(draft), "-o", str(drafted)], folder)
             drafts = ["--draft", f"{draft.name}={drafted}"]
         call([*forerun, "compile", str(export), "-o", str(target), *drafts], folder)
-        shutil.rmtree(export)
+        for aside in asides:
+            shutil.rmtree(aside)
 
     return made(folder / name, make, progress)
 

@@ -77,17 +77,13 @@ class FeatureDraft(Component):
         """Row i first reads the model's states there and token i + 1, then its own output and token i + 2, …"""
         count = len(batch.token_ids)
         rows = torch.arange(count, device=batch.token_ids.device)
-        given, own_size = batch.states.flatten(1), self.config.network.hidden_size
-        own = given
+        size = self.config.network.hidden_size
+        features, part = batch.states.flatten(1), slice(size, None)
         pasts: list[list[KeyValue]] = [[] for _ in self.layers]
         predictions = []
         for ahead in range(1, UNROLLED + 1):
             tokens = batch.token_ids[(rows + ahead).clamp(max=count - 1)]
-            hidden = self._tokens(tokens) + (
-                self._project(given, slice(own_size, None))
-                if ahead == 1
-                else self._project(own, slice(own_size))
-            )
+            hidden = self._tokens(tokens) + self._project(features, part)
             # Rows at the end of the context have no next position; what they predict is not looked at.
             positions = (batch.positions + ahead - 1).clamp(max=self.config.network.context_length - 1)
             for layer, past in zip(self.layers, pasts, strict=True):
@@ -96,7 +92,7 @@ class FeatureDraft(Component):
                 past.append(present)
             inside = rows + ahead <= batch.lasts
             predictions.append(Prediction(hidden[inside], rows[inside], ahead))
-            own = hidden
+            features, part = hidden, slice(size)
         return predictions
 
     def exported(self) -> dict[str, torch.Tensor]:

@@ -54,9 +54,8 @@ def offer_children(
     offered below a draft that holds another token than it can name to be the likeliest.
     """
     position = len(context.token_ids) + place.depth
-    named = None if vocabulary is None else len(vocabulary.token_ids)
     ids = None if vocabulary is None else vocabulary.token_ids
-    ranked = context.session.rank(logits, place.width, context.sampling, position, named=named, token_ids=ids)
+    ranked = context.session.rank(logits, place.width, context.sampling, position, ids)
     return [
         Candidate(place.row, index if ids is None else int(ids[index]), rank, probability)
         for rank, (index, probability) in enumerate(ranked)

@@ -86,8 +86,8 @@ def test_the_best_of_a_draft_are_those_of_the_definition(
     token_ids = np.random.default_rng(seed).permutation(10**6)[: named or VOCABULARY].astype(np.int32)
     if not np.isfinite(logits[:named]).any():
         return
-    expected = rank_tokens(logits, count, sampling, 5, named=named, token_ids=token_ids)
-    found = session.rank(logits, count, sampling, 5, named=named, token_ids=token_ids)
+    expected = rank_tokens(logits, count, sampling, 5, token_ids)
+    found = session.rank(logits, count, sampling, 5, token_ids)
     assert [index for index, _ in found] == [index for index, _ in expected]
     for (_, probability), (_, exact) in zip(found, expected, strict=True):
         # 2e-6 of an exponential, as much again for the sum, and the smallest exponential that is told from 0.
@@ -98,7 +98,8 @@ def test_ranking_refuses_what_it_cannot_do(session: Session) -> None:
     logits = np.zeros(VOCABULARY, np.float32)
     for count, named in ((0, None), (1, 0), (1, VOCABULARY + 1)):
         with pytest.raises(OptionError):
-            session.rank(logits, count, Sampling(), 0, named=named)
+            token_ids = None if named is None else np.zeros(named, np.int32)
+            session.rank(logits, count, Sampling(), 0, token_ids)
     with pytest.raises(OptionError, match=str(VOCABULARY)):
         session.rank(np.zeros(VOCABULARY + 1, np.float32), 1, Sampling(), 0)
     logits[VOCABULARY - 1] = np.nan

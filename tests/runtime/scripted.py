@@ -206,9 +206,14 @@ class ScriptedSession:
         return self.sample(self._undrawn[row.index], **numbers)
 
     def rank(
-        self, logits: np.ndarray, count: int, sampling: Sampling, position: int, **which: Any
+        self,
+        logits: np.ndarray,
+        count: int,
+        sampling: Sampling,
+        position: int,
+        token_ids: np.ndarray | None = None,
     ) -> list[tuple[int, float]]:
-        return rank_tokens(logits, count, sampling, position, **which)
+        return rank_tokens(logits, count, sampling, position, token_ids)
 
     def close(self) -> None:
         self.is_closed = True
