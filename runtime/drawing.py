@@ -28,7 +28,7 @@ class Drawing:
     _library: ctypes.CDLL
 
     @property
-    def _pointer(self) -> int:
+    def pointer(self) -> int:
         raise NotImplementedError
 
     def _make_buffers(self) -> None:
@@ -49,7 +49,7 @@ class Drawing:
         numbers = np.ascontiguousarray(logits, dtype=np.float32)
         self._set_sampling(temperature, top_k, top_p, seed)
         status = self._library.forerun_sample(
-            self._pointer, address_of(numbers), byref(self._sampling), position, byref(self._token_id)
+            self.pointer, address_of(numbers), byref(self._sampling), position, byref(self._token_id)
         )
         check(status, OptionError if status == Status.INVALID_ARGUMENT else RuntimeFailure)
         return self._token_id.value
@@ -64,7 +64,7 @@ class Drawing:
         """
         self._set_sampling(temperature, top_k, top_p, seed)
         status = self._library.forerun_draw(
-            self._pointer, row.index, byref(self._sampling), position, byref(self._token_id)
+            self.pointer, row.index, byref(self._sampling), position, byref(self._token_id)
         )
         check(status, OptionError if status == Status.INVALID_ARGUMENT else RuntimeFailure)
         return self._token_id.value
@@ -88,7 +88,7 @@ class Drawing:
         given.token_ids = address_of(token_ids)
         self._set_sampling(sampling.temperature, sampling.top_k, sampling.top_p, sampling.seed)
         status = self._library.forerun_rank(
-            self._pointer,
+            self.pointer,
             byref(given),
             byref(self._sampling),
             position,

@@ -62,12 +62,29 @@ class Run:
     company: Company = field(default_factory=Company)
 
 
+@dataclass(frozen=True)
+class Started:
+    """An answer that is about to start: its steps, and what brings the run's statistics up to date in between."""
+
+    events: Events
+    update_stats: Callable[[], None] = lambda: None
+
+
+# A loop: what starts an answer into an output. This module's, or the native core's.
+Begin = Callable[[Run, Output], Started]
+
+
 def generate(run: Run, output: Output) -> Iterator[str]:
     """Generate into `output` until it has a finish reason; the iterator yields text as it becomes certain.
 
     Raises what `start` raises, before it returns.
     """
     return drive(run.session, start(run, output))
+
+
+def begin(run: Run, output: Output) -> Started:
+    """This loop as a `Begin`; raises what `start` raises."""
+    return Started(start(run, output))
 
 
 def start(run: Run, output: Output) -> Events:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import TracebackType
 
-from forerun.runtime.generate import Company, Run, start
+from forerun.runtime.generate import Begin, Company, Run, begin
 from forerun.runtime.output import FinishReason, Output
 from forerun.runtime.protocol import Result, SessionLike
 from forerun.runtime.request import Request, drive
@@ -21,9 +21,15 @@ class Generation:
     """
 
     def __init__(
-        self, run: Run, output: Output, lock: threading.Lock, release: Callable[[bool], None]
+        self,
+        run: Run,
+        output: Output,
+        lock: threading.Lock,
+        release: Callable[[bool], None],
+        begin: Begin = begin,
     ) -> None:
-        """`lock` guards the session; `release(sound)` is called at the end: not sound after a failure."""
+        """`lock` guards the session; `release(sound)` is called at the end: not sound after a failure. `begin` is the
+        loop that runs it."""
         self._run = run
         self._output = output
         self._lock = lock
@@ -31,7 +37,9 @@ class Generation:
         self._released = False
         self._cancel = threading.Event()
         self.prompt_ids = tuple(run.token_ids)
-        self._events = start(replace(run, cancelled=self._cancel.is_set), output)
+        with lock:
+            self._started = begin(replace(run, cancelled=self._cancel.is_set), output)
+        self._events = self._started.events
         self._pieces = drive(run.session, self._events)
 
     @property
@@ -47,6 +55,8 @@ class Generation:
     @property
     def stats(self) -> Stats:
         """Counters and times so far."""
+        if not self._released:
+            self._started.update_stats()
         return self._run.stats
 
     @property

@@ -15,6 +15,7 @@ from forerun.errors import BundleError, ContextFullError, ForerunError, RuntimeF
 LIBRARY_NAME = "libforerun.so"
 ALL = -1
 MOST_CHOICES = 64
+MOST_DRAWN = 64
 MAX_INT32 = 2**31 - 1
 
 
@@ -131,6 +132,45 @@ class NativeChoice(ctypes.Structure):
     _fields_ = (("index", c_int32), ("probability", c_float))
 
 
+class NativeGeneration(ctypes.Structure):
+    """`forerun_generation`."""
+
+    _fields_ = (
+        ("drafter", c_char_p),
+        ("shape", c_char_p),
+        ("exit", c_char_p),
+        ("sampling", NativeSampling),
+        ("max_tokens", c_int32),
+        ("end_token_ids", c_void_p),
+        ("end_token_count", c_int32),
+    )
+
+
+class NativeOrigin(ctypes.Structure):
+    """`forerun_origin_counts`."""
+
+    _fields_ = (("calls", c_int64), ("drafted", c_int64), ("accepted", c_int64))
+
+
+class NativeStatistics(ctypes.Structure):
+    """`forerun_statistics`."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("prompt_tokens", "cached_tokens", "generated_tokens")),
+        *((name, c_int64) for name in ("verify_calls", "drafted", "accepted")),
+        *((name, c_double) for name in ("prefill_ms", "draft_ms", "verify_ms", "commit_ms")),
+        ("drafted_at", c_int64 * MOST_DRAWN),
+        ("accepted_at", c_int64 * MOST_DRAWN),
+        ("origins", NativeOrigin * 5),
+    )
+
+
+class NativeCosts(ctypes.Structure):
+    """`forerun_costs`."""
+
+    _fields_ = (("count", c_int32), ("whole", c_int32), ("rows", c_int32 * 16), ("ms", c_double * 16))
+
+
 class NativeKernel(ctypes.Structure):
     """`forerun_kernel_facts`."""
 
@@ -170,6 +210,16 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "forerun_measure_read": (c_void_p, c_int32, c_uint64, c_int32, c_void_p),
     "forerun_sample": (c_void_p, c_void_p, POINTER(NativeSampling), c_int64, POINTER(c_int32)),
     "forerun_draw": (c_void_p, c_int32, POINTER(NativeSampling), c_int64, POINTER(c_int32)),
+    "forerun_generator_create": (c_void_p, POINTER(c_void_p)),
+    "forerun_generate_start": (c_void_p, c_int32, c_void_p, c_int32, POINTER(NativeGeneration)),
+    "forerun_generate_next": (c_void_p, c_int32, c_void_p, POINTER(c_int32), POINTER(c_int)),
+    "forerun_generate_keep": (c_void_p, c_int32, c_int32),
+    "forerun_generate": (c_void_p, c_int32, c_void_p, c_void_p, POINTER(c_int)),
+    "forerun_generate_statistics": (c_void_p, c_int32, POINTER(NativeStatistics)),
+    "forerun_generate_exits": (c_void_p, c_int32, c_void_p),
+    "forerun_tune": (c_void_p, c_int32, POINTER(NativeCosts)),
+    "forerun_set_costs": (c_void_p, POINTER(NativeCosts)),
+    "forerun_get_costs": (c_void_p, POINTER(NativeCosts)),
     "forerun_rank": (
         *(c_void_p, POINTER(NativeDraftLogits), POINTER(NativeSampling), c_int64, c_int32),
         *(POINTER(NativeChoice), POINTER(c_int32)),
@@ -198,6 +248,10 @@ def load_library() -> ctypes.CDLL:
     library.forerun_bundle_release.restype = None
     library.forerun_session_release.argtypes = [c_void_p]
     library.forerun_session_release.restype = None
+    library.forerun_generator_release.argtypes = [c_void_p]
+    library.forerun_generator_release.restype = None
+    library.forerun_cancel.argtypes = [c_void_p, c_int32]
+    library.forerun_cancel.restype = None
     library.forerun_bundle_target.argtypes = [c_void_p]
     for name in ("forerun_last_error", "forerun_version", "forerun_bundle_target"):
         getattr(library, name).restype = c_char_p

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,11 +13,13 @@ from forerun.runtime.acceptance import ACCEPTANCE
 from forerun.runtime.batch import Batch, OnText, check_drafters, check_prompts
 from forerun.runtime.bundle import read_bundle
 from forerun.runtime.chat import Message
+from forerun.runtime.costs import KeptCosts
 from forerun.runtime.drafts import Drafts
 from forerun.runtime.exits import EXITS
 from forerun.runtime.generate import Run, check_prompt_fits
 from forerun.runtime.generation import Generation
 from forerun.runtime.language import Language, read_language
+from forerun.runtime.native_loop import LoopName, NativeLoop, choose_loop
 from forerun.runtime.output import Output
 from forerun.runtime.prefix import common_prefix
 from forerun.runtime.protocol import Config, Drafter, ExitPolicy, SessionLike
@@ -143,14 +146,16 @@ class Model:
         ignore_end: bool = False,
         reuse_cache: bool = True,
         on_prefill: Callable[[int, int], None] | None = None,
+        loop: LoopName = "auto",
     ) -> Generation:
         """Start an answer; iterate over the result to run it.
 
         `drafter`, `shape`, `exit` and `acceptance` are specs such as `lookup:tokens=4` (`forerun list` shows
         all); a drafter or exit policy may also be given as an object. `stop` are texts that end the answer.
         `ignore_end` goes on after end tokens. `reuse_cache` keeps the rows of an earlier answer that begin
-        this prompt. `on_prefill(done, total)` is called as the prompt is read. Raises `OptionError` for a
-        value outside its range, `ContextFullError` for a prompt that does not fit.
+        this prompt. `on_prefill(done, total)` is called as the prompt is read. `loop` is the core's "native" one, the
+        "python" one, which defines it and takes objects, or "auto": native where that can be; ids are the same.
+        Raises `OptionError` for a value outside its range, `ContextFullError` for a prompt that does not fit.
         """
         settings = Settings(
             max_tokens=max_tokens,
@@ -176,7 +181,9 @@ class Model:
         )
         output = Output(settings, self.language.tokenizer)
         try:
-            return Generation(run, output, self._lock, lambda sound: self._give_back(slot, run, sound))
+            begin_answer = choose_loop(loop, self.session, drafter, shape, exit, acceptance)
+            release = partial(self._give_back, slot, run)
+            return Generation(run, output, self._lock, release, begin_answer)
         except BaseException:
             self._give_back(slot, run, sound=True)
             raise
@@ -210,7 +217,9 @@ class Model:
             raise OptionError(f"each holds options of {len(own)} prompts; there are {len(prompts)}")
 
         def start(index: int) -> Generation:
-            return self.generate(token_ids[index], drafter=drafters[index], **{**options, **own[index]})
+            # Answers that share forwards take their steps here, not in the core.
+            asked = {"loop": "python", **options, **own[index]}
+            return self.generate(token_ids[index], drafter=drafters[index], **asked)
 
         return Batch(len(prompts), start, self._lock).complete(on_text)
 
@@ -307,6 +316,7 @@ def load(
     def open_session(count: int | None) -> Session:
         session = Session(program, sequences=sequences, capacity=context, threads=count)
         session.drafts = Drafts(session, program, opened.drafts)
+        session.native_loop = NativeLoop(session, lambda: KeptCosts.of(program.path, session.threads))
         return session
 
     try:

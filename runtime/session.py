@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ctypes import byref
 from dataclasses import dataclass
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,6 +31,9 @@ from forerun.runtime.profile import Profiler
 from forerun.runtime.program import LoadedProgram, ModelConfig, Step, full_steps
 from forerun.runtime.protocol import DraftsLike, Drawable
 from forerun.runtime.views import ResultViews
+
+if TYPE_CHECKING:
+    from forerun.runtime.native_loop import NativeLoop
 
 __all__ = ["ForwardResult", "LoadedProgram", "ModelConfig", "Session", "Step", "full_steps"]
 
@@ -79,7 +83,7 @@ class Session(Drawing):
         self._program = program.handle
         self.config = program.config
         options = NativeOptions(
-            sequences, capacity or 0, threads or 0, None if team_of is None else team_of._pointer
+            sequences, capacity or 0, threads or 0, None if team_of is None else team_of.pointer
         )
         pointer = ctypes.c_void_p()
         status = self._library.forerun_session_create(program.handle.pointer, byref(options), byref(pointer))
@@ -91,6 +95,7 @@ class Session(Drawing):
         self.capacity: int = options.capacity
         self.threads: int = options.threads
         self.drafts: DraftsLike = NoDrafts()  # those of its bundle, where the model is loaded with them
+        self.native_loop: NativeLoop | None = None  # likewise
         self._make_buffers()
 
     def _make_buffers(self) -> None:
@@ -109,17 +114,17 @@ class Session(Drawing):
     def create_sequence(self) -> int:
         """A new, empty sequence. Raises `RuntimeFailure` if all are in use."""
         number = ctypes.c_int32()
-        check(self._library.forerun_sequence_create(self._pointer, byref(number)))
+        check(self._library.forerun_sequence_create(self.pointer, byref(number)))
         return number.value
 
     def release_sequence(self, seq: int) -> None:
         """Give the sequence's number back."""
-        check(self._library.forerun_sequence_release(self._pointer, seq))
+        check(self._library.forerun_sequence_release(self.pointer, seq))
 
     def fork(self, seq: int) -> int:
         """A new sequence with the committed rows of `seq` (staged ones are not copied)."""
         number = ctypes.c_int32()
-        check(self._library.forerun_sequence_fork(self._pointer, seq, byref(number)))
+        check(self._library.forerun_sequence_fork(self.pointer, seq, byref(number)))
         return number.value
 
     def length(self, seq: int) -> int:
@@ -155,14 +160,14 @@ class Session(Drawing):
         above = parent_array(parents, len(tokens))
         if features is None:
             status = self._library.forerun_stage(
-                self._pointer, seq, len(tokens), address_of(tokens), address_of(above)
+                self.pointer, seq, len(tokens), address_of(tokens), address_of(above)
             )
         elif self.config.feature_size == 0:
             raise RuntimeFailure("this program's tokens have no features; stage tokens alone")
         else:
             given = float_rows(features, "features", self.config.feature_size, len(tokens))
             status = self._library.forerun_stage_features(
-                self._pointer, seq, len(tokens), address_of(tokens), address_of(given), address_of(above)
+                self.pointer, seq, len(tokens), address_of(tokens), address_of(given), address_of(above)
             )
         check(status)
         return range(first, first + len(tokens))
@@ -179,7 +184,7 @@ class Session(Drawing):
         above = parent_array(parents, len(states))
         check(
             self._library.forerun_stage_hidden(
-                self._pointer, seq, len(states), address_of(states), address_of(above), start
+                self.pointer, seq, len(states), address_of(states), address_of(above), start
             )
         )
         return range(first, first + len(states))
@@ -191,16 +196,16 @@ class Session(Drawing):
         inexact row.
         """
         rows = int32_array(path, "rows of a path")
-        check(self._library.forerun_commit(self._pointer, seq, len(rows), address_of(rows)))
+        check(self._library.forerun_commit(self.pointer, seq, len(rows), address_of(rows)))
 
     def rewind(self, seq: int, length: int) -> None:
         """Go back to `length` committed positions, as if later ones had never been; drops staged rows."""
-        check(self._library.forerun_rewind(self._pointer, seq, length))
+        check(self._library.forerun_rewind(self.pointer, seq, length))
 
     def row_depth(self, seq: int, slot: int) -> int:
         """Sublayers passed by the row in `slot` (committed positions, then staged rows)."""
         done = ctypes.c_int32()
-        check(self._library.forerun_row_done(self._pointer, seq, slot, byref(done)))
+        check(self._library.forerun_row_done(self.pointer, seq, slot, byref(done)))
         return done.value
 
     # ---- computing ----
@@ -235,7 +240,7 @@ class Session(Drawing):
         layers = int32_array(taps, "taps") if taps else None
         request.taps, request.tap_count = address_of(layers), 0 if layers is None else len(layers)
         request.draws = draws
-        check(self._library.forerun_forward(self._pointer, byref(request), byref(result)))
+        check(self._library.forerun_forward(self.pointer, byref(request), byref(result)))
         outputs = count if wanted is None else len(wanted)
         return ForwardResult(
             logits=self._views.logits(result, 0 if draws else outputs),
@@ -258,7 +263,7 @@ class Session(Drawing):
         shape = (kv_heads.value, max(stop - start, 0), head_dim.value)
         keys, values = np.empty(shape, np.float32), np.empty(shape, np.float32)
         pointers = (keys.ctypes.data_as(float_pointer), values.ctypes.data_as(float_pointer))
-        check(library.forerun_read_kv(self._pointer, seq, layer, start, stop, *pointers))
+        check(library.forerun_read_kv(self.pointer, seq, layer, start, stop, *pointers))
         return keys, values
 
     def profiler(self) -> Profiler:
@@ -268,6 +273,8 @@ class Session(Drawing):
     def close(self) -> None:
         """Free the session and its drafts'; its memory goes when the last array that `forward` gave out does."""
         self.drafts.close()
+        if self.native_loop is not None:
+            self.native_loop.close()
         self._handle = None
         del self._views
 
@@ -288,7 +295,8 @@ class Session(Drawing):
         return self._handle
 
     @property
-    def _pointer(self) -> int:
+    def pointer(self) -> int:
+        """The native session, for other parts of the runtime; raises `RuntimeFailure` after `close`."""
         return self._open_handle.pointer
 
     def _set_rows(self, rows: Sequence[tuple[int, int]]) -> None:
@@ -298,5 +306,5 @@ class Session(Drawing):
             raise RuntimeFailure(f"rows must be pairs (sequence, index): {error}") from error
 
     def _describe(self, seq: int) -> NativeState:
-        check(self._library.forerun_sequence_describe(self._pointer, seq, byref(self._state)))
+        check(self._library.forerun_sequence_describe(self.pointer, seq, byref(self._state)))
         return self._state

@@ -58,9 +58,8 @@ class Lookup:
         if context.depth_limit < 1 or context.row_limit < 2:
             return Draft(root_only(context.root))
         tree = merge_chains(context.root, self._continuations(context.token_ids))
-        if self._shape is not None:
-            tree = _pick(tree, self._shape, context)
-        return Draft(tree.limited(context.row_limit, context.depth_limit))
+        tree = tree.limited(context.row_limit, context.depth_limit)
+        return Draft(tree if self._shape is None else _pick(tree, self._shape, context))
 
     def match(self, token_ids: Sequence[int]) -> tuple[int, tuple[int, ...]]:
         """Tokens of the longest match of the text's end, and what followed it most recently; 0 and nothing else."""

@@ -156,7 +156,7 @@ def test_a_program_without_features_takes_none(tmp_path: Path) -> None:
             session.stage(seq, [1], features=np.zeros((1, 3), np.float32))
         one = np.zeros(1, np.float32), np.zeros(1, np.int32)
         status = load_library().forerun_stage_features(
-            session._pointer, seq, 1, one[1].ctypes.data, one[0].ctypes.data, None
+            session.pointer, seq, 1, one[1].ctypes.data, one[0].ctypes.data, None
         )
         assert status == Status.INVALID_ARGUMENT
         assert b"have no features" in load_library().forerun_last_error()

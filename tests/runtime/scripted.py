@@ -83,6 +83,7 @@ class ScriptedSession:
         from scripted_drafts import ScriptedDrafts  # which needs this module
 
         self.drafts = ScriptedDrafts(self)
+        self.native_loop = None
         self.is_closed = False
         self._limit = sequences
         self._seed = seed

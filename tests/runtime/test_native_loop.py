@@ -53,6 +53,7 @@ def chosen(model: Model, spec: tuple[str, str | None] | int) -> dict[str, Any]:
     exits=st.sampled_from(
         ["never", "confidence:layers=0+1,threshold=0.3", "confidence:layers=1,threshold=0"]
     ),
+    loop=st.sampled_from(["auto", "python"]),
 )
 def test_every_drafter_gives_the_ids_of_plain_decoding(
     model: Model,
@@ -62,6 +63,7 @@ def test_every_drafter_gives_the_ids_of_plain_decoding(
     top_k: int,
     seed: int,
     exits: str,
+    loop: str,
 ) -> None:
     options: dict[str, Any] = {
         "max_tokens": 40,
@@ -72,6 +74,7 @@ def test_every_drafter_gives_the_ids_of_plain_decoding(
         "ignore_end": True,
     }
     plain = model.generate(prompt, reuse_cache=False, **options).complete()
+    options["loop"] = loop
     drafted = model.generate(prompt, reuse_cache=False, **options, **chosen(model, spec)).complete()
     again = model.generate(prompt, **options, **chosen(model, spec)).complete()
     assert drafted.ids == plain.ids

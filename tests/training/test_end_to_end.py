@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conformance import check_conformance
 from tiny_models import write_folder
 
 import forerun
@@ -98,6 +99,24 @@ def test_trained_drafts_change_no_token(model: Model, settings: dict, rng: np.ra
             assert answer.ids == plain.ids, (drafter, shape)
             drafted += answer.stats.drafted
     assert drafted > 500
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=("greedy", "t0.8", "t1.3"))
+@pytest.mark.parametrize("exits", ["never", "confidence:layers=0,threshold=0.05"])
+def test_the_native_loop_drafts_as_its_definition(
+    model: Model, settings: dict, exits: str, rng: np.random.Generator
+) -> None:
+    """Ids and acceptance traces, with cold drafts and with those of an earlier answer."""
+    for number, prompt in enumerate(prompts(rng, 3)):
+        for drafter, shape in DRAFTERS:
+            options = {
+                "drafter": drafter,
+                "shape": shape,
+                "max_tokens": 50,
+                "ignore_end": True,
+                "exit": exits,
+            }
+            check_conformance(model, prompt, reuse=number == 1, **options, **settings)
 
 
 def test_a_conversation_goes_on_with_what_the_draft_knows(model: Model, rng: np.random.Generator) -> None:

@@ -89,6 +89,7 @@ Status Bundle::check_files(const std::string& folder) {
 }
 
 Status Bundle::open(const std::string& folder, const char* target) {
+  folder_ = folder;
   {
     MappedFile text;
     FORERUN_TRY(text.open(folder, kManifestName));

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <string>
+#include <vector>
 
 #include "compiled.h"
 #include "file.h"
@@ -21,6 +22,8 @@ class Bundle {
   const forerun_program& program() const { return *library_.program(); }
   const uint8_t* weights() const { return weights_.data(); }
   const std::string& target() const { return target_.name; }
+  const std::string& folder() const { return folder_; }
+  const std::vector<ListedDraft>& drafts() const { return manifest_.drafts; }
 
   // Sessions and callers share a bundle; the last hold to go deletes it.
   void hold() { holds_.fetch_add(1, std::memory_order_relaxed); }
@@ -30,6 +33,7 @@ class Bundle {
   Status choose_target(const char* name);
   Status check_files(const std::string& folder);
 
+  std::string folder_;
   Manifest manifest_;
   ListedTarget target_;
   MappedFile weights_;

@@ -136,6 +136,41 @@ Status read_files(const Json& root, Manifest* manifest) {
   return FORERUN_OK;
 }
 
+Status read_taps(const Json& entry, ListedDraft* draft) {
+  const Json* taps = entry.find("taps");
+  if (taps == nullptr || taps->kind != Json::kArray || taps->items.size() > ListedDraft::kMostTaps) {
+    return malformed("has a draft without taps, or with too many");
+  }
+  int64_t before = -1, tap = 0;
+  for (const Json& item : taps->items) {
+    if (!item.to_integer(&tap) || tap <= before || tap > INT32_MAX) {
+      return malformed("has a draft whose taps do not ascend");
+    }
+    draft->taps[draft->tap_count++] = static_cast<int32_t>(tap);
+    before = tap;
+  }
+  return FORERUN_OK;
+}
+
+// Drafts are optional.
+Status read_drafts(const Json& root, Manifest* manifest) {
+  const Json* section = root.find("drafts");
+  if (section == nullptr) return FORERUN_OK;
+  for (const auto& member : section->members) {
+    ListedDraft draft{};
+    int64_t heads = 0;
+    draft.name = member.first;
+    FORERUN_TRY(read_text(member.second, "path", &draft.path));
+    FORERUN_TRY(read_text(member.second, "component", &draft.component));
+    FORERUN_TRY(read_size(member.second, "heads", &heads));
+    if (heads < 1 || heads > INT32_MAX) return malformed("has a draft without heads");
+    draft.heads = static_cast<int32_t>(heads);
+    FORERUN_TRY(read_taps(member.second, &draft));
+    manifest->drafts.push_back(std::move(draft));
+  }
+  return FORERUN_OK;
+}
+
 }  // namespace
 
 Status read_manifest(const char* text, size_t bytes, Manifest* manifest) {
@@ -149,6 +184,7 @@ Status read_manifest(const char* text, size_t bytes, Manifest* manifest) {
   if (at == end || *at != '}' || skip_space(at + 1, end) != end) return malformed("does not end as one");
   FORERUN_TRY(read_config(root, manifest));
   FORERUN_TRY(read_targets(root, manifest));
+  FORERUN_TRY(read_drafts(root, manifest));
   return read_files(root, manifest);
 }
 

@@ -24,7 +24,20 @@ struct ListedTarget {
   std::vector<std::string> features;
 };
 
+// A draft network in a folder of its own below the bundle's.
+struct ListedDraft {
+  static constexpr int32_t kMostTaps = 16;
+
+  std::string name;
+  std::string path;
+  std::string component;    // its kind: feature, heads or exit
+  int32_t taps[kMostTaps];  // layers of the model whose hidden states feed it, ascending
+  int32_t tap_count;
+  int32_t heads;  // that share its layers evenly
+};
+
 struct Manifest {
+  std::vector<ListedDraft> drafts;
   std::vector<ListedTarget> targets;
   std::vector<ListedFile> files;
   // As the compiler wrote them; the program must agree.

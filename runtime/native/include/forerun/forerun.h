@@ -16,6 +16,8 @@
  *   forerun_sample(session, result.logits, &greedy, 3, &token);
  *   forerun_commit(session, sequence, 3, path);
  *
+ * That is one step by hand; generate.h has the loop that speculates.
+ *
  * Every function that can fail returns a forerun_status; 0 is success. A call that fails changes nothing, and
  * forerun_last_error() then says why. Nothing here aborts, prints or keeps global state. Sizes: M rows, V
  * vocabulary, D hidden size, L layers, Kv key/value heads, d head size, F feature size.
@@ -322,4 +324,7 @@ FORERUN_API int forerun_measure_read(forerun_session* session, int32_t memory, u
 #ifdef __cplusplus
 }
 #endif
+
+#include "forerun/generate.h"
+
 #endif
