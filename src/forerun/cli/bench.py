@@ -128,11 +128,12 @@ def execute(arguments: argparse.Namespace) -> int:
     sequences = parse_counts("sequences", arguments.sequences)
     check_numbers(arguments)
     prompts = load_prompts(arguments.prompts)
-    from forerun.cli.measure import Plan, drafter_for, measure
+    from forerun.cli.bench_drafters import options_for
+    from forerun.cli.measure import Plan, measure
     from forerun.runtime.settings import Sampling
 
     for spec in arguments.drafter:
-        drafter_for(spec, arguments.shape, ())
+        options_for(spec, arguments.shape, ())
     plan = Plan(
         prompt_tokens=arguments.pp,
         generated_tokens=arguments.tg,

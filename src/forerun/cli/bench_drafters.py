@@ -2,11 +2,11 @@
 
 import random
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from forerun.errors import OptionError
 from forerun.registry import Registry
-from forerun.runtime.protocol import Draft, DraftContext, Drafter, Observation, SessionLike
+from forerun.runtime.protocol import Draft, DraftContext, Observation, SessionLike
 from forerun.runtime.specs import drafts_in_shapes, make_drafter
 from forerun.runtime.tree import Tree
 
@@ -78,10 +78,15 @@ class FixedRows:
         """Nothing to learn."""
 
 
-def drafter_for(spec: str, shape: str | None, answer: Sequence[int]) -> Drafter:
-    """A drafter from its spec, in the shape if it drafts in one; a coin knows the answer."""
+def options_for(spec: str, shape: str | None, answer: Sequence[int]) -> dict[str, Any]:
+    """What `generate` takes for a drafter's spec: in the shape if it drafts in one; a coin knows the answer.
+
+    Raises `OptionError` for a spec that describes no drafter.
+    """
     if spec.partition(":")[0].strip() == COIN:
         coin = Registry("drafter", (Coin,)).create(spec)
         coin.answer = answer
-        return coin
-    return make_drafter(spec, shape if drafts_in_shapes(spec) else None)
+        return {"drafter": coin}
+    chosen = shape if drafts_in_shapes(spec) else None
+    make_drafter(spec, chosen)
+    return {"drafter": spec, "shape": chosen}

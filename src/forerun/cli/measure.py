@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from statistics import mean, median, stdev
 from typing import Any
 
-from forerun.cli.bench_drafters import FixedRows, drafter_for
+from forerun.cli.bench_drafters import FixedRows, options_for
 from forerun.cli.prompts import Prompt
 from forerun.runtime.model import Model
 from forerun.runtime.settings import Sampling
@@ -226,7 +226,7 @@ def answer_turn(
         generation = model.generate(
             source,
             max_tokens=plan.answer_tokens,
-            drafter=drafter_for(drafter, plan.shape, plain_ids),
+            **options_for(drafter, plan.shape, plain_ids),
             temperature=plan.sampling.temperature,
             seed=plan.sampling.seed,
             reuse_cache=False,
