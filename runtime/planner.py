@@ -21,10 +21,6 @@ MOST_LEVELS = 8
 _CHILDREN = 3  # candidates looked at below a row
 _LEARNING = 0.1  # what a new time counts for
 _LEAST_PATIENCE, _MOST_PATIENCE = 16, 256  # calls between trials of a network that does not pay
-# Tokens a call that a network has to bring beyond the price of its own calls: following the text costs as well, and so
-# does driving the model's weights from the caches. With 0.03 a weak draft (a quarter of its first tokens right) cost
-# 5 % of the speed on 27 prompts.
-MARGIN = 0.15
 _LINGERING, _NOTICE = 4, 8  # calls for which its rows are kept after it drafted, and before it is tried
 # How often the first token of a copy is right, before anything was seen, by the length of the match.
 _COPY_CHANCES = (0.0, 0.2, 0.35, 0.5, 0.65, 0.8)
@@ -82,7 +78,7 @@ class NetworkPlan:
         """Tokens that a chain of the best length should bring beyond what its time is worth; 0 or less: do not draft.
         `reach` is the chance that it matters at all.
         """
-        gain = best = -rate * self.first_cost - MARGIN
+        gain = best = -rate * self.first_cost
         for depth in range(1, MOST_LEVELS + 1):
             reach *= self.at_depth(depth).value
             gain += reach - rate * costs.marginal(rows_before + depth - 1)

@@ -13,6 +13,8 @@ import numpy as np
 from forerun.runtime.settings import Sampling
 
 _MASK = 2**64 - 1
+COMPARED = 4  # best tokens that are compared to say how likely each is
+_MOST_EXPONENT = 700.0
 
 
 def draw_token(logits: np.ndarray, sampling: Sampling, position: int) -> int:
@@ -54,27 +56,36 @@ def rank_tokens(
     token_ids: np.ndarray | None = None,
 ) -> list[tuple[int, float]]:
     """The up to `count` indices most likely to be drawn at `position` for all that a draft's logits [V] know, best
-    first, with their probabilities (softmax over all logits).
+    first, and how probable each is.
 
-    They are ranked with the noise of the draw itself, so the first is what these logits would draw. The first
-    logits stand for `token_ids` (None: all of them for their indices); where one beyond these is the largest, nothing
-    is proposed.
+    They are ranked with the noise of the draw itself, so the first is what these logits would draw. The first logits
+    stand for `token_ids` (None: all of them for their indices), the others for tokens that are not named. Greedy, a
+    probability is the softmax over all logits; else, where the noise is known and decides with them, the softmax over
+    the best `COMPARED` scores and the logits that name no token.
     """
     tokens = np.arange(len(logits)) if token_ids is None else token_ids
-    mine = logits[: len(tokens)].astype(np.float64)
-    if logits.max() > mine.max():
-        return []
+    mine, others = np.split(logits.astype(np.float64), [len(tokens)])
     if sampling.temperature == 0:
-        scores = {index: float(logit) for index, logit in enumerate(mine)}
+        scores = dict(enumerate(mine.tolist()))
     else:
         scores = {
             index: float(mine[index]) / sampling.temperature
             + gumbel(sampling.seed, position, int(tokens[index]))
             for index in filter_candidates(logits[: len(tokens)], sampling)
         }
-    best = sorted(scores, key=lambda index: (-scores[index], int(tokens[index])))[:count]
-    masses = np.exp(logits.astype(np.float64) - mine.max())
-    return [(index, float(masses[index] / masses.sum())) for index in best]
+    best = sorted(scores, key=lambda index: (-scores[index], int(tokens[index])))[: max(count, COMPARED)]
+    if sampling.temperature == 0:
+        masses = np.exp(logits.astype(np.float64) - float(logits.max()))
+        return [(index, float(masses[index] / masses.sum())) for index in best[:count]]
+    largest = scores[best[0]]
+    rivals = [scores[index] for index in best[:COMPARED]] + (others / sampling.temperature).tolist()
+    total = sum(_mass(score, largest) for score in rivals)
+    return [(index, _mass(scores[index], largest) / total) for index in best[:count]]
+
+
+def _mass(score: float, largest: float) -> float:
+    """e to the difference, as far as that is a number; two infinities that are equal do not differ."""
+    return 1.0 if score == largest else math.exp(min(score - largest, _MOST_EXPONENT))
 
 
 def gumbel(seed: int, position: int, token_id: int) -> float:

@@ -50,8 +50,8 @@ def offer_children(
 ) -> list[Candidate]:
     """The best children of a row with draft logits [V] whose probability reaches the threshold.
 
-    Drawn with the noise that the loop will draw with, so the first is what these logits would draw. Nothing is
-    offered below a draft that holds another token than it can name to be the likeliest.
+    Drawn with the noise that the loop will draw with, so the first is what these logits would draw if it is among the
+    tokens that the draft can name.
     """
     position = len(context.token_ids) + place.depth
     ids = None if vocabulary is None else vocabulary.token_ids

@@ -16,7 +16,7 @@ from scripted import ScriptedConfig, ScriptedResult, ScriptedSession
 
 from forerun.runtime.costs import KeptCosts, LiveCosts, RowCosts, measure_rows
 from forerun.runtime.drafters.auto import Auto
-from forerun.runtime.planner import MARGIN, Frequency, NetworkPlan, Pace, PlannedShape, Planner
+from forerun.runtime.planner import Frequency, NetworkPlan, Pace, PlannedShape, Planner
 from forerun.runtime.protocol import Candidate
 from forerun.runtime.settings import Settings
 
@@ -163,7 +163,7 @@ def test_expected_gains_are_those_of_all_lengths_tried(
         tokens = sum(chance**depth for depth in range(1, length + 1))
         took = first + (length - 1) * level + costs.relative(1 + length) - 1
         gains.append(tokens - rate * took)
-    expected = max(-rate * first, *gains) - MARGIN
+    expected = max(-rate * first, *gains)
     assert plan.expected_gain(costs, rate, 1.0, 1) == pytest.approx(expected, abs=1e-4)
 
 

@@ -9,6 +9,10 @@
 namespace forerun {
 namespace {
 
+// How many of the best tokens are compared to say how likely each is.
+constexpr int32_t kCompared = 4;
+constexpr double kMostExponent = 700;  // e to this is still a number
+
 // e^x for x ≤ 0, to 2e-6 of its value, in steps that the compiler turns into vectors: e^x = 2^whole · e^rest.
 inline float exp_of(float x) {
   constexpr float kLog2e = 1.44269504f, kLog2High = 0.693359375f, kLog2Low = -2.12194440e-4f;
@@ -56,6 +60,7 @@ class Best {
   Best(forerun_choice* choices, int32_t room) : choices_(choices), room_(room) {}
 
   int32_t count() const { return count_; }
+  double score(int32_t place) const { return scores_[place]; }
   // Whether a score may still take a place.
   bool has_room_for(double score) const { return count_ < room_ || score >= scores_[count_ - 1]; }
 
@@ -93,6 +98,21 @@ void offer_noisy(Best* best, float logit, int32_t index, int32_t token_id, doubl
   best->offer(index, token_id, scaled + gumbel(noise));
 }
 
+// With the noise known, what decides between the best few is how far apart they are: the softmax of their
+// scores, and of the logits that name no token, as what their noise comes to is not known.
+void compare_scores(const Best& best, const forerun_draft_logits& logits, double temperature, int32_t count,
+                    forerun_choice* choices) {
+  const double largest = best.score(0);
+  const auto mass = [largest](double score) {
+    return score == largest ? 1.0 : std::exp(std::min(score - largest, kMostExponent));
+  };
+  double total = 0;
+  for (int32_t i = 0; i < std::min(best.count(), kCompared); ++i) total += mass(best.score(i));
+  for (int32_t i = logits.named; i < logits.count; ++i) total += mass(logits.values[i] / temperature);
+  for (int32_t i = 0; i < count; ++i)
+    choices[i].probability = static_cast<float>(mass(best.score(i)) / total);
+}
+
 }  // namespace
 
 Status rank(Session& session, const forerun_draft_logits& logits, const forerun_sampling& sampling,
@@ -111,10 +131,10 @@ Status rank(Session& session, const forerun_draft_logits& logits, const forerun_
   const float* values = logits.values;
   const int32_t at = find_largest(values, logits.count);
   if (at < 0) return not_a_number();
-  if (at >= named) return FORERUN_OK;
   const float largest = values[at];
   const auto token_of = [&](int32_t index) { return logits.token_ids ? logits.token_ids[index] : index; };
-  Best best(choices, std::min(wanted, named));
+  forerun_choice found_choices[FORERUN_MOST_CHOICES];
+  Best best(found_choices, std::min(std::max(wanted, kCompared), named));
   const double temperature = sampling.temperature;
   if (temperature == 0) {
     for (int32_t i = 0; i < named; ++i) {
@@ -134,7 +154,12 @@ Status rank(Session& session, const forerun_draft_logits& logits, const forerun_
       }
     }
   }
-  *found = best.count();
+  *found = std::min(best.count(), wanted);
+  std::copy_n(found_choices, *found, choices);
+  if (temperature > 0) {
+    compare_scores(best, logits, temperature, *found, choices);
+    return FORERUN_OK;
+  }
   const float total = sum_of_exp(values, logits.count, largest);
   for (int32_t i = 0; i < *found; ++i) {
     choices[i].probability = exp_of(values[choices[i].index] - largest) / total;

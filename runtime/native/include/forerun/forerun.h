@@ -270,14 +270,15 @@ typedef struct forerun_draft_logits {
 
 typedef struct forerun_choice {
   int32_t index;     /* of a named logit */
-  float probability; /* softmax over all logits, to a few millionths of its value */
+  float probability; /* greedy: softmax over all logits, to a few millionths of its value; else over the best
+                      * four, noise included, and the logits that name no token */
 } forerun_choice;
 
 #define FORERUN_MOST_CHOICES 64
 
 /* The `wanted` tokens (1 … FORERUN_MOST_CHOICES) that are most likely to be drawn at absolute `position`,
  * best first, for all that the logits know. They are ranked with the noise of the draw, so the first is what
- * these logits would draw. Writes `choices` and how many there are: none if the largest logit names no token.
+ * these logits would draw, if it is named. Writes `choices` and how many there are.
  */
 FORERUN_API int forerun_rank(forerun_session* session, const forerun_draft_logits* logits,
                              const forerun_sampling* sampling, int64_t position, int32_t wanted,

@@ -26,8 +26,11 @@ const ListedDraft* Generator::find_draft(const char* name) const {
 Status Generator::open_draft(const char* name, DraftNetwork** network) {
   const ListedDraft* const listed = find_draft(name);
   if (listed == nullptr) {
+    std::string has;
+    for (const ListedDraft& other : session->bundle->drafts()) has += (has.empty() ? "" : ", ") + other.name;
     return fail(FORERUN_INVALID_ARGUMENT,
-                "this bundle has no draft '%s' (forerun compile --draft adds drafts)", name);
+                "this bundle has no draft '%s'; it has %s (forerun compile --draft adds them)", name,
+                has.empty() ? "none" : has.c_str());
   }
   std::unique_ptr<DraftNetwork>& place = networks_[listed - session->bundle->drafts().data()];
   if (!place) {

@@ -8,9 +8,6 @@ namespace {
 constexpr double kLearning = 0.1;  // what a new time counts for
 constexpr int32_t kLeastPatience = 16,
                   kMostPatience = 256;  // calls between trials of a network that does not pay
-// Tokens a call that a network has to bring beyond the price of its own calls: following the text costs as
-// well.
-constexpr double kMargin = 0.15;
 // Calls for which a network's rows are kept after it drafted, and before it is tried.
 constexpr int32_t kLingering = 4, kNotice = 8;
 // How often the first token of a copy is right, before anything was seen, by the length of the match.
@@ -44,7 +41,7 @@ Frequency* NetworkPlan::cell(double probability, int32_t rank) {
 }
 
 double NetworkPlan::expected_gain(const LiveCosts& costs, double rate, double reach, int32_t rows_before) {
-  double gain = -rate * first_cost_ - kMargin;
+  double gain = -rate * first_cost_;
   double best = gain;
   for (int32_t depth = 1; depth <= kMostLevels; ++depth) {
     reach *= at_depth(depth)->value();
