@@ -21,6 +21,7 @@ MOST_LEVELS = 8
 _CHILDREN = 3  # candidates looked at below a row
 _LEARNING = 0.1  # what a new time counts for
 _LEAST_PATIENCE, _MOST_PATIENCE = 16, 256  # calls between trials of a network that does not pay
+_TRIAL = 4  # calls that a trial lasts
 _LINGERING, _NOTICE = 4, 8  # calls for which its rows are kept after it drafted, and before it is tried
 # How often the first token of a copy is right, before anything was seen, by the length of the match.
 _COPY_CHANCES = (0.0, 0.2, 0.35, 0.5, 0.65, 0.8)
@@ -48,6 +49,23 @@ class Frequency:
         self.tries = FORGETTING * self.tries + 1.0
 
 
+@dataclass
+class Average:
+    """A mean of numbers, recent ones counting most."""
+
+    total: float = 0.0
+    weight: float = 0.0
+
+    def value(self, assumed: float) -> float:
+        """The estimate; `assumed` before anything was seen."""
+        return (self.total + ASSUMED * assumed) / (self.weight + ASSUMED)
+
+    def note(self, number: float) -> None:
+        """One more."""
+        self.total = FORGETTING * self.total + number
+        self.weight = FORGETTING * self.weight + 1.0
+
+
 class NetworkPlan:
     """What is known of one draft network: what its own probabilities are worth, and what it costs.
 
@@ -60,8 +78,15 @@ class NetworkPlan:
         self.cells: dict[tuple[int, bool], Frequency] = {}
         self.first_choices: list[Frequency] = []
         self.first_cost = self.level_cost = 0.1
-        self._waited, self._patience = 0, _LEAST_PATIENCE
+        self._gains = Average()
+        self._waited = self._patience = _LEAST_PATIENCE
+        self._trial = 0
         self._paused = False
+
+    def begin(self) -> None:
+        """Another text, where it may be worth more or less: to be tried at once."""
+        self._waited = self._patience = _LEAST_PATIENCE
+        self._trial = 0
 
     def cell(self, probability: float, rank: int) -> Frequency:
         """Where drafts like this one are counted; at first their probability is taken at its word."""
@@ -75,27 +100,39 @@ class NetworkPlan:
         return self.first_choices[depth - 1]
 
     def expected_gain(self, costs: LiveCosts, rate: float, reach: float, rows_before: int) -> float:
-        """Tokens that a chain of the best length should bring beyond what its time is worth; 0 or less: do not draft.
-        `reach` is the chance that it matters at all.
+        """Tokens that a draft should bring beyond what its time is worth; 0 or less: do not draft. `reach` is the
+        chance that it matters at all: where it is 1, what drafts have brought counts, and else, or before there were
+        any, what a chain of the best length should bring.
         """
+        alone = reach == 1
         gain = best = -rate * self.first_cost
         for depth in range(1, MOST_LEVELS + 1):
             reach *= self.at_depth(depth).value
             gain += reach - rate * costs.marginal(rows_before + depth - 1)
             best = max(best, gain)
             gain -= rate * self.level_cost
-        return best
+        return self._gains.value(best) if alone else best
+
+    def note_gain(self, costs: LiveCosts, rate: float, levels: int, rows: int, accepted: int) -> None:
+        """A draft of so many levels, for which nothing was copied, made a call of `rows` rows of which `accepted` were
+        right.
+        """
+        time = self.first_cost + (levels - 1) * self.level_cost + costs.relative(rows) - 1
+        self._gains.note(accepted - rate * time)
 
     def is_due(self, gain: float) -> bool:
-        """Whether to draft: because it should pay, or to see whether it does by now, ever more rarely."""
+        """Whether to draft: because it should pay, or, ever more rarely, to see for some calls whether it does by now."""
         self._paused = self._waited > 0
-        self._waited += 1
         if gain > 0:
-            self._waited, self._patience = 0, _LEAST_PATIENCE
+            self._patience, self._trial = _LEAST_PATIENCE, 0
+        elif self._trial > 0:
+            self._trial -= 1
         elif self._waited < self._patience:
+            self._waited += 1
             return False
         else:
-            self._waited, self._patience = 0, min(2 * self._patience, _MOST_PATIENCE)
+            self._patience, self._trial = min(2 * self._patience, _MOST_PATIENCE), _TRIAL - 1
+        self._waited = 0
         return True
 
     @property

@@ -51,6 +51,7 @@ class Auto:
         self._network = self._choose(session)
         if self._network is not None:
             self._network.begin(session, sequence, prompt)
+            self._planner.network(self._network.name).begin()
         self._pace = Pace()
         self._step: Step | None = None
 
@@ -93,6 +94,9 @@ class Auto:
         if step.is_alone:
             step.costs.note(len(tree), 1000 * (time.perf_counter() - step.proposed_at))
         self._pace.note(len(observation.path), step.time)
+        if step.levels and self._network is not None:
+            plan = self._planner.network(self._network.name)
+            plan.note_gain(step.costs, step.rate, step.levels, len(tree), len(observation.path) - 1)
         accepted = set(observation.path)
         paths: list[Path] = [()]
         for row in range(1, len(tree)):
@@ -135,6 +139,7 @@ class Auto:
         drafted = network.propose(context)
         step.time = 1000 * (time.perf_counter() - started) / step.costs.plain_ms
         plan.note_time(step.time, shape.levels)
+        step.levels = 0 if copied else shape.levels
         for path, frequencies in shape.counted.items():
             step.counted.setdefault(path, []).extend(frequencies)
         if len(drafted.tree) == 1 and not drafted.done:
@@ -152,7 +157,7 @@ class Auto:
 class Step:
     """One proposal: what it was based on, its time in plain calls, and which frequencies its rows count for.
 
-    `doubt` is the chance that the copy is wrong from its first token on.
+    `doubt` is the chance that the copy is wrong from its first token on, `levels` those of a draft without a copy.
     """
 
     costs: LiveCosts
@@ -160,5 +165,6 @@ class Step:
     is_alone: bool
     doubt: float = 1.0
     time: float = 0.0
+    levels: int = 0
     proposed_at: float = 0.0
     counted: dict[Path, list[Frequency]] = field(default_factory=dict)

@@ -168,11 +168,27 @@ def test_expected_gains_are_those_of_all_lengths_tried(
 
 
 def test_a_network_that_does_not_pay_is_tried_ever_more_rarely() -> None:
+    """Some calls at a time; the next text starts anew."""
     plan = NetworkPlan()
-    due = [call for call in range(1, 3000) if plan.is_due(-1.0)]
-    pauses = [later - earlier for earlier, later in itertools.pairwise(due)]
-    assert due[0] == 16 and pauses[:4] == [32, 64, 128, 256] and set(pauses[4:]) == {256}
+    for _ in range(2):
+        plan.begin()
+        due = [call for call in range(3000) if plan.is_due(-1.0)]
+        assert due[:4] == [0, 1, 2, 3]
+        pauses = [later - earlier for earlier, later in itertools.pairwise(due[::4])]
+        assert pauses[:4] == [36, 68, 132, 260] and set(pauses[4:]) == {260}
+    plan = NetworkPlan()
+    assert all(plan.is_due(-1.0) for _ in range(4)) and not plan.is_due(-1.0)
     assert plan.is_due(0.1) and not plan.is_due(-1.0)
+
+
+def test_what_drafts_have_brought_counts_more_than_what_a_chain_should_bring() -> None:
+    plan, costs = NetworkPlan(), LiveCosts(COSTS)
+    hoped = plan.expected_gain(costs, 1.0, 1.0, 1)
+    for _ in range(100):
+        plan.note_gain(costs, 1.0, levels=2, rows=4, accepted=0)
+    spent = plan.first_cost + plan.level_cost + costs.relative(4) - 1
+    assert plan.expected_gain(costs, 1.0, 1.0, 1) == pytest.approx(-spent, rel=0.2)
+    assert plan.expected_gain(costs, 1.0, 0.999, 1) == pytest.approx(hoped, rel=0.1)
 
 
 def test_a_planned_tree_stops_where_rows_cost_more_than_they_bring() -> None:

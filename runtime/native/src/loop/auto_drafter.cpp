@@ -50,6 +50,7 @@ Status Auto::choose_network(const Beginning& beginning) {
   if (chosen_ < 0) return FORERUN_OK;
   if (!networks_[chosen_]) networks_[chosen_] = make_network(chosen_);
   if (!networks_[chosen_]) return no_memory("a draft network");
+  generator_->planner.networks[chosen_].begin();
   return networks_[chosen_]->begin(beginning);
 }
 
@@ -67,6 +68,7 @@ Status Auto::propose(const Context& context, Draft* draft) {
   step_.rate = pace_.rate();
   step_.doubt = 1;
   step_.time = 0;
+  step_.levels = 0;
   step_.drafted.start(context.root());
   copy(context, draft);
   FORERUN_TRY(ask_network(context, draft));
@@ -119,6 +121,7 @@ Status Auto::ask_network(const Context& context, Draft* draft) {
   FORERUN_TRY(network->propose_in(&shape_, context, &network_draft_));
   step_.time = static_cast<double>(now_ns() - begin_ns) * 1e-6 / planner.costs.plain_ms();
   plan.note_time(step_.time, shape_.levels());
+  step_.levels = copied ? 0 : shape_.levels();
   Tree* const tree = &draft->tree;
   count_planned(context, network_draft_.staged > 0 ? nullptr : tree);
   if (network_draft_.staged > 0) *draft = network_draft_;
@@ -156,6 +159,10 @@ Status Auto::observe(const Observation& observation) {
   const double elapsed_ms = static_cast<double>(now_ns() - step_.proposed_ns) * 1e-6;
   generator_->planner.costs.note(tree.count, elapsed_ms);
   pace_.note(observation.count, step_.time);
+  if (step_.levels > 0) {
+    generator_->planner.networks[chosen_].note_gain(generator_->planner.costs, step_.rate, step_.levels,
+                                                    tree.count, observation.count - 1);
+  }
   bool accepted[kMostRows] = {false};
   for (int32_t i = 0; i < observation.count; ++i) accepted[observation.path[i]] = true;
   int32_t drafted[kMostRows] = {0};

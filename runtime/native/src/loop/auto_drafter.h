@@ -34,6 +34,7 @@ class Auto : public Drafter {
     double rate = 1;
     double doubt = 1;  // the chance that the copy is wrong from its first token on
     double time = 0;
+    int32_t levels = 0;  // of a draft for which nothing was copied
     uint64_t proposed_ns = 0;
     Tree drafted;  // everything that was proposed by any means
     Counted counted[kMostRows];

@@ -8,6 +8,7 @@ namespace {
 constexpr double kLearning = 0.1;  // what a new time counts for
 constexpr int32_t kLeastPatience = 16,
                   kMostPatience = 256;  // calls between trials of a network that does not pay
+constexpr int32_t kTrial = 4;           // calls that a trial lasts
 // Calls for which a network's rows are kept after it drafted, and before it is tried.
 constexpr int32_t kLingering = 4, kNotice = 8;
 // How often the first token of a copy is right, before anything was seen, by the length of the match.
@@ -28,7 +29,16 @@ void Frequency::note(bool came_true) {
   tries = kForgetting * tries + 1.0;
 }
 
-NetworkPlan::NetworkPlan() : patience_(kLeastPatience) {
+double Average::value(double assumed) const {
+  return (total + kAssumed * assumed) / (weight + kAssumed);
+}
+
+void Average::note(double number) {
+  total = kForgetting * total + number;
+  weight = kForgetting * weight + 1.0;
+}
+
+NetworkPlan::NetworkPlan() : waited_(kLeastPatience), patience_(kLeastPatience) {
   for (int32_t tenth = 0; tenth < 10; ++tenth) {
     for (Frequency& cell : cells_[tenth]) cell.assumed = (tenth + 0.5) / 10;
   }
@@ -40,7 +50,13 @@ Frequency* NetworkPlan::cell(double probability, int32_t rank) {
   return &cells_[tenth][rank == 0];
 }
 
+void NetworkPlan::begin() {
+  waited_ = patience_ = kLeastPatience;
+  trial_ = 0;
+}
+
 double NetworkPlan::expected_gain(const LiveCosts& costs, double rate, double reach, int32_t rows_before) {
+  const bool alone = reach == 1;
   double gain = -rate * first_cost_;
   double best = gain;
   for (int32_t depth = 1; depth <= kMostLevels; ++depth) {
@@ -49,21 +65,30 @@ double NetworkPlan::expected_gain(const LiveCosts& costs, double rate, double re
     best = std::max(best, gain);
     gain -= rate * level_cost;
   }
-  return best;
+  return alone ? gains_.value(best) : best;
+}
+
+void NetworkPlan::note_gain(const LiveCosts& costs, double rate, int32_t levels, int32_t rows,
+                            int32_t accepted) {
+  const double time = first_cost_ + (levels - 1) * level_cost + costs.relative(rows) - 1;
+  gains_.note(accepted - rate * time);
 }
 
 bool NetworkPlan::is_due(double gain) {
   paused_ = waited_ > 0;
-  ++waited_;
   if (gain > 0) {
-    waited_ = 0;
     patience_ = kLeastPatience;
+    trial_ = 0;
+  } else if (trial_ > 0) {
+    --trial_;
   } else if (waited_ < patience_) {
+    ++waited_;
     return false;
   } else {
-    waited_ = 0;
     patience_ = std::min(2 * patience_, kMostPatience);
+    trial_ = kTrial - 1;
   }
+  waited_ = 0;
   return true;
 }
 

@@ -21,6 +21,15 @@ struct Frequency {
   void note(bool came_true);
 };
 
+// A mean of numbers, recent ones counting most.
+struct Average {
+  double total = 0;
+  double weight = 0;
+
+  double value(double assumed) const;
+  void note(double number);
+};
+
 // The frequencies that the outcome of a row counts for.
 struct Counted {
   static constexpr int32_t kMost = 3;
@@ -50,7 +59,12 @@ class NetworkPlan {
   // draft. `reach` is the chance that it matters at all.
   double expected_gain(const LiveCosts& costs, double rate, double reach, int32_t rows_before);
 
-  // Whether to draft: because it should pay, or to see whether it does by now, ever more rarely.
+  // A draft of so many levels, for which nothing was copied, made a call of `rows` rows of which `accepted`
+  // were right.
+  void note_gain(const LiveCosts& costs, double rate, int32_t levels, int32_t rows, int32_t accepted);
+
+  // Whether to draft: because it should pay, or to see for some calls whether it does by now, ever more
+  // rarely.
   bool is_due(double gain);
 
   // Whether it may draft soon; a network that does not pay is not followed until shortly before its trial.
@@ -63,8 +77,10 @@ class NetworkPlan {
   Frequency cells_[10][2];  // by the probability in tenths, and whether it was the first choice
   Frequency first_choices_[kMostLevels + 1];
   double first_cost_ = 0.1;
-  int32_t waited_ = 0;
+  Average gains_;
+  int32_t waited_;
   int32_t patience_;
+  int32_t trial_ = 0;  // calls of it that are left
   bool paused_ = false;
 };
 
