@@ -84,9 +84,19 @@ class FourBitPolicy:
         )
 
 
+class AllFourBitPolicy:
+    """Affine int4 for every matrix: for drafts, whose errors cost hits and never a token."""
+
+    name = "q4-all"
+
+    def choose(self, tensor_name: str, tensor: StoredTensor) -> Choice:
+        """affine4; blocks that are already of that form are taken over."""
+        return _grouped(tensor, _wanted(tensor, "affine4"))
+
+
 class FourBitVocabularyPolicy:
-    """Symmetric int8 layers, 4-bit embedding and head: for drafts, most of which is vocabulary. Their one layer
-    bears no 4 bits: trained from a model's last, its sums are those of few large terms.
+    """Symmetric int8 layers, 4-bit embedding and head: for drafts whose layers bear no 4 bits, as those trained from a
+    model's last layer, with sums of few large terms.
     """
 
     name = "q4-vocab"
@@ -99,7 +109,8 @@ class FourBitVocabularyPolicy:
 
 
 POLICIES: Registry[Policy] = Registry(
-    "quantization", (KeepPolicy, Float32Policy, EightBitPolicy, FourBitPolicy, FourBitVocabularyPolicy)
+    "quantization",
+    (KeepPolicy, Float32Policy, EightBitPolicy, FourBitPolicy, AllFourBitPolicy, FourBitVocabularyPolicy),
 )
 
 

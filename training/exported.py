@@ -12,7 +12,7 @@ from forerun.models.sources import load_decoder, open_checkpoint
 from forerun.training.folder import fingerprint, load_draft, restore
 from forerun.training.pairing import PROMPTS, measure_worth
 
-DEFAULT_QUANT = "q4-vocab"
+DEFAULT_QUANT = "q4-all"
 
 
 def export_draft_folder(
