@@ -121,7 +121,7 @@ class NetworkPlan:
         self._gains.note(accepted - rate * time)
 
     def is_due(self, gain: float) -> bool:
-        """Whether to draft: because it should pay, or, ever more rarely, to see whether it does by now, for some calls."""
+        """Whether to draft: because it should pay, or, ever more rarely and for some calls, to see whether it does."""
         self._paused = self._waited > 0
         if gain > 0:
             self._patience, self._trial = _LEAST_PATIENCE, 0
