@@ -14,8 +14,8 @@ from forerun.errors import CompileError
 from forerun.targets.platform import Platform
 
 _OWN = (("cc", "c++"), ("gcc", "g++"), ("clang", "clang++"))
-# ziglang checks for undefined behaviour unless told otherwise, and names the file's date in what it writes.
-_ZIG_FLAGS = ("-fno-sanitize=undefined", "-Wno-date-time")
+# ziglang checks for undefined behaviour and writes what debuggers want unless told otherwise.
+_ZIG_FLAGS = ("-fno-sanitize=undefined", "-g0")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ if not __name__.startswith("forerun."):
     raise ImportError("import forerun.targets, not the bare folder: run from an installed forerun")
 
 from forerun.errors import TargetError
-from forerun.targets import arm64, detect, x86_64
+from forerun.targets import arm64, detect, wasm32, x86_64
 from forerun.targets.platform import ALL_PLATFORMS, PLATFORMS, Platform
 from forerun.targets.target import Target
 
@@ -25,6 +25,9 @@ ALL_TARGETS: tuple[Target, ...] = (
     arm64.I8MM,
     arm64.DOTPROD,
     arm64.NEON,
+    arm64.IOS_DOTPROD,
+    arm64.IOS_NEON,
+    wasm32.SIMD,
 )
 TARGETS: Mapping[str, Target] = MappingProxyType({target.name: target for target in ALL_TARGETS})
 

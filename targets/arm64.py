@@ -45,3 +45,22 @@ I8MM = replace(
     features=("asimd", "asimddp", "i8mm"),
     rules=with_matmul("matmul_i8mm"),
 )
+
+# The same kernels as Mach-O objects. The processor is Apple's "arm64", whatever Linux calls it.
+IOS_NEON = replace(
+    NEON,
+    name="ios-arm64",
+    summary="iPhones and iPads: byte products by smull (only compiled)",
+    arch="arm64",
+    llvm={**NEON.llvm, "mtriple": "arm64-apple-ios16.0.0"},
+    platform="ios-arm64",
+)
+
+IOS_DOTPROD = replace(
+    DOTPROD,
+    name="ios-arm64-dotprod",
+    summary="iPhones and iPads since the A13 of 2019: dot products (only compiled)",
+    arch="arm64",
+    llvm={**DOTPROD.llvm, "mtriple": "arm64-apple-ios16.0.0"},
+    platform="ios-arm64",
+)

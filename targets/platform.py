@@ -6,6 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from forerun.targets.android import ANDROID_LIBRARIES, ANDROID_PAGE_BYTES, ANDROID_SHIM, ANDROID_SYMBOLS
+
+
+@dataclass(frozen=True)
+class AllowedDemands:
+    """Libraries and their symbols that are there on every device, and the alignment that all devices can map."""
+
+    libraries: frozenset[str]
+    symbols: frozenset[str]
+    page_bytes: int
+
 
 @dataclass(frozen=True)
 class Platform:
@@ -23,6 +34,8 @@ class Platform:
         links: False where forerun makes object files only, for the app's own tools to link.
         core: False where the core does not run yet: packages hold the program and the weights alone.
         hint: what to install if no compiler is found.
+        shim: C code that is part of the core there.
+        demands: what a shared library for it may ask of the system; packages hold one where that is given.
     """
 
     name: str
@@ -36,6 +49,8 @@ class Platform:
     compile_flags: tuple[str, ...] = ("-fPIC",)
     links: bool = True
     core: bool = True
+    shim: str = ""
+    demands: AllowedDemands | None = None
 
 
 _ZIG = "pip install ziglang"
@@ -63,14 +78,16 @@ ALL_PLATFORMS: tuple[Platform, ...] = (
     ),
     Platform(
         name="android-arm64",
-        summary="Android on 64-bit Arm: only linked and its symbols checked, run nowhere",
+        summary="Android on 64-bit Arm: version 10 and later: only linked and its symbols checked, run nowhere",
         machine="aarch64",
         system="Android",
         # No C library of Android's comes with it: musl's headers describe the same kernel's structures. What is left
-        # to the system's libraries is checked symbol by symbol. Android's name for errno's place is its own.
+        # to the system's libraries is checked symbol by symbol.
         zig="aarch64-linux-musl",
         programs="linux-arm64",
-        compile_flags=("-fPIC", "-D__errno_location=__errno"),
+        compile_flags=("-fPIC", "-fno-builtin-bcmp"),
+        shim=ANDROID_SHIM,
+        demands=AllowedDemands(ANDROID_LIBRARIES, ANDROID_SYMBOLS, ANDROID_PAGE_BYTES),
         hint=_ZIG,
     ),
     Platform(
