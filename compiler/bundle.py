@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
 from forerun import __version__
-from forerun.targets import Target
+from forerun.compiler.build import BuiltProgram
 
 BUNDLE_VERSION = 2
 HASH_PIECE = 1 << 20  # bytes of a piece, as in the runtime's hash.h
@@ -41,31 +42,22 @@ def copy_files(export: Path, bundle: Path) -> None:
 
 
 def write_manifest(
-    bundle: Path, settings: dict[str, Any], target: Target, library: str, **extra: Any
+    bundle: Path, settings: dict[str, Any], programs: Sequence[BuiltProgram], **extra: Any
 ) -> None:
-    """Write manifest.json: a first line with format, version and hash, then the JSON object that it vouches for.
+    """Write manifest.json.
 
     Args:
         bundle: the folder, complete but for the manifest.
         settings: the export's settings.
-        target: what the library was compiled for.
-        library: path of the library within the bundle.
+        programs: what was built, best target first.
         extra: further members of the manifest.
     """
-    listed = ["weights.bin", library, *(name for name in _COPIED if (bundle / name).is_file())]
-    files = {
-        name: {"bytes": (bundle / name).stat().st_size, "xxh64": hash_file(bundle / name)} for name in listed
-    }
-    entry = {
-        "library": library,
-        "symbol": "forerun_program_model",
-        "arch": target.arch,
-        "features": list(target.features),
-    }
+    libraries = [program.library for program in programs if program.library is not None]
+    listed = ["weights.bin", *libraries, *(name for name in _COPIED if (bundle / name).is_file())]
     body = {
         **{key: settings[key] for key in ("name", "family", "quant", "config", "tokenizer", "source")},
-        "targets": {target.name: entry},
-        "files": files,
+        "targets": {program.target.name: _entry(bundle, program) for program in programs},
+        "files": {name: describe_file(bundle / name) for name in listed},
         "drafters": [],
         "exits": [],
         "costs": {},
@@ -73,6 +65,28 @@ def write_manifest(
         **({"draft": settings["draft"]} if "draft" in settings else {}),
         **extra,
     }
+    write_manifest_body(bundle, body)
+
+
+def _entry(bundle: Path, program: BuiltProgram) -> dict[str, Any]:
+    """Describe a program. Its objects are for `forerun package` alone: they are not among the bundle's files."""
+    return {
+        **({} if program.library is None else {"library": program.library}),
+        "symbol": program.symbol,
+        "arch": program.target.arch,
+        "features": list(program.target.features),
+        "platform": program.target.platform,
+        "objects": {name: describe_file(bundle / name) for name in program.objects},
+    }
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """Return a file's size and hash as a manifest lists them."""
+    return {"bytes": path.stat().st_size, "xxh64": hash_file(path)}
+
+
+def write_manifest_body(bundle: Path, body: dict[str, Any]) -> None:
+    """Write manifest.json: a first line with format, version and hash, then the JSON object that it vouches for."""
     vouched = (json.dumps(body, indent=1, ensure_ascii=False) + "}\n").encode()
     first = f'{{"format": "forerun-bundle", "version": {BUNDLE_VERSION}, "xxh64": "{xxhash.xxh64_hexdigest(vouched)}", '
     (bundle / MANIFEST).write_bytes(first.encode() + b'"manifest":\n' + vouched)

@@ -14,6 +14,7 @@ from string import Template
 import numpy as np
 import onnx
 
+from forerun.compiler.build import write_header
 from forerun.compiler.emit import c_type, kernel_declaration
 from forerun.compiler.from_onnx import import_module
 from forerun.compiler.graph import Graph, Value
@@ -21,8 +22,7 @@ from forerun.compiler.legalized import LegalizedGraph, legalize
 from forerun.compiler.link import link
 from forerun.compiler.memory import aligned
 from forerun.compiler.native import write_object
-from forerun.compiler.pipeline import write_header
-from forerun.targets import Target
+from forerun.targets import PLATFORMS, Target
 
 _FILE = Template("""\
 /* An ONNX graph compiled by forerun for $target. Generated: do not edit. */
@@ -92,7 +92,7 @@ def compile_graph(model: onnx.ModelProto, target: Target, folder: Path) -> Compi
     write_header(folder)
     source.write_text(_source(lowered, places, len(weights), arena_bytes, target), encoding="utf-8")
     write_object(lowered.kernels.values(), target, folder / "kernels.o")
-    link([source, folder / "kernels.o"], folder, folder / "graph.so")
+    link([source, folder / "kernels.o"], folder, folder / "graph.so", PLATFORMS[target.platform])
     return CompiledGraph(
         folder / "graph.so",
         weights,

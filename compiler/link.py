@@ -1,30 +1,25 @@
-"""From kernels.o and program.c to one shared library, with the C compiler of the machine."""
+"""From kernels.o and C files to objects and shared libraries, with the C compiler for a platform."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from forerun.errors import CompileError
+from forerun.compiler.toolchain import find_toolchain, run_tool
+from forerun.targets.platform import Platform
 
-_COMPILERS = ("cc", "gcc", "clang", "c++", "g++")
-
-
-def find_compiler() -> str:
-    """Return a C compiler found on the PATH; CompileError if there is none."""
-    for name in _COMPILERS:
-        if shutil.which(name):
-            return name
-    raise CompileError(f"no C compiler found (looked for {', '.join(_COMPILERS)}); install one, e.g. gcc")
+_C_FLAGS = ("-std=c11", "-O2", "-Wall", "-Werror")
 
 
-def link(sources: Sequence[Path], include: Path, library: Path) -> None:
+def compile_c(source: Path, include: Path, platform: Platform, output: Path) -> None:
+    """Compile a C file to an object; CompileError if there is no compiler or it refuses."""
+    flags = (*_C_FLAGS, *platform.compile_flags, f"-I{include}")
+    run_tool([*find_toolchain(platform).cc, *flags, "-c", str(source), "-o", str(output)])
+
+
+def link(sources: Sequence[Path], include: Path, library: Path, platform: Platform) -> None:
     """Compile C sources, link them with objects among them, and write a stripped shared library."""
-    command = [find_compiler(), "-std=c11", "-O2", "-Wall", "-Werror", "-fPIC", "-shared", f"-I{include}"]
+    flags = (*_C_FLAGS, *platform.compile_flags, "-shared", f"-I{include}")
     # TVM puts its half-float helpers into every object: a weak copy more or less does not matter.
-    command += [*map(str, sources), "-o", str(library), "-s", "-lm", "-Wl,-z,noexecstack"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise CompileError(f"linking failed: {' '.join(command)}\n{done.stderr.strip()}")
+    last = ("-o", str(library), "-s", "-lm", "-Wl,-z,noexecstack")
+    run_tool([*find_toolchain(platform).cc, *flags, *map(str, sources), *last])

@@ -33,13 +33,16 @@ def _with_device(function: tirx.PrimFunc) -> tirx.PrimFunc:
     return function.with_body(tirx.AttrStmt("default", "device_id", zero, body))
 
 
-def write_object(kernels: Iterable[Kernel], target: Target, path: Path) -> None:
-    """Compile kernels for a target into one relocatable object file at `path`.
+def write_object(kernels: Iterable[Kernel], target: Target, path: Path, prefix: str = "") -> None:
+    """Compile kernels for a target into one relocatable object file at `path`; `prefix` goes before their names.
 
     Raises:
         CompileError: TVM or LLVM refuses a kernel, or the target is not in this build of LLVM.
     """
-    functions = {kernel.name: kernel.function for kernel in kernels}
+    functions = {
+        prefix + kernel.name: kernel.function.with_attr("global_symbol", prefix + kernel.name)
+        for kernel in kernels
+    }
     try:
         tvm_target = TvmTarget(dict(target.llvm))
         code = tvm.get_global_func("target.build.llvm")(lower(functions, tvm_target), tvm_target)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import forerun
 from forerun.compiler import bundle, emit, export_reader, memory, pack
+from forerun.compiler.build import build_program, identifier
 from forerun.compiler.converters import COMPOSITES
 from forerun.compiler.drafts import draft_path, listing, open_drafts
 from forerun.compiler.export_reader import Export, ModuleCall
@@ -20,9 +19,8 @@ from forerun.compiler.from_onnx import import_function
 from forerun.compiler.fuse import fuse
 from forerun.compiler.fuse.head import FORMS, HEAD, head_forms
 from forerun.compiler.graph import Dimension, Graph, Value
-from forerun.compiler.link import link
-from forerun.compiler.native import write_object
-from forerun.compiler.program import Decoder, program_source
+from forerun.compiler.program import Decoder
+from forerun.compiler.report import CompileReport, explain, matmul_tilings
 from forerun.compiler.schedules import Choice, schedule
 from forerun.compiler.schedules.attention import attention_space
 from forerun.compiler.schedules.plan import Settings
@@ -30,7 +28,7 @@ from forerun.compiler.schedules.rope import AttentionShape
 from forerun.compiler.schedules.tiling import Tiling
 from forerun.errors import CompileError, OptionError
 from forerun.staging import staged_folder
-from forerun.targets import Target, find_target
+from forerun.targets import ALL_TARGETS, find_target
 
 MAX_ROWS = 256  # rows one call may carry: the prefill block
 KV_DTYPES: Mapping[str, tuple[str, int]] = {"f16": ("float16", 2), "f32": ("float32", 4)}
@@ -38,45 +36,27 @@ KV_DTYPES: Mapping[str, tuple[str, int]] = {"f16": ("float16", 2), "f32": ("floa
 Progress = Callable[[str, float], None]
 
 
-@dataclass(frozen=True)
-class CompileReport:
-    """What was compiled, and why each kernel was chosen.
-
-    `explanation` has a line for each operation of each distinct module: the rule taken, those that declined.
-    `tuned` names the matmuls that were built with numbers from `forerun tune`. `drafts` are the reports of the draft
-    components in the bundle, by name.
-    """
-
-    bundle: Path
-    target: str
-    modules: tuple[str, ...]
-    kernels: int
-    weights_bytes: int
-    library_bytes: int
-    seconds: float
-    explanation: tuple[str, ...] = field(default=())
-    tuned: tuple[str, ...] = ()
-    drafts: Mapping[str, CompileReport] = field(default_factory=dict)
-
-
 def compile_export(
     directory: Path,
     output: Path,
     target: str | None = None,
     *,
+    also: Sequence[str] = (),
     kv: str = "f16",
     tuned: Mapping[str, Tiling] = MappingProxyType({}),
     drafts: Mapping[str, Path] = MappingProxyType({}),
     progress: Progress | None = None,
 ) -> CompileReport:
-    """Compile an export, of a model or of a draft component, for one target and write the bundle.
+    """Compile an export, of a model or of a draft component, and write the bundle.
 
     Args:
         directory: what `forerun export` wrote.
         output: the bundle folder; written aside and renamed, an existing bundle is replaced.
         target: a target's name, None for this machine's best.
+        also: further targets for the same bundle; they share its weights, so they have to store them alike.
         kv: element of the KV cache, `f16` or `f32`.
-        tuned: numbers for matmuls by the name of their kernels, from `forerun tune`; the target's for all others.
+        tuned: numbers for matmuls of `target` by the name of their kernels, from `forerun tune`; the target's own for
+            all others.
         drafts: exports of draft components of this model, by the names they get in the bundle.
         progress: called with a stage's name and the part of the whole done, 0…1.
 
@@ -84,10 +64,7 @@ def compile_export(
         CompileError, TargetError, OptionError, OutputError.
     """
     tell = progress or (lambda stage, done: None)
-    chosen = find_target(target)
-    if kv not in KV_DTYPES:
-        raise OptionError(f"unknown KV element {kv!r}; allowed: {', '.join(KV_DTYPES)}")
-    settings = Settings(chosen, KV_DTYPES[kv][0], MAX_ROWS, tuned)
+    settings = choose_settings(target, also, kv, tuned)
     with staged_folder(output, bundle.MANIFEST, "forerun compile") as folder:
         tell("reading", 0.0)
         export = export_reader.open_export(Path(directory))
@@ -96,9 +73,11 @@ def compile_export(
         for i, (name, draft) in enumerate(components.items()):
             place = folder / draft_path(name)
             place.mkdir(parents=True)
-            reports[name] = _write_bundle(draft, place, settings, kv, _part(tell, f"{name}: ", i, parts))
+            reports[name] = _write_bundle(
+                draft, place, settings, kv, _part(tell, f"{name}: ", i, parts), draft=name
+            )
         listed = {"drafts": listing(components)} if components else {}
-        report = _write_bundle(export, folder, settings, kv, _part(tell, "", parts - 1, parts), **listed)
+        report = _write_bundle(export, folder, settings, kv, _part(tell, "", parts - 1, parts), listed=listed)
     tell("done", 1.0)
     return replace(report, bundle=Path(output), drafts=reports)
 
@@ -108,36 +87,80 @@ def _part(tell: Progress, prefix: str, index: int, count: int) -> Progress:
     return lambda stage, done: tell(prefix + stage, (index + done) / count)
 
 
+def choose_settings(
+    target: str | None, also: Sequence[str], kv: str, tuned: Mapping[str, Tiling]
+) -> list[Settings]:
+    """Return the settings of all targets, best first: that is the order in which the runtime tries them.
+
+    Raises:
+        TargetError: an unknown target.
+        OptionError: an unknown KV element, or targets that cannot share weights.
+    """
+    if kv not in KV_DTYPES:
+        raise OptionError(f"unknown KV element {kv!r}; allowed: {', '.join(KV_DTYPES)}")
+    first = find_target(target)
+    wanted = {first.name, *(find_target(name).name for name in also)}
+    chosen = [one for one in ALL_TARGETS if one.name in wanted]
+    layouts = {one.weight_layout for one in chosen}
+    if len(layouts) > 1:
+        stored = ", ".join(f"{one.name}: {one.weight_layout}" for one in chosen)
+        raise OptionError(
+            f"one bundle cannot hold targets that store weights differently ({stored}); make several"
+        )
+    return [
+        Settings(one, KV_DTYPES[kv][0], MAX_ROWS, tuned if one == first else MappingProxyType({}))
+        for one in chosen
+    ]
+
+
 def _write_bundle(
-    export: Export, folder: Path, settings: Settings, kv: str, tell: Progress, **extra: Any
+    export: Export,
+    folder: Path,
+    settings: Sequence[Settings],
+    kv: str,
+    tell: Progress,
+    *,
+    draft: str = "",
+    listed: Mapping[str, Any] = MappingProxyType({}),
 ) -> CompileReport:
-    """Compile one network into a folder; `extra` are further members of its manifest."""
+    """Compile one network into a folder; `draft` is its name among drafts, `listed` further members of its manifest."""
     started = time.perf_counter()
     tell("importing", 0.05)
     graphs = fused_modules(export)
     tell("scheduling", 0.3)
-    choices = {name: [schedule(name, n, settings) for n in graph.nodes] for name, graph in graphs.items()}
+    choices = [
+        {name: [schedule(name, n, one) for n in graph.nodes] for name, graph in graphs.items()}
+        for one in settings
+    ]
     tell("packing weights", 0.4)
-    modules, weights_bytes = pack_modules(export, graphs, choices, folder / "weights.bin")
+    file = pack.WeightsFile(folder / "weights.bin")
+    modules = [pack_modules(export, graphs, of_target, file) for of_target in choices]
+    file.close()
     tell("building kernels", 0.6)
-    decoder = assemble(export, settings, kv, modules, weights_bytes)
-    library = build_library(decoder, settings.target, folder)
+    decoders = [
+        assemble(
+            export, one, kv, parts, file.bytes, identifier(export.settings["name"], draft, one.target.name)
+        )
+        for one, parts in zip(settings, modules, strict=True)
+    ]
+    built = [
+        build_program(decoder, one.target, folder, f"{one.target.name}.c" if i else "program.c")
+        for i, (one, decoder) in enumerate(zip(settings, decoders, strict=True))
+    ]
     tell("writing the bundle", 0.95)
     bundle.copy_files(export.directory, folder)
-    tilings, tuned = matmul_tilings(choices), settings.tuned
+    tilings, tuned = matmul_tilings(choices[0]), settings[0].tuned
     described = {name: {**t.described(), "tuned": name in tuned} for name, t in tilings.items()}
-    bundle.write_manifest(
-        folder, export.settings, settings.target, library, kv=kv, kernels=described, **extra
-    )
+    bundle.write_manifest(folder, export.settings, built, kv=kv, kernels=described, **listed)
     return CompileReport(
         folder,
-        settings.target.name,
+        tuple(one.target.name for one in settings),
         tuple(name for name in graphs if name not in FORMS or name == HEAD),
-        len(decoder.kernels),
-        weights_bytes,
-        (folder / library).stat().st_size,
+        len(decoders[0].kernels),
+        file.bytes,
+        sum(path.stat().st_size for path in (folder / "lib").glob("*.so")),
         time.perf_counter() - started,
-        tuple(explain(graphs, choices)),
+        tuple(explain(graphs, choices[0])),
         tuple(name for name in tilings if name in tuned),
     )
 
@@ -148,12 +171,6 @@ def fused_modules(export: Export) -> dict[str, Graph]:
     for graph in graphs.values():
         fuse(graph)
     return graphs | head_forms(graphs[HEAD])
-
-
-def matmul_tilings(choices: Mapping[str, list[Choice]]) -> dict[str, Tiling]:
-    """Return the numbers of each matmul's kernels by their common name."""
-    plans = [choice.plan for some in choices.values() for choice in some]
-    return {emit.table_name(plan.kernels): plan.tiling for plan in plans if plan.tiling is not None}
 
 
 def import_modules(export: Export) -> dict[str, Graph]:
@@ -172,22 +189,19 @@ def import_modules(export: Export) -> dict[str, Graph]:
 
 
 def pack_modules(
-    export: Export, graphs: Mapping[str, Graph], choices: Mapping[str, list[Choice]], path: Path
-) -> tuple[list[emit.Module], int]:
-    """Write weights.bin in the order in which a token reads it; return the modules with their offsets."""
-    file = pack.WeightsFile(path)
+    export: Export, graphs: Mapping[str, Graph], choices: Mapping[str, list[Choice]], file: pack.WeightsFile
+) -> list[emit.Module]:
+    """Add weights to the file in the order in which a token reads them; return the modules with their offsets."""
     offsets: dict[str, list[list[int]]] = {name: [] for name in graphs}
     layers: dict[str, list[int]] = {name: [] for name in graphs}
     for call in export.calls:
         for name in FORMS if call.function == HEAD else (call.function,):
             offsets[name].append(_place_weights(export, call, choices[name], file))
             layers[name].append(call.layer)
-    modules = [
+    return [
         _module(name, graph, choices[name], offsets[name], layers[name], file.sizes)
         for name, graph in graphs.items()
     ]
-    file.close()
-    return modules, file.bytes
 
 
 def _place_weights(
@@ -270,9 +284,14 @@ def name_values(graph: Graph, roles: Mapping[Value, str]) -> None:
 
 
 def assemble(
-    export: Export, settings: Settings, kv: str, modules: list[emit.Module], weights_bytes: int
+    export: Export,
+    settings: Settings,
+    kv: str,
+    modules: list[emit.Module],
+    weights_bytes: int,
+    name: str,
 ) -> Decoder:
-    """Put the modules together with the sizes that the runtime asks for."""
+    """Put the modules together with the sizes that the runtime asks for; `name` tells its symbols from others'."""
     config = export.settings["config"]
     shape = AttentionShape(config["heads"], config["kv_heads"], config["head_dim"], 1.0, settings.kv_dtype)
     element = KV_DTYPES[kv][1]
@@ -282,6 +301,7 @@ def assemble(
         return [module for module in modules if module.name.startswith(kind)]
 
     return Decoder(
+        name=name,
         target=settings.target.name,
         embed=named.get("embed"),
         attention=of_kind("attention"),
@@ -302,41 +322,3 @@ def assemble(
         space=attention_space(shape, element, config["context_length"]),
         weights_bytes=weights_bytes,
     )
-
-
-def build_library(decoder: Decoder, target: Target, folder: Path) -> str:
-    """Write src/program.c, build the kernels and link both; return the library's path within the bundle."""
-    source = folder / "src" / "program.c"
-    write_header(folder / "src")
-    source.write_text(program_source(decoder), encoding="utf-8")
-    (folder / "lib").mkdir()
-    library = f"lib/{target.name}.so"
-    objects = folder / "kernels.o"
-    write_object(decoder.kernels.values(), target, objects)
-    link([source, objects], folder / "src", folder / library)
-    objects.unlink()
-    return library
-
-
-def write_header(include: Path) -> None:
-    """Write forerun/program.h, which travels with the runtime, under an include folder."""
-    for place in forerun.__path__:
-        path = Path(place) / "runtime" / "native" / "include" / "forerun" / "program.h"
-        if path.is_file():
-            (include / "forerun").mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, include / "forerun" / "program.h")
-            return
-    raise CompileError("forerun/program.h is missing from the installation; install forerun again")
-
-
-def explain(graphs: Mapping[str, Graph], choices: Mapping[str, list[Choice]]) -> list[str]:
-    """Return a line for every operation: the rule that took it, and who declined and why."""
-    lines = []
-    for name, graph in graphs.items():
-        for node, choice in zip(graph.nodes, choices[name], strict=True):
-            kernel = emit.kernel_name(choice.plan.kernels)
-            declined = "; ".join(f"{rule} declined: {reason}" for rule, reason in choice.declined)
-            lines.append(
-                f"{name}: {node.op} → {choice.rule} ({kernel})" + (f"; {declined}" if declined else "")
-            )
-    return lines

@@ -18,10 +18,11 @@ from forerun.compiler.traffic import traffic_table
 class Decoder:
     """A scheduled decoder, ready to be written out.
 
-    `attention` and `feed_forward` hold the distinct modules of that kind, `embed` is None where rows are hidden
-    states; sizes are those of program.h.
+    `name` is what its symbols in objects start with. `attention` and `feed_forward` hold the distinct modules of that
+    kind, `embed` is None where rows are hidden states; sizes are those of program.h.
     """
 
+    name: str
     target: str
     embed: Module | None
     attention: Sequence[Module]
@@ -41,6 +42,16 @@ class Decoder:
     kv_element_bytes: int
     space: AttentionSpace
     weights_bytes: int
+
+    @property
+    def symbol(self) -> str:
+        """The function that returns the program."""
+        return f"forerun_program_{self.name}"
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its kernels start with in objects."""
+        return f"{self.name}_"
 
     @property
     def modules(self) -> list[Module]:
@@ -79,7 +90,9 @@ _FILE = Template("""\
  */
 #include <forerun/program.h>
 
-/* Kernels, from kernels.o. */
+/* Kernels, from kernels.o, where their names start with the program's: an app may link several programs. */
+$names
+
 $declarations
 
 /* Matmul kernels by rows in a tile. */
@@ -140,9 +153,9 @@ static const forerun_program program = {
     .head_blocks = head_blocks_step,
 };
 
-const forerun_program *forerun_program_model(void);
+const forerun_program *$symbol(void);
 
-const forerun_program *forerun_program_model(void) { return &program; }
+const forerun_program *$symbol(void) { return &program; }
 """)
 
 
@@ -176,6 +189,8 @@ def program_source(decoder: Decoder) -> str:
     }
     return _FILE.substitute(
         sizes,
+        symbol=decoder.symbol,
+        names="\n".join(f"#define {name} {decoder.prefix}{name}" for name in decoder.kernels),
         declarations="\n".join(kernel_declaration(kernel) for kernel in decoder.single_kernels.values()),
         tables="\n".join(tables.values()),
         tail_offset=arena,

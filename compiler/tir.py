@@ -154,6 +154,11 @@ def join(low: Expr, high: Expr) -> Expr:
     return tirx.Shuffle([low, high], list(range(2 * low.ty.dtype.lanes)))
 
 
+def part(vector: Expr, start: int, lanes: int) -> Expr:
+    """Return `lanes` consecutive lanes of a vector."""
+    return tirx.Shuffle([vector], list(range(start, start + lanes)))
+
+
 def floats(value: float, lanes: int = LANES) -> Expr:
     """Return a vector of a float32 constant."""
     return splat(tirx.const(value, "float32"), lanes)

@@ -17,7 +17,10 @@ VERSION = 2
 
 @dataclass(frozen=True)
 class TargetInfo:
-    """One target that a bundle was compiled for; `features` are processor features its code needs."""
+    """One target that a bundle was compiled for; `features` are processor features its code needs.
+
+    `library` is empty where the target's program is for an app to link.
+    """
 
     name: str
     library: str
@@ -112,14 +115,15 @@ def read_bundle(path: Path) -> Bundle:
     Hashes are checked when the bundle is opened (`session.LoadedProgram`).
     """
     path = Path(path)
-    manifest = _read_manifest(path)
+    manifest = read_manifest(path)
     try:
         return _make_bundle(path, manifest)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(f"{path / MANIFEST_NAME} lacks or garbles {error}; compile it again") from error
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Return the manifest of the bundle in folder `path` as it is; raises `BundleError` as `read_bundle` does."""
     try:
         document = json.loads((path / MANIFEST_NAME).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -154,7 +158,9 @@ def _make_bundle(path: Path, manifest: dict[str, Any]) -> Bundle:
         eos_token_ids=tuple(int(token_id) for token_id in tokenizer["eos_token_ids"]),
         add_bos=bool(tokenizer["add_bos"]),
         targets=tuple(
-            TargetInfo(name, str(entry["library"]), str(entry["arch"]), tuple(map(str, entry["features"])))
+            TargetInfo(
+                name, str(entry.get("library", "")), str(entry["arch"]), tuple(map(str, entry["features"]))
+            )
             for name, entry in manifest["targets"].items()
         ),
         files={name: int(entry["bytes"]) for name, entry in manifest["files"].items()},

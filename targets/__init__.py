@@ -10,7 +10,8 @@ if not __name__.startswith("forerun."):
     raise ImportError("import forerun.targets, not the bare folder: run from an installed forerun")
 
 from forerun.errors import TargetError
-from forerun.targets import detect, x86_64
+from forerun.targets import arm64, detect, wasm32, x86_64
+from forerun.targets.platform import ALL_PLATFORMS, PLATFORMS, Platform
 from forerun.targets.target import Target
 
 # Best first: the order in which `detect_target` tries them. AMX has to be asked for by name: its kernels have run on
@@ -21,6 +22,12 @@ ALL_TARGETS: tuple[Target, ...] = (
     x86_64.AVX_VNNI,
     x86_64.AVX2,
     x86_64.BASELINE,
+    arm64.I8MM,
+    arm64.DOTPROD,
+    arm64.NEON,
+    arm64.IOS_DOTPROD,
+    arm64.IOS_NEON,
+    wasm32.SIMD,
 )
 TARGETS: Mapping[str, Target] = MappingProxyType({target.name: target for target in ALL_TARGETS})
 
@@ -55,4 +62,22 @@ def find_runnable_target(name: str | None) -> Target:
     return target
 
 
-__all__ = ["ALL_TARGETS", "TARGETS", "Target", "detect_target", "find_runnable_target", "find_target"]
+def find_platform(name: str) -> Platform:
+    """Return the platform of that name; TargetError lists the known ones."""
+    if name not in PLATFORMS:
+        raise TargetError(f"unknown platform {name!r}; known platforms: {', '.join(PLATFORMS)}")
+    return PLATFORMS[name]
+
+
+__all__ = [
+    "ALL_PLATFORMS",
+    "ALL_TARGETS",
+    "PLATFORMS",
+    "TARGETS",
+    "Platform",
+    "Target",
+    "detect_target",
+    "find_platform",
+    "find_runnable_target",
+    "find_target",
+]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from forerun.errors import TargetError
 from forerun.machine import CPUINFO, first_cpu
+from forerun.targets.platform import PLATFORMS
 from forerun.targets.target import Target
 
 # Linux, Documentation/arch/x86/xstate.rst: system call arch_prctl, ARCH_REQ_XCOMP_PERM, the number of tiles' state.
@@ -34,6 +35,8 @@ def physical_cores(topology: Path = Path("/sys/devices/system/cpu")) -> int:
 
 def why_not(target: Target, features: frozenset[str], machine: str) -> str | None:
     """Return why a machine cannot run a target, or None if it can."""
+    if not PLATFORMS[target.platform].links:
+        return "it is compiled to object files for an app to link"
     if target.arch != machine:
         return f"it is for {target.arch}, this machine is {machine}"
     missing = [name for name in target.features if name not in features]

@@ -28,6 +28,7 @@ class Target:
             suits them where the group's weights fit the registers beside the rest.
         matrix_rows: rows of the tiles of a matrix unit, 0 without one. Nothing uses it but matmuls that `forerun tune`
             found faster with it.
+        platform: the name of the platform that its programs are compiled for (`targets/platform.py`).
         bit_exact: the result of a row does not depend on the other rows of the call, the tree or the threads.
     """
 
@@ -44,4 +45,5 @@ class Target:
     prefetch_bytes: int = 0
     whole_groups: tuple[int, ...] = ()
     matrix_rows: int = 0
+    platform: str = "linux-x86-64"
     bit_exact: bool = True

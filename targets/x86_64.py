@@ -4,25 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from forerun.targets.portable import PORTABLE_RULES, with_matmul
 from forerun.targets.target import Target
-
-PORTABLE_RULES = {
-    "embed": ("embed_rows",),
-    "norm": ("rms_norm",),
-    "quantize": ("quantize_rows",),
-    "matmul": ("matmul_grouped", "matmul_float"),
-    "matmul_swiglu": ("matmul_grouped", "matmul_float"),
-    "swiglu": ("swiglu",),
-    "rope_store": ("rope_store",),
-    "cached_attention": ("attention_blocked",),
-}
-
-
-def _with_matmul(*rules: str) -> dict[str, tuple[str, ...]]:
-    """Return the portable rules with rules for quantized matmuls before them."""
-    tried = (*rules, *PORTABLE_RULES["matmul"])
-    return {**PORTABLE_RULES, "matmul": tried, "matmul_swiglu": tried}
-
 
 VNNI_512 = Target(
     name="x86-64-avx512-vnni",
@@ -37,7 +20,7 @@ VNNI_512 = Target(
     },
     features=("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "fma", "f16c"),
     fma=True,
-    rules=_with_matmul("matmul_vnni"),
+    rules=with_matmul("matmul_vnni"),
     weight_layout="quads",
     vector_registers=32,
     # Of 1, 4 and 16 KiB: the latter two were alike; calls of 1 to 8 rows took 0.55 to 0.76 of their
@@ -53,7 +36,7 @@ AMX = replace(
     summary="x86-64 with AMX (Sapphire Rapids and later): as without it; where tuned, 16-row tiles (only emulated)",
     llvm={**VNNI_512.llvm, "mattr": ["-prefer-256-bit", "+amx-tile", "+amx-int8"]},
     features=(*VNNI_512.features, "amx_tile", "amx_int8"),
-    rules=_with_matmul("matmul_amx", "matmul_vnni"),
+    rules=with_matmul("matmul_amx", "matmul_vnni"),
     matrix_rows=16,
 )
 
@@ -64,7 +47,7 @@ AVX2 = Target(
     llvm={"kind": "llvm", "mtriple": "x86_64-unknown-linux-gnu", "mcpu": "x86-64-v3"},
     features=("avx2", "fma", "f16c"),
     fma=True,
-    rules=_with_matmul("matmul_avx2"),
+    rules=with_matmul("matmul_avx2"),
     weight_layout="quads",
     tile_rows=4,
     prefetch_bytes=8192,
@@ -76,7 +59,7 @@ AVX_VNNI = replace(
     summary="x86-64 with AVX2 and AVX-VNNI (Alder Lake, Zen 5 and later): int8 dot products on 256-bit registers",
     llvm={**AVX2.llvm, "mattr": ["+avxvnni"]},
     features=(*AVX2.features, "avx_vnni"),
-    rules=_with_matmul("matmul_avx_vnni"),
+    rules=with_matmul("matmul_avx_vnni"),
 )
 
 BASELINE = Target(

@@ -11,8 +11,11 @@ from forerun.compiler.schedules.matmul_rules import (
     MatmulAmx,
     MatmulAvx2,
     MatmulAvxVnni,
+    MatmulDotprod,
     MatmulFloat,
     MatmulGrouped,
+    MatmulI8mm,
+    MatmulNeon,
     MatmulVnni,
 )
 from forerun.compiler.schedules.plan import Decline, Plan, Rule, Settings
@@ -31,6 +34,9 @@ ALL_RULES: tuple[type[Rule], ...] = (
     MatmulVnni,
     MatmulAvxVnni,
     MatmulAvx2,
+    MatmulI8mm,
+    MatmulDotprod,
+    MatmulNeon,
     MatmulGrouped,
     MatmulFloat,
     EmbedRows,

@@ -7,15 +7,16 @@ scales, tiles and epilogues, is `matmul.py`. All dots are exact, so they give th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from types import MappingProxyType
+from typing import Any, Protocol, TypeAlias
 
 from tvm import tirx
 from tvm.tirx import op
 
 from forerun.compiler import tir
-from forerun.compiler.schedules.layouts import ColumnLayout, QuadLayout
+from forerun.compiler.schedules.layouts import BlockLayout, ColumnLayout, QuadLayout
 from forerun.compiler.vector_math import HALF
 
 QUADS = HALF // 4  # dot products of four bytes in half a block
@@ -34,11 +35,31 @@ class HalfBlock:
 # Half a block in registers: whatever vectors, or array, its dot makes of it.
 Loaded: TypeAlias = Any
 
+NOTHING: Mapping[int, int] = MappingProxyType({})
+
+
+class Dot(Protocol):
+    """A way to multiply half a block by activations.
+
+    `layout` is how blocks are stored; `subtracted` what `load` takes off weights, by their bits: 128 makes unsigned
+    bytes signed ones.
+    """
+
+    layout: BlockLayout
+    subtracted: Mapping[int, int]
+
+    def load(self, half: HalfBlock) -> Loaded:
+        """Return half a block in registers."""
+
+    def add(self, loaded: Loaded, values: tirx.Buffer, start: tir.Expr, first: tir.Expr) -> tir.Expr:
+        """Return `first` (int32x16) plus the products with the 16 activations at `start`."""
+
 
 class VnniDot:
     """vpdpbusd on 512-bit registers: each 32-bit lane takes four products of unsigned weights with activations."""
 
-    layout = QuadLayout()
+    layout: BlockLayout = QuadLayout()
+    subtracted = NOTHING
 
     def load(self, half: HalfBlock) -> Loaded:
         """Return one vector of 64 weights a quad."""
@@ -58,7 +79,8 @@ class VnniDot:
 class NarrowVnniDot:
     """vpdpbusd on 256-bit registers: a block is two of 8 columns."""
 
-    layout = QuadLayout()
+    layout: BlockLayout = QuadLayout()
+    subtracted = NOTHING
 
     def load(self, half: HalfBlock) -> Loaded:
         """Return one vector of 32 weights a quad for columns 0-7, then the same for 8-15."""
@@ -87,7 +109,8 @@ class MaddDot:
     they are split into two nibbles, whose sums vpmaddwd widens with ones and with sixteens.
     """
 
-    layout = QuadLayout()
+    layout: BlockLayout = QuadLayout()
+    subtracted = NOTHING
 
     def load(self, half: HalfBlock) -> Loaded:
         """Return vectors of 32 4-bit weights: the quads of columns 0-7, of 8-15, [then both in high nibbles]."""
@@ -116,7 +139,8 @@ class WideningDot:
     Loops stay loops: written out for eight rows they took LLVM minutes.
     """
 
-    layout = ColumnLayout()
+    layout: BlockLayout = ColumnLayout()
+    subtracted = NOTHING
 
     def load(self, half: HalfBlock) -> Loaded:
         """Return an array of 16 columns for each input, widened to 16 bits once for all rows."""
@@ -145,9 +169,6 @@ class WideningDot:
         if half == 0:
             return op.bitwise_and(packed, tir.splat(tirx.const(15, "uint8")))
         return op.shift_right(packed, tir.splat(tirx.const(4, "uint8")))
-
-
-Dot = VnniDot | NarrowVnniDot | MaddDot | WideningDot
 
 
 def load_quads(half: HalfBlock, offset: int, size: int) -> list[tir.Expr]:

@@ -249,11 +249,14 @@ class _DotSums(QuantizedSums):
     def _dots(self, loaded: Loaded, place: Place) -> tir.Expr:
         """Return Σ x · (u - offset) of 16 columns."""
         start = self.start(place)
-        # u - offset is never formed: the dot starts at -offset · Σ activations instead.
-        first = tirx.const(0, "int32")
-        if self.scheme.offset:
+        # What the dot leaves of u - offset is never formed: it starts at -offset · Σ activations instead.
+        first, offset = (
+            tirx.const(0, "int32"),
+            self.scheme.offset - self.dot.subtracted.get(self.scheme.bits, 0),
+        )
+        if offset:
             sums = self.buffers["wide_sum" if self.scheme.wide else "sum"]
-            first = sums[self.index(place)] * -self.scheme.offset
+            first = sums[self.index(place)] * -offset
         first = tir.bind(tir.splat(first))
         if not self.scheme.wide:
             return self.dot.add(loaded, self.buffers["values"], start, first)

@@ -9,6 +9,7 @@ from forerun.compiler.operations import Linear, LinearSwiGlu, Operation, WeightR
 from forerun.compiler.pack import Packing
 from forerun.compiler.schedules.amx import ROWS as AMX_ROWS
 from forerun.compiler.schedules.amx import amx_matmul
+from forerun.compiler.schedules.arm_dots import NeonDot, SdotDot, UsdotDot
 from forerun.compiler.schedules.dots import Dot, MaddDot, NarrowVnniDot, VnniDot, WideningDot
 from forerun.compiler.schedules.epilogues import BlockMaxima, Epilogue, ListedBlocks, StoreColumns, SwiGlu
 from forerun.compiler.schedules.matmul import (
@@ -116,6 +117,30 @@ class MatmulAvx2(_GroupedRule):
     name = "matmul_avx2"
     feature = "avx2"
     dot = MaddDot()
+
+
+class MatmulI8mm(_GroupedRule):
+    """usdot on 128-bit registers: unsigned weights with signed activations, 16 products an instruction."""
+
+    name = "matmul_i8mm"
+    feature = "i8mm"
+    dot = UsdotDot()
+
+
+class MatmulDotprod(_GroupedRule):
+    """sdot on 128-bit registers: 16 products an instruction."""
+
+    name = "matmul_dotprod"
+    feature = "asimddp"
+    dot = SdotDot()
+
+
+class MatmulNeon(_GroupedRule):
+    """smull on 128-bit registers: 8 products an instruction, what every 64-bit Arm has."""
+
+    name = "matmul_neon"
+    feature = "asimd"
+    dot = NeonDot()
 
 
 class MatmulGrouped(_GroupedRule):

@@ -14,7 +14,7 @@ from forerun.compiler.emit import kernel_declaration
 from forerun.compiler.link import link
 from forerun.compiler.native import write_object
 from forerun.compiler.tir import Kernel
-from forerun.targets import Target
+from forerun.targets import PLATFORMS, Target
 
 # The threads meet before every call, spinning as the runtime's team does; thread 0 reads the clock.
 _FILE = Template("""\
@@ -194,5 +194,5 @@ def _build(kernels: Sequence[Kernel], target: Target, folder: Path) -> ctypes.CD
         ),
         encoding="utf-8",
     )
-    link([source, folder / "kernels.o"], folder, folder / "harness.so")
+    link([source, folder / "kernels.o"], folder, folder / "harness.so", PLATFORMS[target.platform])
     return ctypes.CDLL(str(folder / "harness.so"))

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import ctypes
+import platform
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from emulated_kernels import EMULATED, EmulatedKernels
 
-from forerun.compiler.link import find_compiler
 from forerun.compiler.native import write_object
 from forerun.compiler.tir import Kernel
 from forerun.targets import ALL_TARGETS, Target
 from forerun.targets.detect import cpu_features, why_not
 
-RUNNABLE = [target for target in ALL_TARGETS if why_not(target, cpu_features(), "x86_64") is None]
+RUNNABLE = [target for target in ALL_TARGETS if why_not(target, cpu_features(), platform.machine()) is None]
+# Those that run here one way or the other.
+TESTED = [*RUNNABLE, *(target for target in EMULATED if target not in RUNNABLE)]
 
 
 class Kernels:
@@ -25,7 +28,7 @@ class Kernels:
         folder.mkdir(parents=True, exist_ok=True)
         write_object(kernels, target, folder / "kernels.o")
         library = folder / "kernels.so"
-        command = [find_compiler(), "-shared", "-o", str(library), str(folder / "kernels.o"), "-lm"]
+        command = ["cc", "-shared", "-o", str(library), str(folder / "kernels.o"), "-lm"]
         subprocess.run(command, check=True)
         self._library = ctypes.CDLL(str(library))
         self._kernels = {kernel.name: kernel for kernel in kernels}
@@ -40,6 +43,11 @@ class Kernels:
         for tid in range(threads):
             last = (ctypes.c_int32(rows), ctypes.c_int32(tid), ctypes.c_int32(threads))
             getattr(self._library, name)(*given, *last)
+
+
+def build_kernels(kernels: Sequence[Kernel], target: Target, folder: Path) -> Kernels | EmulatedKernels:
+    """Return the kernels as a library here, or as a program under an emulator."""
+    return (Kernels if target in RUNNABLE else EmulatedKernels)(kernels, target, folder)
 
 
 def aligned(shape: Sequence[int] | int, dtype: object) -> np.ndarray:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from emulated_kernels import EMULATED
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_cache import Cache
-from kernel_runner import RUNNABLE, Kernels, aligned, placed
+from kernel_runner import RUNNABLE, aligned, build_kernels, placed
 
 from forerun.compiler.schedules.attention import (
     attention_merge,
@@ -48,7 +49,7 @@ class Attention:
 
     def __init__(self, target: Target, shape: AttentionShape, folder: Path, rng: np.random.Generator) -> None:
         self.shape, self.cache = shape, Cache(shape, 3, CAPACITY)
-        self.kernels = Kernels(
+        self.kernels = build_kernels(
             [
                 attention_parts("parts", target, shape),
                 attention_merge("merge", target, shape, False),
@@ -118,7 +119,7 @@ def same_bits(one: np.ndarray, other: np.ndarray) -> bool:
 
 @pytest.mark.parametrize("kv_dtype", ("float16", "float32"))
 @pytest.mark.parametrize("shape", ((4, 2, 32), (9, 3, 64), (8, 1, 64), (3, 3, 32), (8, 2, 128)), ids=str)
-@pytest.mark.parametrize("target", RUNNABLE[:2], ids=lambda target: target.name)
+@pytest.mark.parametrize("target", (*RUNNABLE[:2], *EMULATED[:1]), ids=lambda target: target.name)
 def test_against_numpy(
     target: Target, shape: tuple[int, int, int], kv_dtype: str, tmp_path: Path, rng: np.random.Generator
 ) -> None:

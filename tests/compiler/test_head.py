@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kernel_runner import RUNNABLE, Kernels, aligned, placed
+from emulated_kernels import EmulatedKernels
+from kernel_runner import TESTED, Kernels, aligned, build_kernels, placed
 from test_matmul import SCHEMES, activations, linear, plan_for, stored
 
 from forerun.compiler.operations import Linear
@@ -24,7 +25,7 @@ def forms(target: Target, operation: Linear) -> dict[str, Plan]:
 
 
 def call(
-    kernels: Kernels,
+    kernels: Kernels | EmulatedKernels,
     plan: Plan,
     tile: int,
     weights: dict,
@@ -48,7 +49,7 @@ def call(
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: scheme.name)
-@pytest.mark.parametrize("target", RUNNABLE, ids=lambda target: target.name)
+@pytest.mark.parametrize("target", TESTED, ids=lambda target: target.name)
 def test_maxima_and_blocks_are_the_same_bits(
     target: Target, scheme: Scheme, tmp_path: Path, rng: np.random.Generator
 ) -> None:
@@ -57,7 +58,7 @@ def test_maxima_and_blocks_are_the_same_bits(
     weights = stored(scheme, columns, inputs, rng) | {"bias": rng.standard_normal(columns).astype(np.float32)}
     x, _ = activations(rows, inputs, scheme, rng)
     plans = forms(target, linear(scheme, columns, inputs, bias=True))
-    kernels = Kernels(
+    kernels = build_kernels(
         [kernel for plan in plans.values() for kernel in plan.kernels.values()], target, tmp_path
     )
     logits = placed(np.zeros((rows, columns), np.float32))
@@ -82,7 +83,7 @@ def test_maxima_and_blocks_are_the_same_bits(
         assert np.array_equal(out[inside].view(np.uint32), expected[inside].view(np.uint32))
 
 
-@pytest.mark.parametrize("target", RUNNABLE, ids=lambda target: target.name)
+@pytest.mark.parametrize("target", TESTED, ids=lambda target: target.name)
 def test_a_block_with_nan_is_always_looked_at(
     target: Target, tmp_path: Path, rng: np.random.Generator
 ) -> None:
@@ -91,7 +92,7 @@ def test_a_block_with_nan_is_always_looked_at(
     weights["scale"][37, 1] = np.nan
     x, _ = activations(rows, inputs, SYMMETRIC8, rng)
     plan = forms(target, linear(SYMMETRIC8, columns, inputs))["maxima"]
-    kernels = Kernels(list(plan.kernels.values()), target, tmp_path)
+    kernels = build_kernels(list(plan.kernels.values()), target, tmp_path)
     maxima = placed(np.zeros((rows, 5), np.float32))
     call(kernels, plan, rows, weights, x | {"out": maxima}, (rows, 1))
     assert np.isposinf(maxima[:, 2]).all()

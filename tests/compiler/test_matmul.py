@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kernel_runner import RUNNABLE, Kernels, aligned, placed
+from emulated_kernels import EMULATED
+from kernel_runner import RUNNABLE, TESTED, aligned, build_kernels, placed
 
 from forerun.compiler.operations import Linear, LinearSwiGlu, WeightRows
 from forerun.compiler.schedules import RULES
@@ -98,7 +99,7 @@ def run_all(
 ) -> dict:
     """Return the output for every tile size, run as one and as three threads."""
     plan = plan_for(target, operation)
-    kernels = Kernels(list(plan.kernels.values()), target, folder)
+    kernels = build_kernels(list(plan.kernels.values()), target, folder)
     results = {}
     for tile, kernel in plan.kernels.items():
         for threads in (1, 3):
@@ -109,7 +110,7 @@ def run_all(
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: scheme.name)
-@pytest.mark.parametrize("target", RUNNABLE, ids=lambda target: target.name)
+@pytest.mark.parametrize("target", TESTED, ids=lambda target: target.name)
 def test_any_tile_and_thread_count_gives_the_same_correct_bits(
     target: Target, scheme: Scheme, tmp_path: Path, rng: np.random.Generator
 ) -> None:
@@ -129,7 +130,7 @@ def test_any_tile_and_thread_count_gives_the_same_correct_bits(
     assert (np.abs(first[:rows] - start[:rows] - weights["bias"] - exact) <= bound).all()
 
 
-FUSED = [target for target in RUNNABLE if target.fma]
+FUSED = [target for target in TESTED if target.fma]
 
 
 @pytest.mark.parametrize("scheme", SCHEMES[:3], ids=lambda scheme: scheme.name)
@@ -139,7 +140,7 @@ def test_targets_with_fma_give_equal_bits(scheme: Scheme, tmp_path: Path, rng: n
     plans = [plan_for(target, operation) for target in FUSED]
     tiles = [int(rng.choice(list(plan.kernels))) for plan in plans]
     libraries = [
-        Kernels([plan.kernels[tile]], target, tmp_path / target.name)
+        build_kernels([plan.kernels[tile]], target, tmp_path / target.name)
         for target, plan, tile in zip(FUSED, plans, tiles, strict=True)
     ]
     for rows in (*range(1, 18), 64):
@@ -155,7 +156,7 @@ def test_targets_with_fma_give_equal_bits(scheme: Scheme, tmp_path: Path, rng: n
 @pytest.mark.parametrize("weight", ("least", "most"))
 @pytest.mark.parametrize("value", (-128, -127, 127))
 @pytest.mark.parametrize("scheme", SCHEMES[:3], ids=lambda scheme: scheme.name)
-@pytest.mark.parametrize("target", RUNNABLE, ids=lambda target: target.name)
+@pytest.mark.parametrize("target", TESTED, ids=lambda target: target.name)
 def test_extreme_integers_neither_saturate_nor_wrap(
     target: Target, scheme: Scheme, value: int, weight: str, tmp_path: Path
 ) -> None:
@@ -168,7 +169,7 @@ def test_extreme_integers_neither_saturate_nor_wrap(
         parts["minimum"] = np.zeros((columns, 1), np.float16)
     x, floats = constant_activations(value, inputs, scheme.wide)
     plan = plan_for(target, linear(scheme, columns, inputs))
-    kernels = Kernels([plan.kernels[1]], target, tmp_path)
+    kernels = build_kernels([plan.kernels[1]], target, tmp_path)
     out = aligned((1, columns), np.float32)
     kernels.call(plan.kernels[1].name, *arguments(plan, x, parts, [out]), rows=1)
     assert np.array_equal(out[0], dense(parts) @ floats)
@@ -191,7 +192,7 @@ def constant_activations(value: int, inputs: int, wide: bool) -> tuple[dict, np.
 
 
 @pytest.mark.parametrize("scheme", (AFFINE4, FLOAT32), ids=lambda scheme: scheme.name)
-@pytest.mark.parametrize("target", RUNNABLE[:2], ids=lambda target: target.name)
+@pytest.mark.parametrize("target", (*RUNNABLE[:2], *EMULATED[:1]), ids=lambda target: target.name)
 def test_swiglu_epilogue(target: Target, scheme: Scheme, tmp_path: Path, rng: np.random.Generator) -> None:
     columns, inputs, rows = 96, 64, 7
     gate, up = stored(scheme, columns, inputs, rng), stored(scheme, columns, inputs, rng)
@@ -202,7 +203,7 @@ def test_swiglu_epilogue(target: Target, scheme: Scheme, tmp_path: Path, rng: np
     operation = LinearSwiGlu(sides[0], sides[1], quantized=scheme.quantized)
     x, floats = activations(rows, inputs, scheme, rng)
     plan = plan_for(target, operation, "matmul_swiglu")
-    kernels = Kernels(list(plan.kernels.values()), target, tmp_path)
+    kernels = build_kernels(list(plan.kernels.values()), target, tmp_path)
     results = []
     for kernel in plan.kernels.values():
         out = aligned((rows, columns), np.int8 if scheme.quantized else np.float32)

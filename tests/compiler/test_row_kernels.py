@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from emulated_kernels import EMULATED
 from kernel_cache import Cache
-from kernel_runner import RUNNABLE, Kernels, aligned, placed
+from kernel_runner import RUNNABLE, TESTED, aligned, build_kernels, placed
 from test_matmul import dense, stored
 
 from forerun.compiler.schedules.embed import embed_quantized
@@ -20,10 +21,10 @@ from forerun.targets import Target
 TARGET_IDS = {"ids": lambda target: target.name}
 
 
-@pytest.mark.parametrize("target", RUNNABLE, **TARGET_IDS)
+@pytest.mark.parametrize("target", TESTED, **TARGET_IDS)
 def test_rms_norm(target: Target, tmp_path: Path, rng: np.random.Generator) -> None:
     rows, columns, epsilon = 5, 96, 1e-5
-    kernels = Kernels(
+    kernels = build_kernels(
         [
             rms_norm("plain", target.fma, columns, epsilon, False),
             rms_norm("q", target.fma, columns, epsilon, True),
@@ -66,7 +67,7 @@ def test_embedding_reads_the_matmul_layout(layout, scheme, tmp_path: Path, rng: 
         packed.append(placed(parts[name].reshape(vocabulary // 16, 16, -1).transpose(0, 2, 1)))
     ids = placed(rng.integers(0, vocabulary, 9).astype(np.int32))
     out = aligned((9, columns), np.float32)
-    Kernels([kernel], target, tmp_path).call("embed", ids, *packed, out, rows=9, threads=4)
+    build_kernels([kernel], target, tmp_path).call("embed", ids, *packed, out, rows=9, threads=4)
     np.testing.assert_allclose(out, dense(parts)[ids], rtol=1e-6, atol=1e-6)
 
 
@@ -80,8 +81,10 @@ def rotate(x: np.ndarray, angle: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("kv_dtype", ("float16", "float32"))
 @pytest.mark.parametrize("norm", (None, 1e-6), ids=("plain", "qk_norm"))
-def test_rope_store(kv_dtype: str, norm: float | None, tmp_path: Path, rng: np.random.Generator) -> None:
-    target = RUNNABLE[0]
+@pytest.mark.parametrize("target", (RUNNABLE[0], *EMULATED[:1]), **TARGET_IDS)
+def test_rope_store(
+    target: Target, kv_dtype: str, norm: float | None, tmp_path: Path, rng: np.random.Generator
+) -> None:
     shape = AttentionShape(4, 2, 32, 0.25, kv_dtype, norm)
     cache, rows = Cache(shape, 2, 48), 5
     qkv = placed(rng.standard_normal((rows, 8 * 32)).astype(np.float32))
@@ -92,7 +95,7 @@ def test_rope_store(kv_dtype: str, norm: float | None, tmp_path: Path, rng: np.r
     tables = [placed(f(angles).astype(np.float32)) for f in (np.cos, np.sin)]
     norms = [placed(rng.standard_normal(32).astype(np.float32)) for _ in range(2)] if norm else []
     queries = aligned((rows, 4, 32), np.float32)
-    kernels = Kernels([rope_store("rope", target.fma, shape)], target, tmp_path)
+    kernels = build_kernels([rope_store("rope", target.fma, shape)], target, tmp_path)
     arrays = (qkv, positions, sequences, slots, *tables, *norms, queries, cache.keys, cache.values)
     kernels.call("rope", *arrays, cache.capacity, rows=rows, threads=3)
     heads = qkv.reshape(rows, 8, 32).astype(np.float64)

@@ -47,6 +47,10 @@ Status check_file(const ListedFile& listed, const MappedFile& file) {
   return FORERUN_OK;
 }
 
+Status refuse_missing(const char* name) {
+  return fail(FORERUN_MANIFEST, "manifest.json lists no file %s; compile the bundle again", name);
+}
+
 std::string list_targets(const Manifest& manifest) {
   std::string names;
   for (const ListedTarget& target : manifest.targets) names += (names.empty() ? "" : ", ") + target.name;
@@ -72,8 +76,18 @@ Status Bundle::choose_target(const char* name) {
               list_targets(manifest_).c_str());
 }
 
+Status Bundle::choose_linked(const forerun_linked* linked, int32_t count, const forerun_linked** chosen) {
+  Status status = FORERUN_OK;
+  for (int32_t i = 0; i < count; ++i) {
+    status = choose_target(linked[i].target);
+    *chosen = &linked[i];
+    if (status == FORERUN_OK) return FORERUN_OK;
+  }
+  return status;
+}
+
 Status Bundle::check_files(const std::string& folder) {
-  bool has_weights = false, has_library = false;
+  bool has_weights = false, has_library = target_.library.empty();
   for (const ListedFile& listed : manifest_.files) {
     const bool is_weights = listed.name == kWeightsName;
     MappedFile other;
@@ -83,21 +97,39 @@ Status Bundle::check_files(const std::string& folder) {
     has_weights = has_weights || is_weights;
     has_library = has_library || listed.name == target_.library;
   }
-  if (has_weights && has_library) return FORERUN_OK;
-  return fail(FORERUN_MANIFEST, "manifest.json lists no file %s; compile the bundle again",
-              has_weights ? target_.library.c_str() : kWeightsName);
+  if (!has_weights) return refuse_missing(kWeightsName);
+  return has_library ? FORERUN_OK : refuse_missing(target_.library.c_str());
+}
+
+Status Bundle::read(const std::string& folder) {
+  folder_ = folder;
+  MappedFile text;
+  FORERUN_TRY(text.open(folder, kManifestName));
+  return read_manifest(reinterpret_cast<const char*>(text.data()), text.bytes(), &manifest_);
 }
 
 Status Bundle::open(const std::string& folder, const char* target) {
-  folder_ = folder;
-  {
-    MappedFile text;
-    FORERUN_TRY(text.open(folder, kManifestName));
-    FORERUN_TRY(read_manifest(reinterpret_cast<const char*>(text.data()), text.bytes(), &manifest_));
-  }
+  FORERUN_TRY(read(folder));
   FORERUN_TRY(choose_target(target));
+  if (target_.library.empty()) {
+    return fail(FORERUN_LIBRARY,
+                "the bundle holds no library for its target %s, whose program is to be part of the app; open "
+                "it with forerun_bundle_open_linked",
+                target_.name.c_str());
+  }
   FORERUN_TRY(check_files(folder));
   FORERUN_TRY(library_.load(folder + "/" + target_.library, target_.library, target_.symbol));
+  return check_program(program(), manifest_, weights_.bytes());
+}
+
+Status Bundle::open_linked(const std::string& folder, const forerun_linked* linked, int32_t count) {
+  const forerun_linked* chosen = nullptr;
+  FORERUN_TRY(read(folder));
+  FORERUN_TRY(choose_linked(linked, count, &chosen));
+  // The app's program takes the place of the library, which need not be there.
+  target_.library.clear();
+  FORERUN_TRY(check_files(folder));
+  FORERUN_TRY(library_.take(chosen->program, target_.name));
   return check_program(program(), manifest_, weights_.bytes());
 }
 

@@ -8,6 +8,7 @@
 
 #include "compiled.h"
 #include "file.h"
+#include "forerun/linked.h"
 #include "forerun/program.h"
 #include "manifest.h"
 #include "status.h"
@@ -18,6 +19,9 @@ class Bundle {
  public:
   // Opens the bundle in `folder` for `target` (nullptr: the first that this machine runs).
   Status open(const std::string& folder, const char* target);
+
+  // Opens it for the first of these programs of the app that this machine runs.
+  Status open_linked(const std::string& folder, const forerun_linked* linked, int32_t count);
 
   const forerun_program& program() const { return *library_.program(); }
   const uint8_t* weights() const { return weights_.data(); }
@@ -30,7 +34,9 @@ class Bundle {
   void release();
 
  private:
+  Status read(const std::string& folder);
   Status choose_target(const char* name);
+  Status choose_linked(const forerun_linked* linked, int32_t count, const forerun_linked** chosen);
   Status check_files(const std::string& folder);
 
   std::string folder_;

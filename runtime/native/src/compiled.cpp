@@ -80,15 +80,22 @@ Status Library::load(const std::string& path, const std::string& name, const std
     return fail(FORERUN_LIBRARY, "%s has no function %s; compile the bundle again", name.c_str(),
                 symbol.c_str());
   }
+  return ask(entry, name.c_str());
+}
+
+Status Library::take(const forerun_program* (*entry)(void), const std::string& name) {
+  return ask(entry, name.c_str());
+}
+
+Status Library::ask(const forerun_program* (*entry)(void), const char* name) {
   program_ = entry();
   if (program_ == nullptr) {
-    return fail(FORERUN_LIBRARY, "%s of %s returns nothing; compile the bundle again", symbol.c_str(),
-                name.c_str());
+    return fail(FORERUN_LIBRARY, "the program of %s returns nothing; compile the bundle again", name);
   }
   if (program_->abi != FORERUN_PROGRAM_ABI) {
     return fail(FORERUN_PROGRAM_ABI_MISMATCH,
-                "%s was built for program interface %u, this forerun has %d; compile the bundle again",
-                name.c_str(), program_->abi, FORERUN_PROGRAM_ABI);
+                "%s was built for program interface %u, this forerun has %d; compile the bundle again", name,
+                program_->abi, FORERUN_PROGRAM_ABI);
   }
   return FORERUN_OK;
 }

@@ -10,7 +10,7 @@
 
 namespace forerun {
 
-// A library loaded from a bundle; unloaded when this goes.
+// A program, and the library that it was loaded from, if any; unloaded when this goes.
 class Library {
  public:
   Library() = default;
@@ -21,9 +21,14 @@ class Library {
   // Loads `path` and asks `symbol` for its program; `name` is the file's name in the bundle.
   Status load(const std::string& path, const std::string& name, const std::string& symbol);
 
+  // Takes a program that is part of the app; `name` is its target's.
+  Status take(const forerun_program* (*entry)(void), const std::string& name);
+
   const forerun_program* program() const { return program_; }
 
  private:
+  Status ask(const forerun_program* (*entry)(void), const char* name);
+
   void* handle_ = nullptr;
   const forerun_program* program_ = nullptr;
 };

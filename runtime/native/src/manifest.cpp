@@ -104,7 +104,10 @@ Status read_targets(const Json& root, Manifest* manifest) {
   for (const auto& member : section->members) {
     ListedTarget target;
     target.name = member.first;
-    FORERUN_TRY(read_text(member.second, "library", &target.library));
+    // Without a library the target's program is part of the app.
+    if (member.second.find("library") != nullptr) {
+      FORERUN_TRY(read_text(member.second, "library", &target.library));
+    }
     FORERUN_TRY(read_text(member.second, "symbol", &target.symbol));
     FORERUN_TRY(read_text(member.second, "arch", &target.architecture));
     const Json* features = member.second.find("features");

@@ -18,7 +18,7 @@ struct ListedFile {
 
 struct ListedTarget {
   std::string name;
-  std::string library;
+  std::string library;  // empty: the program is part of the app
   std::string symbol;
   std::string architecture;
   std::vector<std::string> features;

@@ -12,10 +12,23 @@ from types import ModuleType
 from typing import NoReturn
 
 from forerun import __version__
-from forerun.cli import bench, chat, check, compile, export, info, list, run, synth, train, tune
+from forerun.cli import bench, chat, check, compile, export, info, list, package, run, synth, train, tune
 from forerun.errors import ForerunError, OptionError
 
-VERBS: tuple[ModuleType, ...] = (export, tune, compile, synth, train, run, chat, bench, check, info, list)
+VERBS: tuple[ModuleType, ...] = (
+    export,
+    tune,
+    compile,
+    package,
+    synth,
+    train,
+    run,
+    chat,
+    bench,
+    check,
+    info,
+    list,
+)
 
 EXIT_OK, EXIT_CHECK_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
 

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from forerun.compiler.schedules.tiling import Tiling
 
 NAME = "compile"
-HELP = "compile an exported model into a bundle for one target"
+HELP = "compile an exported model into a bundle for one or several targets"
 EXAMPLES = (
     "forerun compile build/export -o build/bundle",
     "forerun compile build/export -o build/bundle --target x86-64-v3 --explain",
+    "forerun compile build/export -o build/bundle --target arm64 --target arm64-dotprod --target arm64-i8mm",
     "forerun compile build/export -o build/bundle --draft feature=build/draft",
 )
 
@@ -29,7 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="BUNDLE", help="bundle folder to write"
     )
-    parser.add_argument("--target", metavar="TARGET", help="see forerun list (default: this machine's best)")
+    parser.add_argument(
+        "--target",
+        action="append",
+        default=[],
+        metavar="TARGET",
+        help="see forerun list (default: this machine's best); may be repeated, the bundle then holds all of them",
+    )
     parser.add_argument("--kv", choices=("f16", "f32"), default="f16", help="KV cache elements (default f16)")
     parser.add_argument(
         "--draft",
@@ -58,7 +65,8 @@ def execute(arguments: argparse.Namespace) -> int:
         result = compile_export(
             arguments.directory,
             arguments.output,
-            arguments.target,
+            first_target(arguments),
+            also=arguments.target[1:],
             kv=arguments.kv,
             tuned=tuned,
             drafts=drafts,
@@ -85,6 +93,11 @@ def parse_drafts(given: list[str]) -> dict[str, Path]:
     return drafts
 
 
+def first_target(arguments: argparse.Namespace) -> str | None:
+    """The target that was named first, the one that tuning is for; None for this machine's best."""
+    return arguments.target[0] if arguments.target else None
+
+
 def _import_compiler() -> object:
     from forerun.compiler import compile_export
 
@@ -98,7 +111,7 @@ def known_tilings(arguments: argparse.Namespace) -> "Mapping[str, Tiling]":
     from forerun.compiler.tune import default_folder, load_tuning
     from forerun.targets import find_target
 
-    tuning = load_tuning(arguments.tuning or default_folder(), find_target(arguments.target))
+    tuning = load_tuning(arguments.tuning or default_folder(), find_target(first_target(arguments)))
     if tuning.note:
         print(f"note: {tuning.note}")
     return tuning.tilings
@@ -107,7 +120,8 @@ def known_tilings(arguments: argparse.Namespace) -> "Mapping[str, Tiling]":
 def print_report(report: "CompileReport") -> None:
     """What was compiled, and with which numbers."""
     modules = ", ".join(report.modules)
-    print(f"{report.target}: {report.kernels} kernels for the modules {modules}; {report.seconds:.1f} s")
+    targets = ", ".join(report.targets)
+    print(f"{targets}: {report.kernels} kernels for the modules {modules}; {report.seconds:.1f} s")
     sizes = f"weights {report.weights_bytes / 2**20:.1f} MiB, library {report.library_bytes / 2**10:.0f} KiB"
     if report.tuned:
         print(f"tuned on this machine: {', '.join(report.tuned)} (--no-tuning for the target's numbers)")

@@ -8,7 +8,9 @@ from forerun.cli.tables import make_table, print_table
 from forerun.registry import options_of
 
 NAME = "list"
-HELP = "list drafters, shapes, acceptance rules, exit policies, schemes, targets and model families"
+HELP = (
+    "list drafters, shapes, acceptance rules, exit policies, schemes, targets, platforms and model families"
+)
 EXAMPLES = ("forerun list", "forerun list drafters")
 
 # Rows of one kind: name, options, one line of description.
@@ -31,7 +33,7 @@ def execute(arguments: argparse.Namespace) -> int:
                 file=sys.stderr,
             )
             continue
-        print_table(make_table((kind, "here" if kind == "targets" else "options", ""), rows, text_columns=3))
+        print_table(make_table((kind, SECOND_COLUMNS.get(kind, "options"), ""), rows, text_columns=3))
         print()
     return 0
 
@@ -99,12 +101,25 @@ def targets() -> Rows:
     ]
 
 
+def platforms() -> Rows:
+    """Systems to package bundles for."""
+    from forerun.targets import ALL_PLATFORMS, ALL_TARGETS
+
+    named = {
+        one.name: [target.name for target in ALL_TARGETS if target.platform == one.programs]
+        for one in ALL_PLATFORMS
+    }
+    return [(one.name, ", ".join(named[one.name]), one.summary) for one in ALL_PLATFORMS]
+
+
 def families() -> Rows:
     """Model families that can be exported."""
     from forerun.models.families import FAMILIES
 
     return [(family.name, "–", summary_of(family)) for family in FAMILIES]
 
+
+SECOND_COLUMNS = {"targets": "here", "platforms": "targets"}
 
 KINDS: dict[str, Callable[[], Rows]] = {
     "drafters": drafters,
@@ -113,5 +128,6 @@ KINDS: dict[str, Callable[[], Rows]] = {
     "exits": exits,
     "schemes": schemes,
     "targets": targets,
+    "platforms": platforms,
     "families": families,
 }
