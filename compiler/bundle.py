@@ -13,10 +13,11 @@ import xxhash
 from forerun import __version__
 from forerun.targets import Target
 
-BUNDLE_VERSION = 2
+BUNDLE_VERSION = 3
 HASH_PIECE = 1 << 20  # bytes of a piece, as in the runtime's hash.h
 MANIFEST = "manifest.json"
 _COPIED = ("tokenizer.json", "chat_template.jinja", "vocabulary.bin")
+_LISTED = (*_COPIED, "text.bin")
 
 
 def hash_file(path: Path) -> str:
@@ -52,7 +53,7 @@ def write_manifest(
         library: path of the library within the bundle.
         extra: further members of the manifest.
     """
-    listed = ["weights.bin", library, *(name for name in _COPIED if (bundle / name).is_file())]
+    listed = ["weights.bin", library, *(name for name in _LISTED if (bundle / name).is_file())]
     files = {
         name: {"bytes": (bundle / name).stat().st_size, "xxh64": hash_file(bundle / name)} for name in listed
     }

@@ -28,6 +28,7 @@ from forerun.compiler.schedules.attention import attention_space
 from forerun.compiler.schedules.plan import Settings
 from forerun.compiler.schedules.rope import AttentionShape
 from forerun.compiler.schedules.tiling import Tiling
+from forerun.compiler.text import write_text
 from forerun.errors import CompileError, OptionError
 from forerun.staging import staged_folder
 from forerun.targets import Target, find_target
@@ -43,6 +44,7 @@ class CompileReport:
     """What was compiled, and why each kernel was chosen.
 
     `explanation` has a line for each operation of each distinct module: the rule taken, those that declined.
+    `notes` say what the bundle lacks, for whom.
     `tuned` names the matmuls that were built with numbers from `forerun tune`. `drafts` are the reports of the draft
     components in the bundle, by name.
     """
@@ -57,6 +59,7 @@ class CompileReport:
     explanation: tuple[str, ...] = field(default=())
     tuned: tuple[str, ...] = ()
     drafts: Mapping[str, CompileReport] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def compile_export(
@@ -124,8 +127,11 @@ def _write_bundle(
     library = build_library(decoder, settings.target, folder)
     tell("writing the bundle", 0.95)
     bundle.copy_files(export.directory, folder)
+    text = write_text(folder, export.settings)
     tilings, tuned = matmul_tilings(choices), settings.tuned
     described = {name: {**t.described(), "tuned": name in tuned} for name, t in tilings.items()}
+    if text.refusal:
+        extra["no_text"] = text.refusal
     bundle.write_manifest(
         folder, export.settings, settings.target, library, kv=kv, kernels=described, **extra
     )
@@ -137,8 +143,9 @@ def _write_bundle(
         weights_bytes,
         (folder / library).stat().st_size,
         time.perf_counter() - started,
-        tuple(explain(graphs, choices)),
+        (*explain(graphs, choices), *text.lines()),
         tuple(name for name in tilings if name in tuned),
+        notes=tuple(text.lines()),
     )
 
 

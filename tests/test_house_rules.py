@@ -24,7 +24,9 @@ NATIVE = sorted(
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_NESTING = 350, 60, 3
 
 # What may break a rule, and why. The key is the file, or file:function.
-LONG_FILES: dict[str, str] = {}
+LONG_FILES: dict[str, str] = {
+    "runtime/native/include/forerun/forerun.h": "the whole C interface on one page; most of it is its documentation",
+}
 LONG_FUNCTIONS: dict[str, str] = {}
 DEEP_FUNCTIONS: dict[str, str] = {}
 

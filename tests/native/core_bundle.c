@@ -49,7 +49,7 @@ static void vouch(const char* folder, const char* body, size_t bytes) {
   char text[2 * MAX_TEXT];
   const int header =
       snprintf(text, sizeof text,
-               "{\"format\": \"forerun-bundle\", \"version\": 2, \"xxh64\": \"%016llx\", \"manifest\":\n",
+               "{\"format\": \"forerun-bundle\", \"version\": 3, \"xxh64\": \"%016llx\", \"manifest\":\n",
                (unsigned long long)forerun_hash64(body, bytes, 0));
   memcpy(text + header, body, bytes);
   write_file(folder, "manifest.json", text, (size_t)header + bytes);

@@ -10,7 +10,7 @@
 namespace forerun {
 namespace {
 
-constexpr int64_t kVersion = 2;
+constexpr int64_t kVersion = 3;
 constexpr char kFormat[] = "{\"format\": \"forerun-bundle\", \"version\": ";
 constexpr char kHash[] = ", \"xxh64\": \"";
 constexpr char kEnd[] = "\", \"manifest\":";
@@ -149,6 +149,7 @@ Status read_manifest(const char* text, size_t bytes, Manifest* manifest) {
   if (at == end || *at != '}' || skip_space(at + 1, end) != end) return malformed("does not end as one");
   FORERUN_TRY(read_config(root, manifest));
   FORERUN_TRY(read_targets(root, manifest));
+  if (root.find("no_text") != nullptr) FORERUN_TRY(read_text(root, "no_text", &manifest->no_text));
   return read_files(root, manifest);
 }
 
