@@ -24,7 +24,7 @@ _STRICT = (
     ("user", "assistant", "user"),
     ("system", "user", "assistant", "user"),
 )
-_FREE = (*((role,) for role in ROLES), *product(ROLES, ROLES))
+_FREE = (*_STRICT, *((role,) for role in ROLES), *product(ROLES, ROLES))
 _TRIALS = 60
 _LONGEST = 7  # messages of a conversation that is tried
 _MOST_REFUSED = 32  # texts of one role
