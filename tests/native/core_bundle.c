@@ -112,6 +112,24 @@ void need_feature(const char* folder, const char* feature) {
   free(text);
 }
 
+void add_text(const char* folder, const void* data, size_t bytes) {
+  char path[MAX_TEXT], body[MAX_TEXT];
+  size_t length;
+  write_file(folder, "text.bin", data, bytes);
+  join(path, folder, "manifest.json");
+  uint8_t* text = read_file(path, &length);
+  text[length] = 0;
+  const char* const start = (char*)text + body_of(text, length);
+  const char* const files = strstr(start, "\"weights.bin\": {");
+  CHECK(files != NULL);
+  const int written =
+      snprintf(body, sizeof body, "%.*s\"text.bin\": {\"bytes\": %zu, \"xxh64\": \"%016llx\"},\n%s",
+               (int)(files - start), start, bytes, (unsigned long long)forerun_hash64(data, bytes, 0), files);
+  CHECK(written < (int)sizeof body);
+  vouch(folder, body, (size_t)written);
+  free(text);
+}
+
 static void try_to_open(const char* folder) {
   forerun_bundle* bundle = NULL;
   const int status = forerun_bundle_open(folder, NULL, &bundle);
