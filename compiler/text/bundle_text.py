@@ -49,7 +49,7 @@ def write_text(folder: Path, settings: Mapping[str, Any]) -> TextReport:
         chat = refusal = str(error)
     language = Language(special.get("bos_token_id"), ends, bool(special["add_bos"]), chat)
     try:
-        data = text_file(tokenizer.read_text(encoding="utf-8"), language)
+        data = text_file(_read(tokenizer), language)
     except CompileError as error:
         return TextReport(refusal=str(error))
     (folder / TEXT_NAME).write_bytes(data)
@@ -61,13 +61,19 @@ def _chat(folder: Path, special: Mapping[str, Any]) -> ChatPieces | str:
     path = folder / TEMPLATE
     if not path.is_file():
         return "the model has no chat template"
-    tokenizer, ends = Tokenizer(folder / TOKENIZER), special["eos_token_ids"]
-    texts = {
-        "bos_token": tokenizer.token(special.get("bos_token_id")),
-        "eos_token": tokenizer.token(ends[0] if ends else None),
-    }
-    source = path.read_text(encoding="utf-8")
+    tokenizer, ends, source = Tokenizer(folder / TOKENIZER), special["eos_token_ids"], _read(path)
     try:
+        texts = {
+            "bos_token": tokenizer.token(special.get("bos_token_id")),
+            "eos_token": tokenizer.token(ends[0] if ends else None),
+        }
         return chat_pieces(source, ChatTemplate(source, lambda: texts))
     except BundleError as error:
         raise CompileError(str(error)) from error
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CompileError(f"{path.name} cannot be read: {error}") from error

@@ -310,7 +310,11 @@ def code_points_of(source: str) -> Ranges:
     if len(source) == 1 and source != ".":
         return ((ord(source), ord(source)),)
     # What the library leaves when it takes every match away is what does not match.
-    left = normalizers.Replace(Regex(f"(?:{source})+"), "").normalize_str(all_characters())
+    try:
+        expression = Regex(f"(?:{source})+")
+    except Exception as error:  # the library raises bare Exception
+        raise CompileError(f"the pre-tokenizer's pattern has the class {source!r}: {error}") from error
+    left = normalizers.Replace(expression, "").normalize_str(all_characters())
     matches = np.ones(_END + 2, bool)
     matches[np.frombuffer(left.encode("utf-32-le"), "<u4") + 1] = False
     matches[[0, -1]] = False

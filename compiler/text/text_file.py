@@ -45,11 +45,19 @@ def text_file(tokenizer_json: str, language: Language | None = None) -> bytes:
     """The file for a tokenizer; raises `CompileError` for one that the core does not know."""
     try:
         document = json.loads(tokenizer_json)
-        return _Writer(document, read_form(document), tokenizer_json, language or Language()).write()
+        form = read_form(document)
+        return _Writer(document, form, _library(tokenizer_json), language or Language()).write()
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         raise CompileError(
             f"tokenizer.json lacks or garbles {error}; the native core cannot use it"
         ) from error
+
+
+def _library(tokenizer_json: str) -> Tokenizer:
+    try:
+        return Tokenizer.from_str(tokenizer_json)
+    except Exception as error:  # the library raises bare Exception
+        raise CompileError(f"the tokenizers library cannot read tokenizer.json: {error}") from error
 
 
 @cache
@@ -63,13 +71,12 @@ def byte_characters() -> Mapping[str, int]:
 
 class _Writer:
     def __init__(
-        self, document: Mapping[str, Any], form: Form, tokenizer_json: str, language: Language
+        self, document: Mapping[str, Any], form: Form, library: Tokenizer, language: Language
     ) -> None:
-        self._form, self._language = form, language
+        self._form, self._library, self._language = form, library, language
         self._vocabulary: dict[str, int] = document["model"]["vocab"]
         self._merges: Sequence[Any] = document["model"]["merges"]
         self._added: Sequence[Mapping[str, Any]] = document.get("added_tokens") or ()
-        self._library = Tokenizer.from_str(tokenizer_json)
         self._size = 1 + max(*self._vocabulary.values(), *(one["id"] for one in self._added), -1, -1)
         if self._size > MOST_TOKENS:
             raise CompileError(

@@ -176,7 +176,9 @@ FUSED_STRIP = {"type": "Sequence", "decoders": [{"type": "Strip", "content": " "
         (split("(?=" * 9 + "a" + ")" * 9), "9 deep"),
         (single_word, "single word"),
         (half_the_bytes, "255 of 256 bytes"),
-        (lambda document: document["model"].pop("merges"), "lacks or garbles 'merges'"),
+        (lambda document: document["model"].pop("merges"), "library cannot read tokenizer.json"),
+        (set_part("pre_tokenizer", {"type": "Split"}), "lacks or garbles 'behavior'"),
+        (split(r"\p{Klingon}"), "has the class"),
     ],
 )
 def test_tokenizers_that_the_core_does_not_know(change: Change, words: str) -> None:
@@ -233,6 +235,16 @@ def test_a_bundle_without_a_text_says_why(tmp_path: Path) -> None:
     report = write_text(tmp_path, SETTINGS)
     assert "dropout" in report.refusal and "text from Python only" in report.lines()[0]
     assert not (tmp_path / "text.bin").exists()
+
+
+def test_files_that_cannot_be_read_are_reasons_too(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_bytes(b"\xff\xfe")
+    assert "tokenizer.json cannot be read" in write_text(tmp_path, SETTINGS).refusal
+    (tmp_path / "tokenizer.json").write_text('{"model": {"vocab": {}}}')
+    assert "cannot read tokenizer.json" in write_text(tmp_path, SETTINGS).refusal
+    FORMS["gemma"]().save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "chat_template.jinja").write_bytes(b"\xff")
+    assert "chat_template.jinja cannot be read" in write_text(tmp_path, SETTINGS).chat_refusal
 
 
 def test_a_bundle_without_chat_prompts_says_why(tmp_path: Path) -> None:
