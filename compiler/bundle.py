@@ -14,10 +14,11 @@ import xxhash
 from forerun import __version__
 from forerun.compiler.build import BuiltProgram
 
-BUNDLE_VERSION = 2
+BUNDLE_VERSION = 3
 HASH_PIECE = 1 << 20  # bytes of a piece, as in the runtime's hash.h
 MANIFEST = "manifest.json"
 _COPIED = ("tokenizer.json", "chat_template.jinja", "vocabulary.bin")
+_LISTED = (*_COPIED, "text.bin")
 
 
 def hash_file(path: Path) -> str:
@@ -53,7 +54,7 @@ def write_manifest(
         extra: further members of the manifest.
     """
     libraries = [program.library for program in programs if program.library is not None]
-    listed = ["weights.bin", *libraries, *(name for name in _COPIED if (bundle / name).is_file())]
+    listed = ["weights.bin", *libraries, *(name for name in _LISTED if (bundle / name).is_file())]
     body = {
         **{key: settings[key] for key in ("name", "family", "quant", "config", "tokenizer", "source")},
         "targets": {program.target.name: _entry(bundle, program) for program in programs},

@@ -26,6 +26,7 @@ from forerun.compiler.schedules.attention import attention_space
 from forerun.compiler.schedules.plan import Settings
 from forerun.compiler.schedules.rope import AttentionShape
 from forerun.compiler.schedules.tiling import Tiling
+from forerun.compiler.text import write_text
 from forerun.errors import CompileError, OptionError
 from forerun.staging import staged_folder
 from forerun.targets import ALL_TARGETS, find_target
@@ -149,9 +150,11 @@ def _write_bundle(
     ]
     tell("writing the bundle", 0.95)
     bundle.copy_files(export.directory, folder)
+    text = write_text(folder, export.settings)
     tilings, tuned = matmul_tilings(choices[0]), settings[0].tuned
     described = {name: {**t.described(), "tuned": name in tuned} for name, t in tilings.items()}
-    bundle.write_manifest(folder, export.settings, built, kv=kv, kernels=described, **listed)
+    extra = {**listed, "no_text": text.refusal} if text.refusal else listed
+    bundle.write_manifest(folder, export.settings, built, kv=kv, kernels=described, **extra)
     return CompileReport(
         folder,
         tuple(one.target.name for one in settings),
@@ -160,8 +163,9 @@ def _write_bundle(
         file.bytes,
         sum(path.stat().st_size for path in (folder / "lib").glob("*.so")),
         time.perf_counter() - started,
-        tuple(explain(graphs, choices[0])),
+        (*explain(graphs, choices[0]), *text.lines()),
         tuple(name for name in tilings if name in tuned),
+        notes=tuple(text.lines()),
     )
 
 

@@ -18,7 +18,7 @@ class CompileReport:
 
     `explanation` has a line for each operation of each distinct module: the rule taken, those that declined; it and
     `kernels` are the first target's. `tuned` names the matmuls that were built with numbers from `forerun tune`.
-    `drafts` are the reports of the draft components in the bundle, by name.
+    `drafts` are the reports of the draft components in the bundle, by name. `notes` say what it lacks, for whom.
     """
 
     bundle: Path
@@ -31,6 +31,7 @@ class CompileReport:
     explanation: tuple[str, ...] = field(default=())
     tuned: tuple[str, ...] = ()
     drafts: Mapping[str, CompileReport] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def matmul_tilings(choices: Mapping[str, list[Choice]]) -> dict[str, Tiling]:

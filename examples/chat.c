@@ -55,7 +55,8 @@ int main(int count, char** arguments) {
   check(forerun_text_open(bundle, &text));
   check(forerun_text_describe(text, &facts));
   check(forerun_decoder_create(text, NULL, 0, &answer.decoder));
-  while (said + 2 <= MOST_MESSAGES && printf("> ") && fflush(stdout) == 0 && fgets(line, sizeof line, stdin)) {
+  while (said + 2 <= MOST_MESSAGES && printf("> ") && fflush(stdout) == 0 &&
+         fgets(line, sizeof line, stdin)) {
     size_t bytes, tokens;
     forerun_finish finish;
     forerun_piece rest;

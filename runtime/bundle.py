@@ -12,7 +12,7 @@ from forerun.errors import BundleError
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = "forerun-bundle"
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ class Status(enum.IntEnum):
     LIBRARY = 29
     PROGRAM_ABI_MISMATCH = 30
     PROGRAM = 31
+    TEXT = 32
 
 
 _ERRORS: dict[int, type[ForerunError]] = {
@@ -183,6 +184,31 @@ class NativeKernel(ctypes.Structure):
     )
 
 
+class NativeTextFacts(ctypes.Structure):
+    """`forerun_text_facts`."""
+
+    _fields_ = (
+        ("vocabulary_size", c_int32),
+        ("bos_id", c_int32),
+        ("add_bos", c_int32),
+        ("has_chat", c_int32),
+        ("end_count", c_int32),
+        ("end_ids", POINTER(c_int32)),
+    )
+
+
+class NativePiece(ctypes.Structure):
+    """`forerun_piece`."""
+
+    _fields_ = (("utf8", c_void_p), ("bytes", c_size_t), ("stopped", c_int32))
+
+
+class NativeMessage(ctypes.Structure):
+    """`forerun_message`."""
+
+    _fields_ = (("role", c_char_p), ("content", c_char_p), ("bytes", c_size_t))
+
+
 # Function → types of its arguments; all of these return a status.
 _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "forerun_bundle_open": (c_char_p, c_char_p, POINTER(c_void_p)),
@@ -224,6 +250,17 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
         *(c_void_p, POINTER(NativeDraftLogits), POINTER(NativeSampling), c_int64, c_int32),
         *(POINTER(NativeChoice), POINTER(c_int32)),
     ),
+    "forerun_text_open": (c_void_p, POINTER(c_void_p)),
+    "forerun_text_describe": (c_void_p, POINTER(NativeTextFacts)),
+    "forerun_encode": (c_void_p, c_char_p, c_size_t, c_void_p, c_size_t, POINTER(c_size_t)),
+    "forerun_decode": (c_void_p, c_void_p, c_size_t, c_void_p, c_size_t, POINTER(c_size_t)),
+    "forerun_decoder_create": (c_void_p, POINTER(c_char_p), c_int32, POINTER(c_void_p)),
+    "forerun_decoder_feed": (c_void_p, c_int32, POINTER(NativePiece)),
+    "forerun_decoder_flush": (c_void_p, POINTER(NativePiece)),
+    "forerun_chat_prompt": (
+        *(c_void_p, POINTER(NativeMessage), c_int32),
+        *(c_void_p, c_size_t, POINTER(c_size_t)),
+    ),
 }
 
 
@@ -244,14 +281,10 @@ def load_library() -> ctypes.CDLL:
         function = getattr(library, name)
         function.argtypes = arguments
         function.restype = c_int
-    library.forerun_bundle_release.argtypes = [c_void_p]
-    library.forerun_bundle_release.restype = None
-    library.forerun_session_release.argtypes = [c_void_p]
-    library.forerun_session_release.restype = None
-    library.forerun_generator_release.argtypes = [c_void_p]
-    library.forerun_generator_release.restype = None
-    library.forerun_cancel.argtypes = [c_void_p, c_int32]
-    library.forerun_cancel.restype = None
+    for name in ("bundle", "session", "generator", "text", "decoder"):
+        release = getattr(library, f"forerun_{name}_release")
+        release.argtypes, release.restype = [c_void_p], None
+    library.forerun_cancel.argtypes, library.forerun_cancel.restype = [c_void_p, c_int32], None
     library.forerun_bundle_target.argtypes = [c_void_p]
     for name in ("forerun_last_error", "forerun_version", "forerun_bundle_target"):
         getattr(library, name).restype = c_char_p

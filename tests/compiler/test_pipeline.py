@@ -22,11 +22,14 @@ from tiny_models import STRUCTURES, VARIANTS, write_folder, write_gguf
 import forerun
 from forerun.compiler import compile_export
 from forerun.compiler.pack import WeightsFile
-from forerun.errors import CompileError, ForerunError, OptionError, OutputError, TargetError
+from forerun.errors import BundleError, CompileError, ForerunError, OptionError, OutputError, TargetError
 from forerun.export import export_model
 from forerun.export.check import tree_inputs
 from forerun.export.oracle import Oracle
+from forerun.runtime.bundle import read_bundle
+from forerun.runtime.language import read_language
 from forerun.runtime.model import Model
+from forerun.runtime.native_text import NativeText
 from forerun.runtime.session import LoadedProgram, Session
 
 TREE = (-1, 0, 0, 1, 3, 2, -1)
@@ -146,6 +149,30 @@ def test_one_function_a_distinct_module(exported: Callable[[str, str], Path], tm
     source = (tmp_path / "bundle" / "src" / "program.c").read_text()
     assert source.count("static void attention(") == 1
     assert any("matmul_float declined" in line or "→" in line for line in report.explanation)
+
+
+def test_a_bundle_holds_its_text(exported: Callable[[str, str], Path], tmp_path: Path) -> None:
+    report = compile_export(exported("llama-tied", "q4"), tmp_path / "bundle")
+    language = read_language(read_bundle(tmp_path / "bundle"))
+    text = NativeText(LoadedProgram(tmp_path / "bundle"))
+    assert not report.notes and language.chat_template is not None
+    assert text.encode("hehe<|im_end|>") == language.tokenizer.encode("hehe<|im_end|>")
+    messages = [{"role": "user", "content": "he"}]
+    assert text.chat_prompt(messages) == language.chat_template.render(messages)
+
+
+def test_a_text_that_the_core_does_not_know_is_left_out(
+    exported: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    strange = Path(shutil.copytree(exported("llama-tied", "q4"), tmp_path / "strange"))
+    document = json.loads((strange / "tokenizer.json").read_text())
+    document["normalizer"] = {"type": "Lowercase"}
+    (strange / "tokenizer.json").write_text(json.dumps(document))
+    report = compile_export(strange, tmp_path / "bundle")
+    assert "normalizer has Lowercase" in report.notes[0] and report.notes[0] in report.explanation
+    assert "text.bin" not in read_bundle(tmp_path / "bundle").files
+    with pytest.raises(BundleError, match="normalizer has Lowercase"):
+        NativeText(LoadedProgram(tmp_path / "bundle"))
 
 
 def entries(folder: Path) -> set[str]:

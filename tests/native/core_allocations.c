@@ -1,4 +1,5 @@
-/* Counts how often the core asks for memory and locks: the linker sends its calls here (--wrap). */
+/* Counts how often the core asks for memory and locks, and refuses some of it: the linker sends its calls
+ * here (--wrap). */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stddef.h>
@@ -11,6 +12,20 @@ static atomic_long count, locks;
 
 long allocation_count(void) {
   return atomic_load(&count);
+}
+
+static atomic_long allowed = -1;
+
+void allow_allocations(long more) {
+  atomic_store(&allowed, more);
+}
+
+/* Whether a call that may fail has to. */
+static int is_refused(void) {
+  if (atomic_load(&allowed) < 0) return 0;
+  if (atomic_load(&allowed) == 0) return 1;
+  atomic_fetch_sub(&allowed, 1);
+  return 0;
 }
 
 long lock_count(void) {
@@ -32,9 +47,18 @@ int __wrap_pthread_mutex_lock(pthread_mutex_t* mutex) {
     return __real_##name arguments;                  \
   }
 
+/* The same for functions whose callers expect to be refused. */
+#define REFUSABLE(name, parameters, arguments)            \
+  void* __real_##name parameters;                         \
+  void* __wrap_##name parameters;                         \
+  void* __wrap_##name parameters {                        \
+    atomic_fetch_add(&count, 1);                          \
+    return is_refused() ? NULL : __real_##name arguments; \
+  }
+
 COUNTED(void*, malloc, (size_t bytes), (bytes))
 COUNTED(void*, calloc, (size_t items, size_t bytes), (items, bytes))
-COUNTED(void*, realloc, (void* data, size_t bytes), (data, bytes))
+REFUSABLE(realloc, (void* data, size_t bytes), (data, bytes))
 COUNTED(int, posix_memalign, (void** data, size_t alignment, size_t bytes), (data, alignment, bytes))
 COUNTED(void*, mmap, (void* at, size_t bytes, int protection, int flags, int file, off_t offset),
         (at, bytes, protection, flags, file, offset))
@@ -42,8 +66,8 @@ COUNTED(void*, mmap, (void* at, size_t bytes, int protection, int flags, int fil
 /* operator new and new[], plain, nothrow, and aligned nothrow. */
 COUNTED(void*, _Znwm, (size_t bytes), (bytes))
 COUNTED(void*, _Znam, (size_t bytes), (bytes))
-COUNTED(void*, _ZnwmRKSt9nothrow_t, (size_t bytes, const void* tag), (bytes, tag))
-COUNTED(void*, _ZnamRKSt9nothrow_t, (size_t bytes, const void* tag), (bytes, tag))
+REFUSABLE(_ZnwmRKSt9nothrow_t, (size_t bytes, const void* tag), (bytes, tag))
+REFUSABLE(_ZnamRKSt9nothrow_t, (size_t bytes, const void* tag), (bytes, tag))
 COUNTED(void*, _ZnwmSt11align_val_tRKSt9nothrow_t, (size_t bytes, size_t alignment, const void* tag),
         (bytes, alignment, tag))
 COUNTED(void*, _ZnamSt11align_val_tRKSt9nothrow_t, (size_t bytes, size_t alignment, const void* tag),

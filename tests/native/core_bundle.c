@@ -49,7 +49,7 @@ static void vouch(const char* folder, const char* body, size_t bytes) {
   char text[2 * MAX_TEXT];
   const int header =
       snprintf(text, sizeof text,
-               "{\"format\": \"forerun-bundle\", \"version\": 2, \"xxh64\": \"%016llx\", \"manifest\":\n",
+               "{\"format\": \"forerun-bundle\", \"version\": 3, \"xxh64\": \"%016llx\", \"manifest\":\n",
                (unsigned long long)forerun_hash64(body, bytes, 0));
   memcpy(text + header, body, bytes);
   write_file(folder, "manifest.json", text, (size_t)header + bytes);
@@ -109,6 +109,24 @@ void need_feature(const char* folder, const char* feature) {
       snprintf(body, sizeof body, "%.*s\"features\": [\"%s\"%s", (int)(list - start), start, feature, rest);
   CHECK(length < (int)sizeof body);
   vouch(folder, body, (size_t)length);
+  free(text);
+}
+
+void add_text(const char* folder, const void* data, size_t bytes) {
+  char path[MAX_TEXT], body[MAX_TEXT];
+  size_t length;
+  write_file(folder, "text.bin", data, bytes);
+  join(path, folder, "manifest.json");
+  uint8_t* text = read_file(path, &length);
+  text[length] = 0;
+  const char* const start = (char*)text + body_of(text, length);
+  const char* const files = strstr(start, "\"weights.bin\": {");
+  CHECK(files != NULL);
+  const int written =
+      snprintf(body, sizeof body, "%.*s\"text.bin\": {\"bytes\": %zu, \"xxh64\": \"%016llx\"},\n%s",
+               (int)(files - start), start, bytes, (unsigned long long)forerun_hash64(data, bytes, 0), files);
+  CHECK(written < (int)sizeof body);
+  vouch(folder, body, (size_t)written);
   free(text);
 }
 

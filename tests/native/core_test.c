@@ -163,6 +163,7 @@ int main(int count, char** arguments) {
     test_tokens(bundle);
   forerun_bundle_release(bundle);
   test_bad_bundles(arguments[2]);
+  test_text(arguments[2]);
   test_permission(arguments[2]);
   puts("ok");
   return 0;

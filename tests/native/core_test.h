@@ -45,6 +45,16 @@ void test_cores(const char* folder);
 /* core_allocations.c: calls of malloc, new, mmap and their like by the core so far. */
 long allocation_count(void);
 
+/* core_allocations.c: refuses all memory after so many more calls of realloc and operator new that may fail;
+ * below 0: none. */
+void allow_allocations(long count);
+
+/* core_text.cpp: tokenizer, decoder and chat prompts; leaves a bundle with a text. */
+void test_text(const char* folder);
+
+/* core_bundle.c: puts a text.bin into a sound bundle. */
+void add_text(const char* folder, const void* data, size_t bytes);
+
 /* core_allocations.c: locks that the core took so far. */
 long lock_count(void);
 

@@ -109,12 +109,12 @@ def make_manifest(folder: Path, **changes: Any) -> dict[str, Any]:
     return {**manifest, **changes}
 
 
-def write_manifest(folder: Path, manifest: Mapping[str, Any], version: int = 2) -> None:
+def write_manifest(folder: Path, manifest: Mapping[str, Any], version: int = 3) -> None:
     """Write manifest.json with its header line."""
     write_manifest_text(folder, json.dumps(manifest, indent=1) + "}\n", version)
 
 
-def write_manifest_text(folder: Path, body: str, version: int = 2) -> None:
+def write_manifest_text(folder: Path, body: str, version: int = 3) -> None:
     """Write any text after a header that vouches for it."""
     digest = xxhash.xxh64_hexdigest(body.encode())
     header = f'{{"format": "forerun-bundle", "version": {version}, "xxh64": "{digest}", "manifest":\n'

@@ -10,6 +10,7 @@ namespace {
 
 constexpr char kManifestName[] = "manifest.json";
 constexpr char kWeightsName[] = "weights.bin";
+constexpr char kTextName[] = "text.bin";
 
 // Whether this machine runs code compiled for the target.
 Status check_machine(const ListedTarget& target) {
@@ -91,7 +92,7 @@ Status Bundle::check_files(const std::string& folder) {
   for (const ListedFile& listed : manifest_.files) {
     const bool is_weights = listed.name == kWeightsName;
     MappedFile other;
-    MappedFile* file = is_weights ? &weights_ : &other;
+    MappedFile* file = is_weights ? &weights_ : listed.name == kTextName ? &text_ : &other;
     FORERUN_TRY(file->open(folder, listed.name));
     FORERUN_TRY(check_file(listed, *file));
     has_weights = has_weights || is_weights;

@@ -25,6 +25,8 @@ class Bundle {
 
   const forerun_program& program() const { return *library_.program(); }
   const uint8_t* weights() const { return weights_.data(); }
+  const MappedFile& text() const { return text_; }
+  const std::string& no_text() const { return manifest_.no_text; }
   const std::string& target() const { return target_.name; }
   const std::string& folder() const { return folder_; }
   const std::vector<ListedDraft>& drafts() const { return manifest_.drafts; }
@@ -43,6 +45,7 @@ class Bundle {
   Manifest manifest_;
   ListedTarget target_;
   MappedFile weights_;
+  MappedFile text_;
   Library library_;
   std::atomic<int32_t> holds_{1};
 };

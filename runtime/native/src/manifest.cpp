@@ -10,7 +10,7 @@
 namespace forerun {
 namespace {
 
-constexpr int64_t kVersion = 2;
+constexpr int64_t kVersion = 3;
 constexpr char kFormat[] = "{\"format\": \"forerun-bundle\", \"version\": ";
 constexpr char kHash[] = ", \"xxh64\": \"";
 constexpr char kEnd[] = "\", \"manifest\":";
@@ -188,6 +188,7 @@ Status read_manifest(const char* text, size_t bytes, Manifest* manifest) {
   FORERUN_TRY(read_config(root, manifest));
   FORERUN_TRY(read_targets(root, manifest));
   FORERUN_TRY(read_drafts(root, manifest));
+  if (root.find("no_text") != nullptr) FORERUN_TRY(read_text(root, "no_text", &manifest->no_text));
   return read_files(root, manifest);
 }
 

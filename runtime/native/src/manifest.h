@@ -45,6 +45,7 @@ struct Manifest {
   int64_t hidden_size;
   int64_t vocabulary_size;
   int64_t context_length;
+  std::string no_text;  // why there is no text.bin; empty where there is one, or no tokenizer
 };
 
 // Reads the bytes of a manifest: header line, version, hash, then the fields that the core needs.

@@ -128,4 +128,6 @@ def print_report(report: "CompileReport") -> None:
     for name, draft in report.drafts.items():
         modules = ", ".join(draft.modules)
         print(f"draft {name}: modules {modules}, weights {draft.weights_bytes / 2**20:.1f} MiB")
+    for note in report.notes:
+        print(f"note: {note}")
     print(f"wrote {report.bundle} ({sizes})")

@@ -69,7 +69,8 @@ typedef enum forerun_status {
   FORERUN_CPU_FEATURE = 28,          /* this processor lacks an instruction set the code needs */
   FORERUN_LIBRARY = 29,              /* the compiled library cannot be loaded, or lacks its symbol */
   FORERUN_PROGRAM_ABI_MISMATCH = 30, /* the library was built for another version of this core */
-  FORERUN_PROGRAM = 31 /* the compiled program and the manifest disagree, or its sizes make no sense */
+  FORERUN_PROGRAM = 31, /* the compiled program and the manifest disagree, or its sizes make no sense */
+  FORERUN_TEXT = 32     /* text.bin is missing or damaged, or lacks what was asked for: a chat template */
 } forerun_status;
 
 /* An opened bundle for one target: read-only, may be shared by any number of sessions and threads. */
@@ -327,5 +328,6 @@ FORERUN_API int forerun_measure_read(forerun_session* session, int32_t memory, u
 #endif
 
 #include "forerun/generate.h"
+#include "forerun/text.h"
 
 #endif

@@ -1,6 +1,6 @@
 /* The part of forerun.h that generates; include that. */
-#ifndef FORERUN_GENERATE_H
-#define FORERUN_GENERATE_H
+#ifndef FORERUN_GENERATE_API_H
+#define FORERUN_GENERATE_API_H
 
 #include "forerun/forerun.h"
 

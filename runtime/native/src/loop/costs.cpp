@@ -13,8 +13,9 @@ namespace {
 constexpr int32_t kSizes[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32};
 constexpr int32_t kLargest = 32;
 constexpr int32_t kRounds = 3;
-// How much of a surprise is taken for a slower machine, and how much for a cost of this number of rows. Much less:
-// where calls of one row alone are seen, all that they say about others is that the machine is faster or slower.
+// How much of a surprise is taken for a slower machine, and how much for a cost of this number of rows. Much
+// less: where calls of one row alone are seen, all that they say about others is that the machine is faster
+// or slower.
 constexpr double kFast = 0.2, kSlow = 0.02;
 
 double middle(double* values, int32_t count) {

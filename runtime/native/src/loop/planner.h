@@ -55,8 +55,12 @@ class NetworkPlan {
   // How often the first choice at this depth (1 = below the root) is right.
   Frequency* at_depth(int32_t depth) { return &first_choices_[depth - 1]; }
 
-  // Tokens that a chain of the best length should bring beyond what its time is worth; 0 or less: do not
-  // draft. `reach` is the chance that it matters at all.
+  // Another text, where it may be worth more or less: to be tried at once.
+  void begin();
+
+  // Tokens that a draft should bring beyond what its time is worth; 0 or less: do not draft. `reach` is the
+  // chance that it matters at all: where it is 1, what drafts have brought counts, and else, or before there
+  // were any, what a chain of the best length should bring.
   double expected_gain(const LiveCosts& costs, double rate, double reach, int32_t rows_before);
 
   // A draft of so many levels, for which nothing was copied, made a call of `rows` rows of which `accepted`
