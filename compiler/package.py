@@ -44,9 +44,10 @@ class PackageReport:
 @dataclass(frozen=True)
 class Network:
     """A network of the bundle: the model (`path` empty) or a draft; `programs` are its manifest's targets, best first,
-    for the platform. `name` is what its table of programs is called after."""
+    for the platform. `name` is what its objects are called after, `draft` its name among drafts (empty: the model)."""
 
     name: str
+    draft: str
     path: str
     manifest: Mapping[str, Any]
     programs: Mapping[str, Mapping[str, Any]]
@@ -132,7 +133,7 @@ def find_networks(bundle: Path, platform: Platform, name: str | None = None) -> 
                 f"{bundle} holds no program for {platform.name}, only for {', '.join(manifest['targets'])}; compile "
                 f"it with --target {' --target '.join(fitting)}"
             )
-        networks.append(Network(identifier(name or described.name, draft), path, manifest, programs))
+        networks.append(Network(identifier(name or described.name, draft), draft, path, manifest, programs))
     return networks
 
 
@@ -162,8 +163,8 @@ def copy_network(bundle: Path, network: Network, model: Path) -> None:
 def write_headers(include: Path, networks: Sequence[Network]) -> None:
     """Write the core's headers and one with the tables of programs."""
     shutil.copytree(native_folder() / "include" / "forerun", include / "forerun")
-    tables = {network.name: len(network.programs) for network in networks}
-    (include / f"{networks[0].name}.h").write_text(header_source(networks[0].name, tables), encoding="utf-8")
+    count = sum(len(network.programs) for network in networks)
+    (include / f"{networks[0].name}.h").write_text(header_source(networks[0].name, count), encoding="utf-8")
 
 
 def collect_objects(
@@ -179,12 +180,12 @@ def collect_objects(
                 _check_file(source, facts)
                 objects.append(place / f"{network.name}_{identifier(target)}_{source.name}")
                 shutil.copyfile(source, objects[-1])
-    tables = {
-        network.name: {target: str(entry["symbol"]) for target, entry in network.programs.items()}
+    programs = {
+        network.draft: {target: str(entry["symbol"]) for target, entry in network.programs.items()}
         for network in networks
     }
     source = folder / "build" / "programs.c"
-    source.write_text(table_source(networks[0].name, tables), encoding="utf-8")
+    source.write_text(table_source(networks[0].name, programs), encoding="utf-8")
     objects.append(place / f"{networks[0].name}_programs.o")
     compile_c(source, folder / "include", platform, objects[-1])
     return objects

@@ -39,7 +39,7 @@ class ExitDrafter(NetworkDrafter):
             self._following.miss()
             return
         states = observation.taps[self.taps[0]].copy()
-        self._following.add(observation.start, observation.token_ids, states)
+        self._follow(observation, states)
 
     def propose(self, context: DraftContext) -> Draft:
         """Grow a tree: the model's first layers, then the adapter, for each level."""

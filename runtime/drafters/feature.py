@@ -34,7 +34,7 @@ class FeatureDrafter(NetworkDrafter):
         features = np.zeros((len(observation.token_ids), size * (len(self.taps) + 1)), np.float32)
         for place, tap in enumerate(self.taps, start=1):
             features[:, place * size : (place + 1) * size] = observation.taps[tap]
-        self._following.add(observation.start, observation.token_ids, features)
+        self._follow(observation, features)
 
     def propose(self, context: DraftContext) -> Draft:
         """Grow a tree, a forward of the network for each level."""

@@ -8,7 +8,7 @@ import numpy as np
 from forerun.runtime.drafters.following import Following
 from forerun.runtime.drafters.offers import Place, check_options, offer_children
 from forerun.runtime.growth import GrowingTree
-from forerun.runtime.protocol import Candidate, DraftContext, SessionLike, Shape
+from forerun.runtime.protocol import Candidate, DraftContext, Observation, SessionLike, Shape
 from forerun.runtime.shapes.chain import Chain
 
 if TYPE_CHECKING:
@@ -32,8 +32,17 @@ class NetworkDrafter:
         self._draft: OpenDraft = session.drafts.open(self.name)
         self.taps = self._draft.info.taps
         self._sequence = sequence
+        self._prompt_tokens = len(prompt)
         self._hidden_size = session.config.hidden_size
         self._following = Following(self._draft, sequence, prompt, session.length(sequence), self.lag)
+
+    def _follow(self, observation: Observation, states: np.ndarray) -> None:
+        """Take over the rows that the model committed. The end of the prompt is run at once, as the model's own rows
+        are: a first draft is then as quick as the others."""
+        self._following.add(observation.start, observation.token_ids, states)
+        read = observation.start + len(observation.token_ids)
+        if observation.draft is None and read == self._prompt_tokens:
+            self._following.catch_up()
 
     def _children(
         self, context: DraftContext, tree: GrowingTree, rows: Sequence[int], logits: np.ndarray, width: int

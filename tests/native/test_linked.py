@@ -14,7 +14,7 @@ ENTRY = ctypes.CFUNCTYPE(ctypes.c_void_p)
 class Linked(ctypes.Structure):
     """`forerun_linked`."""
 
-    _fields_ = (("target", ctypes.c_char_p), ("program", ENTRY))
+    _fields_ = (("target", ctypes.c_char_p), ("program", ENTRY), ("draft", ctypes.c_char_p))
 
 
 def open_linked(path: Path, programs: list[tuple[str, object]], count: int | None = None) -> tuple[int, str]:

@@ -1,6 +1,7 @@
 #include "bundle.h"
 
 #include <cinttypes>
+#include <cstring>
 
 #include "cpu.h"
 #include "hash.h"
@@ -77,11 +78,16 @@ Status Bundle::choose_target(const char* name) {
               list_targets(manifest_).c_str());
 }
 
-Status Bundle::choose_linked(const forerun_linked* linked, int32_t count, const forerun_linked** chosen) {
-  Status status = FORERUN_OK;
-  for (int32_t i = 0; i < count; ++i) {
-    status = choose_target(linked[i].target);
-    *chosen = &linked[i];
+Status Bundle::choose_linked(const char* draft, const forerun_linked** chosen) {
+  Status status =
+      fail(FORERUN_LIBRARY, "the app holds no program of %s; link the table that forerun package wrote",
+           draft != nullptr ? draft : "the model");
+  for (int32_t i = 0; i < linked_count_; ++i) {
+    const char* const other = linked_[i].draft;
+    const bool same = draft == nullptr || other == nullptr ? draft == other : std::strcmp(draft, other) == 0;
+    if (!same) continue;
+    status = choose_target(linked_[i].target);
+    *chosen = &linked_[i];
     if (status == FORERUN_OK) return FORERUN_OK;
   }
   return status;
@@ -123,10 +129,23 @@ Status Bundle::open(const std::string& folder, const char* target) {
   return check_program(program(), manifest_, weights_.bytes());
 }
 
-Status Bundle::open_linked(const std::string& folder, const forerun_linked* linked, int32_t count) {
+Status Bundle::open_draft(const ListedDraft& listed, Bundle* draft) const {
+  {
+    MappedFile manifest;  // refuses a path that leads out of the bundle, by ".." or a link
+    FORERUN_TRY(manifest.open(folder_, listed.path + "/" + kManifestName));
+  }
+  const std::string folder = folder_ + "/" + listed.path;
+  if (linked_ == nullptr) return draft->open(folder, target_.name.c_str());
+  return draft->open_linked(folder, linked_, linked_count_, listed.name.c_str());
+}
+
+Status Bundle::open_linked(const std::string& folder, const forerun_linked* linked, int32_t count,
+                           const char* draft) {
   const forerun_linked* chosen = nullptr;
+  linked_ = linked;
+  linked_count_ = count;
   FORERUN_TRY(read(folder));
-  FORERUN_TRY(choose_linked(linked, count, &chosen));
+  FORERUN_TRY(choose_linked(draft, &chosen));
   // The app's program takes the place of the library, which need not be there.
   target_.library.clear();
   FORERUN_TRY(check_files(folder));

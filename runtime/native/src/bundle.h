@@ -20,8 +20,13 @@ class Bundle {
   // Opens the bundle in `folder` for `target` (nullptr: the first that this machine runs).
   Status open(const std::string& folder, const char* target);
 
-  // Opens it for the first of these programs of the app that this machine runs.
-  Status open_linked(const std::string& folder, const forerun_linked* linked, int32_t count);
+  // Opens it for the first of these programs of the app that this machine runs: of those of a draft (nullptr:
+  // of the model).
+  Status open_linked(const std::string& folder, const forerun_linked* linked, int32_t count,
+                     const char* draft = nullptr);
+
+  // Opens a draft of this bundle, by a library of its own or a program of the app, as this one was.
+  Status open_draft(const ListedDraft& listed, Bundle* draft) const;
 
   const forerun_program& program() const { return *library_.program(); }
   const uint8_t* weights() const { return weights_.data(); }
@@ -38,7 +43,7 @@ class Bundle {
  private:
   Status read(const std::string& folder);
   Status choose_target(const char* name);
-  Status choose_linked(const forerun_linked* linked, int32_t count, const forerun_linked** chosen);
+  Status choose_linked(const char* draft, const forerun_linked** chosen);
   Status check_files(const std::string& folder);
 
   std::string folder_;
@@ -47,6 +52,8 @@ class Bundle {
   MappedFile weights_;
   MappedFile text_;
   Library library_;
+  const forerun_linked* linked_ = nullptr;  // the app's programs, if it was opened with them
+  int32_t linked_count_ = 0;
   std::atomic<int32_t> holds_{1};
 };
 

@@ -20,10 +20,12 @@ extern "C" {
 typedef struct forerun_linked {
   const char* target; /* its name in the manifest */
   const forerun_program* (*program)(void);
+  const char* draft; /* the draft network that it runs; NULL = the model */
 } forerun_linked;
 
 /* Opens the bundle in folder `path` (UTF-8) for the first of the app's programs [count], best first, that
- * this machine runs. No library is loaded. Everything is verified as forerun_bundle_open does. */
+ * this machine runs. No library is loaded. Everything is verified as forerun_bundle_open does. The table has
+ * to outlive the bundle: drafts are opened from it when they are needed. */
 FORERUN_API int forerun_bundle_open_linked(const char* path, const forerun_linked* linked, int32_t count,
                                            forerun_bundle** bundle);
 

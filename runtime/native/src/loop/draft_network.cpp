@@ -8,7 +8,6 @@
 namespace forerun {
 namespace {
 
-constexpr char kManifestName[] = "manifest.json";
 constexpr char kVocabularyName[] = "vocabulary.bin";
 
 }  // namespace
@@ -30,12 +29,7 @@ Status DraftNetwork::open_session(Session& model) {
   bundle_ = new (std::nothrow) forerun_bundle;
   session_ = new (std::nothrow) forerun_session;
   if (bundle_ == nullptr || session_ == nullptr) return no_memory("a draft network");
-  {
-    MappedFile manifest;  // refuses a path that leads out of the bundle, by ".." or a link
-    FORERUN_TRY(manifest.open(model.bundle->folder(), listed_->path + "/" + kManifestName));
-  }
-  const std::string folder = model.bundle->folder() + "/" + listed_->path;
-  FORERUN_TRY(bundle_->open(folder, model.bundle->target().c_str()));
+  FORERUN_TRY(model.bundle->open_draft(*listed_, bundle_));
   forerun_session_options options{};
   options.sequences = model.options.sequences;
   options.capacity = model.options.capacity;

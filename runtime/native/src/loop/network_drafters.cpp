@@ -13,7 +13,14 @@ namespace forerun {
 Status NetworkDrafter::begin(const Beginning& beginning) {
   FORERUN_TRY(beginning.generator->open_draft(name(), &network_));
   sequence_ = beginning.sequence;
+  prompt_tokens_ = beginning.count;
   return prepare(beginning);
+}
+
+Status NetworkDrafter::follow(Following* following, const Observation& observation) {
+  following->add(observation);
+  const bool ends = observation.start + observation.count == prompt_tokens_;
+  return observation.draft == nullptr && ends ? following->catch_up() : FORERUN_OK;
 }
 
 LayerList NetworkDrafter::taps() const {
@@ -60,8 +67,7 @@ Status FeatureDrafter::observe(const Observation& observation) {
                   static_cast<size_t>(size) * sizeof(float));
     }
   }
-  following_.add(observation);
-  return FORERUN_OK;
+  return follow(&following_, observation);
 }
 
 Status FeatureDrafter::propose_in(Shape* shape, const Context& context, Draft* draft) {
@@ -150,8 +156,7 @@ Status ExitDrafter::observe(const Observation& observation) {
   for (int32_t i = 0; i < rows; ++i) {
     std::memcpy(following_.state(i), observation.taps.row(place, observation.count - rows + i), bytes);
   }
-  following_.add(observation);
-  return FORERUN_OK;
+  return follow(&following_, observation);
 }
 
 Status ExitDrafter::propose_in(Shape* shape, const Context& context, Draft* draft) {

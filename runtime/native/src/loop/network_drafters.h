@@ -34,12 +34,17 @@ class NetworkDrafter : public Drafter, protected Offering {
   // Reserves what the drafter needs beside the network; called at every beginning.
   virtual Status prepare(const Beginning& beginning) = 0;
 
+  // Takes over the rows that the model committed, whose states are in place. The end of the prompt is run at
+  // once, as the model's own rows are: a first draft is then as quick as the others.
+  Status follow(Following* following, const Observation& observation);
+
   // Offers children for rows with draft logits [count, V].
   Status offer_from(const float* logits, const Tree& tree, const int32_t* rows, int32_t count, int32_t width,
                     Offers* offers);
 
   DraftNetwork* network_ = nullptr;
   int32_t sequence_ = 0;
+  int32_t prompt_tokens_ = 0;
   double threshold_;
   std::unique_ptr<Shape> shape_;
   const Context* context_ = nullptr;  // while a tree grows
