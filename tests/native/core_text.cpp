@@ -124,6 +124,26 @@ void test_damage() {
   CHECK(refused > 1000 && taken > 1000);
 }
 
+// What a reader would step over, or never find: refused before anything is read.
+void test_single_faults() {
+  const std::string sound = small_text::make();
+  const std::string strings = "\xE2\x96\x81 <end><u>";
+  const auto refuses = [&](const std::string& changed) {
+    std::string damaged = sound;
+    const size_t at = damaged.find(strings);
+    CHECK(at != std::string::npos && changed.size() == strings.size());
+    damaged.replace(at, changed.size(), changed);
+    TextFile file;
+    const Copy copy(damaged);
+    return copy.open(&file) == FORERUN_TEXT;
+  };
+  CHECK(!refuses(strings));
+  CHECK(!refuses("\xE2\x96\x82 <end><u>"));
+  CHECK(refuses("\xE2\x96\x41 <end><u>")); /* no UTF-8 */
+  CHECK(refuses("\xE2\x96\x81\xE2<end><u>"));
+  CHECK(refuses("\xE2\x96\x81 <zzz><u>")); /* behind the other added token, <t> */
+}
+
 void test_no_allocations() {
   const Copy copy(small_text::make());
   TextFile file;
@@ -257,6 +277,7 @@ void test_interface(const char* folder) {
 extern "C" void test_text(const char* folder) {
   test_sound();
   test_damage();
+  test_single_faults();
   test_no_allocations();
   test_refused_memory();
   test_refused_feed();

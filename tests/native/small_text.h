@@ -70,8 +70,10 @@ inline std::string make() {
     byte_ids += words({kFirstByte + byte});
   }
   const std::string token_bytes = texts(tokens, &token_starts);
-  // 0 the mark, 1 a space, 2 the added token, then what stands around messages, and what they must not hold.
-  const std::string strings = texts({"\xE2\x96\x81", " ", "<end>", "<u>", "<a>", "</think>"}, &string_starts);
+  // 0 the mark, 1 a space, 2 an added token, what stands around messages, what they must not hold, an added
+  // token.
+  const std::string strings =
+      texts({"\xE2\x96\x81", " ", "<end>", "<u>", "<a>", "</think>", "<t>"}, &string_starts);
   const uint32_t mark = 0x2581;
   return joined({
       words({kVocabulary, 0, 1, 0, kNone, 0, 3, 0, 1, 0, kNone, 1, 1, 1, kNone, 0}),
@@ -93,7 +95,7 @@ inline std::string make() {
       words({9, 13, 32, 32, mark, mark, 33, 0x10FFFF}),
       string_starts,
       strings,
-      words({2, 0, 0}),
+      words({2, 0, 0, 6, 3, 0}),
       words({0xE9, 0, 2}),
       words({'e', 0x301}),
       words({0x301, 230}),

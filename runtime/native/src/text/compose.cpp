@@ -93,7 +93,7 @@ bool add_composed(const TextFile& file, const char* text, uint32_t size, Buffer<
   uint32_t kept = 0, starter = kNone, last_rank = 0;
   for (uint32_t i = 0; i < count; ++i) {
     const uint32_t point = (*points)[i], rank = rank_of(file, point);
-    const bool is_near = starter != kNone && (kept == starter + 1 || (last_rank < rank && last_rank != 0));
+    const bool is_near = starter != kNone && (kept == starter + 1 || last_rank < rank);
     const uint32_t whole = is_near ? composed_of(file, (*points)[starter], point) : kNone;
     if (whole != kNone) {
       (*points)[starter] = whole;
