@@ -12,6 +12,7 @@ from conformance import check_conformance
 from sample_prompts import PROMPTS
 
 import forerun
+from forerun.compiler.package import package_bundle
 from forerun.runtime.library import find_library
 from forerun.runtime.model import Model
 
@@ -67,6 +68,45 @@ def test_the_example_in_c_chats(compiled: Callable[..., Path], tmp_path: Path) -
             messages.append({"role": "assistant", "content": answer})
             expected += f"> {answer}\n"
     assert said.stdout == expected + "> "
+
+
+def test_the_example_chats_with_the_programs_of_a_package(
+    compiled: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Model and draft are part of the program; no library is loaded."""
+    package = tmp_path / "package"
+    package_bundle(compiled("keep"), "linux-x86-64", package, name="smol")
+    source = (ROOT / "examples" / "chat.c").read_text()
+    opened = "forerun_bundle_open(arguments[1], NULL, &bundle)"
+    assert opened in source
+    linked = "forerun_bundle_open_linked(arguments[1], forerun_smol_programs, FORERUN_SMOL_PROGRAMS, &bundle)"
+    (tmp_path / "chat.c").write_text('#include "smol.h"\n' + source.replace(opened, linked))
+    command = [
+        "c++",
+        "-x",
+        "c",
+        "-std=gnu11",
+        "-O1",
+        "-I",
+        package / "include",
+        tmp_path / "chat.c",
+        "-x",
+        "none",
+    ]
+    command += [package / "lib" / "libsmol.a", package / "lib" / "libforerun.a", "-lpthread", "-ldl", "-lm"]
+    subprocess.run([*map(str, command), "-o", str(tmp_path / "chat")], check=True)
+    said = subprocess.run(
+        [str(tmp_path / "chat"), str(package / "model")],
+        input=f"{QUESTIONS[0]}\n",
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    with forerun.load(compiled("keep")) as model:
+        answer = model.generate(QUESTIONS[0], max_tokens=512, loop="python").complete().text
+    assert said.stdout == f"> {answer}\n> "
+    assert not list((package / "model").rglob("*.so"))
 
 
 def test_the_example_says_what_is_wrong(tmp_path: Path) -> None:
