@@ -20,6 +20,7 @@ def test_the_verbs_are_those_of_the_documentation() -> None:
         "export",
         "tune",
         "compile",
+        "package",
         "synth",
         "train",
         "run",
@@ -268,7 +269,7 @@ def test_list_shows_every_registry(forerun: Forerun) -> None:
     assert "lookup" not in only.out
 
 
-@pytest.mark.parametrize("verb", ["export", "tune", "compile", "check"])
+@pytest.mark.parametrize("verb", ["export", "tune", "compile", "package", "check"])
 def test_verbs_without_their_packages_say_what_to_install(
     forerun: Forerun, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
@@ -279,6 +280,7 @@ def test_verbs_without_their_packages_say_what_to_install(
     for name in ("torch", "onnx", "tvm"):
         monkeypatch.setitem(sys.modules, name, None)
     output = [] if verb in ("check", "tune") else ["-o", "out"]
+    output += ["--target", "linux-arm64"] if verb == "package" else []
     check_error(forerun(verb, "model", *output), "pip install forerun[compile]")
 
 
