@@ -139,6 +139,8 @@ static void test_tokens(forerun_bundle* bundle) {
   test_skipped_sublayers_and_hidden_rows(bundle);
   test_profile(bundle);
   test_sessions_side_by_side(bundle);
+  test_generate(bundle, 1, 1);
+  test_generate(bundle, 2, 3);
   for (int32_t threads = 1; threads <= 4; ++threads)
     test_walk(bundle, (uint64_t)threads, threads, threads == 1 ? 12000 : 1500);
 }

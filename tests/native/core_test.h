@@ -36,6 +36,9 @@ void test_permission(const char* folder);
 /* core_walk.c: random calls against a plain recomputation. */
 void test_walk(forerun_bundle* bundle, uint64_t seed, int32_t threads, int32_t calls);
 
+/* core_generate.c: the generate loop over a tokens' model. */
+void test_generate(forerun_bundle* bundle, uint64_t seed, int32_t threads);
+
 /* core_features.c: rows with features, and sessions that share threads. */
 void test_features(forerun_bundle* bundle);
 
