@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform
+from platform import machine
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -53,7 +53,7 @@ def find_runnable_target(name: str | None) -> Target:
         TargetError: this machine cannot run it, or its system refuses what the target needs.
     """
     target = find_target(name)
-    reason = detect.why_not(target, detect.cpu_features(), platform.machine())
+    reason = detect.why_not(target, detect.cpu_features(), machine())
     if reason is not None:
         raise TargetError(
             f"{target.name} cannot run here: {reason}; leave --target out for this machine's best"
