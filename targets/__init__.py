@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from platform import machine
 from collections.abc import Mapping
+from platform import machine
 from types import MappingProxyType
 
 if not __name__.startswith("forerun."):
