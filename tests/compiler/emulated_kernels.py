@@ -113,10 +113,11 @@ def _source(kernels: Sequence[Kernel]) -> str:
             f"p[{place}]" if parameter.pointer else f"({parameter.dtype}_t)s[{place}]"
             for place, parameter in enumerate(kernel.parameters)
         ]
-        call = f"{kernel.name}({', '.join([*given, 'rows', 'tid', 'threads'])});"
+        # The underscores keep these names out of the way of kernels, one of which is called `rows`.
+        call = f"{kernel.name}({', '.join([*given, 'rows_', 'tid_', 'threads_'])});"
         entries.append(
-            f"static void run_{kernel.name}(void *const *p, const int64_t *s, int32_t rows, int32_t tid, "
-            f"int32_t threads) {{ (void)s; {call} }}"
+            f"static void run_{kernel.name}(void *const *p, const int64_t *s, int32_t rows_, int32_t tid_, "
+            f"int32_t threads_) {{ (void)s; {call} }}"
         )
     return _FILE.substitute(
         declarations="\n".join(kernel_declaration(kernel) for kernel in kernels),
