@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_command import Forerun, check_error
@@ -187,3 +188,37 @@ def test_worst_answers_are_medians_over_repetitions() -> None:
     plain = [Sums(speeds=[10.0, 10.0]), Sums(speeds=[10.0, 20.0]), Sums(speeds=[10.0, 10.0])]
     own = [Sums(speeds=[20.0, 5.0]), Sums(speeds=[20.0, 40.0]), Sums(speeds=[1.0, 9.0])]
     assert worst_of(own, plain) == 0.9
+
+
+def test_the_slowest_prompts_are_those_of_the_slowest_answers() -> None:
+    """Answers of turns count for their prompt; an answer that no call decoded says nothing."""
+    from forerun.cli.measure import Sums
+    from forerun.cli.slowest import slowest_prompts
+
+    named = tuple(prompts.Prompt(("…",) * turns, "same id", "chat") for turns in (1, 2, 1, 1))
+    plain = [Sums(speeds=[10.0, 10.0, 10.0, 0.0, 10.0])]
+    own = [Sums(speeds=[11.0, 20.0, 9.0, 0.0, 15.0])]
+    assert slowest_prompts(named, own, plain, 1) == (named[1],)
+    assert slowest_prompts(named, own, plain, 2) == named[:2]
+    assert slowest_prompts(named, own, plain, 9) == (named[0], named[1], named[3])
+
+
+def test_slowest_prompts_are_measured_again(
+    forerun: Forerun, bundle: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from forerun.cli import slowest
+
+    asked: list[tuple[tuple[str, ...], int]] = []
+    original = slowest.run_prompts
+
+    def counted(model: Any, plan: Any, sums: Any, progress: Any) -> None:
+        asked.append((plan.drafters, len(plan.prompts)))
+        original(model, plan, sums, progress)
+
+    monkeypatch.setattr(slowest, "run_prompts", counted)
+    options = ("--pp", "0", "--tg", "8", "--rows", "0", "--repetitions", "1", "--json", "--confirm", "2")
+    done = forerun("bench", bundle, *options, "--drafter", "lookup", "--drafter", "none")
+    assert asked == [(("lookup",), 2)] * slowest.REPETITIONS
+    rows = [row for row in json.loads(done.out) if row["test"] == "spec:lookup"]
+    assert [row["worst_speedup"] is not None for row in rows] == [True] + [False] * (len(rows) - 1)
+    check_error(forerun("bench", "x", "--confirm", "-1"), "--confirm")

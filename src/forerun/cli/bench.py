@@ -101,6 +101,14 @@ def add_drafting(parser: argparse.ArgumentParser) -> None:
         help='JSONL, one {"turns": ["…"], "id": …, "category": …} a line (default: six built-in prompts)',
     )
     parser.add_argument(
+        "--confirm",
+        type=int,
+        default=0,
+        metavar="N",
+        help="measure each drafter's N slowest prompts nine times more: the column `worst` then says what these gave,"
+        " instead of the smallest of many noisy numbers (default 0: do not)",
+    )
+    parser.add_argument(
         "--drafter",
         action="append",
         default=[],
@@ -129,7 +137,8 @@ def execute(arguments: argparse.Namespace) -> int:
     check_numbers(arguments)
     prompts = load_prompts(arguments.prompts)
     from forerun.cli.bench_drafters import options_for
-    from forerun.cli.measure import Plan, measure
+    from forerun.cli.measure import Plan, measure, summarize
+    from forerun.cli.slowest import confirm_worst
     from forerun.runtime.settings import Sampling
 
     for spec in arguments.drafter:
@@ -149,7 +158,10 @@ def execute(arguments: argparse.Namespace) -> int:
     with open_model(arguments) as model, progress_bar("measuring") as report:
         check_rows(rows, model.config.max_rows)
         with open_for_sequences(arguments, plan, model.context_length) as many:
-            result = measure(model, plan, report, many)
+            samples = measure(model, plan, report, many)
+        result = summarize(plan, samples)
+        if arguments.confirm:
+            result = confirm_worst(model, plan, samples.speculation, result, arguments.confirm, report)
         title = f"{model.name}, {model.threads} threads"
     if arguments.json:
         print(json.dumps([asdict(row) for row in result], ensure_ascii=False, indent=1))
@@ -216,7 +228,7 @@ def parse_counts(name: str, text: str) -> tuple[int, ...]:
 
 def check_numbers(arguments: argparse.Namespace) -> None:
     """Raise `OptionError` for numbers out of range."""
-    for name, least in (("pp", 0), ("tg", 0), ("repetitions", 1)):
+    for name, least in (("pp", 0), ("tg", 0), ("repetitions", 1), ("confirm", 0)):
         value = getattr(arguments, name)
         if value < least:
             raise OptionError(f"--{name} is {value}; it must be {least} or more")

@@ -110,8 +110,8 @@ class Samples:
     speculation: SpeculationSums = field(default_factory=dict)
 
 
-def measure(model: Model, plan: Plan, progress: Progress, many: Model | None = None) -> list[Row]:
-    """Warm up, run all repetitions, and sum up. `many` is the model with room for `plan.sequences`."""
+def measure(model: Model, plan: Plan, progress: Progress, many: Model | None = None) -> Samples:
+    """Warm up and run all repetitions. `many` is the model with room for `plan.sequences`."""
     time_prefill(model, min(plan.prompt_tokens or 16, 16))
     if many is not None:
         time_together(many, max(plan.sequences), 1)
@@ -124,7 +124,7 @@ def measure(model: Model, plan: Plan, progress: Progress, many: Model | None = N
         measure_once(model, plan, samples, report)
         if many is not None:
             measure_together(many, plan, samples, report)
-    return summarize(plan, samples)
+    return samples
 
 
 def measure_once(model: Model, plan: Plan, samples: Samples, progress: Progress) -> None:
@@ -296,12 +296,15 @@ def speculation_row(drafter: str, category: str | None, sums: SpeculationSums) -
 
 
 def worst_of(own: Sequence[Sums], plain: Sequence[Sums]) -> float | None:
-    """The smallest speed-up of any answer: its median over the repetitions."""
+    """The smallest speed-up of any answer."""
+    return min((ratio for ratio in answer_ratios(own, plain) if ratio is not None), default=None)
+
+
+def answer_ratios(own: Sequence[Sums], plain: Sequence[Sums]) -> list[float | None]:
+    """Each answer's speed-up, its median over the repetitions; None for an answer of one token: no call made it."""
     repetitions = [zip(mine.speeds, base.speeds, strict=True) for mine, base in zip(own, plain, strict=True)]
-    answers = list(zip(*repetitions, strict=True))
-    measured = [[(a, b) for a, b in pairs if b] for pairs in answers]
-    ratios = [median(a / b for a, b in pairs) for pairs in measured if pairs]
-    return min(ratios) if ratios else None
+    ratios = [[a / b for a, b in pairs if b] for pairs in zip(*repetitions, strict=True)]
+    return [median(known) if known else None for known in ratios]
 
 
 def average(values: Sequence[float]) -> float | None:
