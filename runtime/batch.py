@@ -4,11 +4,11 @@ Answers join as sequences become free and leave as they end. What an answer comp
 beside it, so its ids are those it would have alone.
 """
 
-import threading
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from forerun.errors import BatchError, ForerunError, OptionError, SequencesBusyError
 from forerun.runtime.generation import Generation
@@ -32,7 +32,9 @@ class Turn:
 class Batch:
     """The answers to `count` prompts: `generations`, in the order of the prompts, as far as they have started."""
 
-    def __init__(self, count: int, start: Callable[[int], Generation], lock: threading.Lock) -> None:
+    def __init__(
+        self, count: int, start: Callable[[int], Generation], lock: AbstractContextManager[Any]
+    ) -> None:
         """`start(index)` begins an answer or raises `SequencesBusyError`; `lock` guards the session."""
         self.generations: list[Generation] = []
         self.causes: dict[int, Exception] = {}

@@ -2,8 +2,10 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from types import TracebackType
+from typing import Any
 
 from forerun.runtime.generate import Begin, Company, Run, begin
 from forerun.runtime.output import FinishReason, Output
@@ -24,7 +26,7 @@ class Generation:
         self,
         run: Run,
         output: Output,
-        lock: threading.Lock,
+        lock: AbstractContextManager[Any],
         release: Callable[[bool], None],
         begin: Begin = begin,
     ) -> None:

@@ -62,7 +62,8 @@ class Model:
         self._open_session = open_session
         self._on_close = on_close
         self._sequences = sequences
-        self._lock = threading.Lock()
+        # Held by whoever is inside the session; a step that ends an answer gives its sequence back, too.
+        self._lock = threading.RLock()
         self._slots: list[Slot] = []
         self._session: SessionLike | None = None
         self._is_closed = False
@@ -224,10 +225,11 @@ class Model:
         return Batch(len(prompts), start, self._lock).complete(on_text)
 
     def close(self) -> None:
-        """Free the session and the program. Answers under way cannot go on."""
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+        """Free the session and the program, once no thread is inside a step. Answers under way cannot go on."""
+        with self._lock:
+            if self._session is not None:
+                self._session.close()
+                self._session = None
         if self._on_close is not None and not self._is_closed:
             self._on_close()
         self._is_closed = True
@@ -277,14 +279,13 @@ class Model:
 
     def _give_back(self, slot: Slot, run: Run, sound: bool) -> None:
         """Remember what the cache holds; after a failed step it is emptied, as rows may be half done."""
-        slot.is_busy = False
-        if self._session is not run.session:
-            return
-        if sound:
+        with self._lock:
+            slot.is_busy = False
+            if self._session is not run.session:
+                return
+            if not sound:
+                run.session.rewind(slot.sequence, 0)
             slot.token_ids = run.token_ids[: run.session.length(slot.sequence)]
-            return
-        run.session.rewind(slot.sequence, 0)
-        slot.token_ids = []
 
 
 def load(

@@ -114,3 +114,25 @@ def test_two_batches_and_an_answer_share_a_model(tiny_bundle: Path) -> None:
         for thread in threads:
             thread.join()
     assert found == {0: alone[0::2], 1: alone[1::2]}
+
+
+def answer_until_closed(model: Model, begun: threading.Event, failures: list[str]) -> None:
+    prompts = [[1], [2], [3]]
+    try:
+        model.generate_batch(prompts, max_tokens=60, ignore_end=True, on_text=lambda *_: begun.set())
+    except BatchError as failure:
+        failures.append(str(failure))
+
+
+def test_a_model_closes_between_steps(tiny_bundle: Path) -> None:
+    """Whatever thread is inside one: its answer then ends in an error."""
+    for _ in range(20):
+        failures: list[str] = []
+        begun = threading.Event()
+        model = forerun.load(tiny_bundle, sequences=4)
+        thread = threading.Thread(target=answer_until_closed, args=(model, begun, failures))
+        thread.start()
+        begun.wait()
+        model.close()
+        thread.join()
+        assert len(failures) == 1 and "closed" in failures[0]
