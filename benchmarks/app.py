@@ -80,17 +80,22 @@ def compare_loops(
     found: dict[str, list[tuple[Sums, Sums]]] = {drafter: [] for drafter in drafters}
     for repetition in range(repetitions + 1):
         for drafter in drafters:
-            pair = (Sums(), Sums())
-            for prompt in prompts:
-                ids = [
-                    answer(model, prompt, drafter, tokens, loop, sums)
-                    for loop, sums in zip(LOOPS, pair, strict=True)
-                ]
-                if ids[0] != ids[1]:
-                    raise SystemExit(f"{drafter}: the loops disagree on prompt {prompt.id}")
+            pair = answer_all(model, prompts, drafter, tokens)
             if repetition:  # the first one warms up
                 found[drafter].append(pair)
     return found
+
+
+def answer_all(model: Model, prompts: Sequence[Prompt], drafter: str, tokens: int) -> tuple[Sums, Sums]:
+    """Let both loops answer every prompt; ends the program if their ids differ."""
+    sums = (Sums(), Sums())
+    for prompt in prompts:
+        ids = [
+            answer(model, prompt, drafter, tokens, loop, own) for loop, own in zip(LOOPS, sums, strict=True)
+        ]
+        if ids[0] != ids[1]:
+            raise SystemExit(f"{drafter}: the loops disagree on prompt {prompt.id}")
+    return sums
 
 
 def answer(model: Model, prompt: Prompt, drafter: str, tokens: int, loop: Loop, sums: Sums) -> list[int]:
