@@ -8,6 +8,9 @@ import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from forerun.runtime.library import find_library
 
@@ -33,6 +36,13 @@ def java_home() -> Path | None:
     compiler = shutil.which("javac")
     home = Path(compiler).resolve().parents[1] if compiler else None
     return home if home is not None and (home / "include" / "jni.h").is_file() else None
+
+
+def find_kotlin_jar() -> Path:
+    """The Kotlin API, the example and the tests' program; skips the test where they cannot be compiled."""
+    if missing := missing_tools():
+        pytest.skip(f"needs {missing}")
+    return compile_kotlin(ROOT / "build" / "test" / "jvm")
 
 
 def missing_tools() -> str:
@@ -93,3 +103,43 @@ def java_command(
     # Xshare and the quick compiler make the JVM start in half the time.
     flags = ["-Xcheck:jni", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", f"-Djava.library.path={jni}"]
     return ["java", *flags, *options, "-cp", classes, main, *arguments]
+
+
+def run_probe(
+    jar: Path, jni: Path, task: str, bundle: Path, requests: Sequence[Sequence[object]] = (), *options: str
+) -> list[list[str]]:
+    """Run the tests' program; `options` are of `java`. Returns the rows that it answers with."""
+    command = java_command(jar, jni, "probe.ProbeKt", (task, str(bundle)), options)
+    lines = "".join("\t".join(map(str, request)) + "\n" for request in requests)
+    done = subprocess.run(command, input=lines, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    # What -Xcheck:jni has to say comes among the answers.
+    assert "WARNING" not in done.stdout and "FATAL" not in done.stdout, done.stdout
+    return [line.split("\t") for line in done.stdout.splitlines()]
+
+
+def answer_request(
+    drafter: str, shape: str, prompt: Sequence[int], max_tokens: int, **settings: Any
+) -> list[object]:
+    """A request for the program's task `answers`; `settings` as `Model.generate` takes them."""
+    defaults: dict[str, Any] = {
+        "exit": "",
+        "temperature": 0.0,
+        "top_k": 0,
+        "top_p": 1.0,
+        "seed": 0,
+        "stop": (),
+    }
+    chosen = {**defaults, **settings}
+    stops = ",".join(stop.encode().hex() for stop in chosen.pop("stop"))
+    return [drafter, shape, *chosen.values(), max_tokens, stops, ",".join(map(str, prompt))]
+
+
+def ids_of(text: str) -> list[int]:
+    """Ids as the program writes them."""
+    return [int(part) for part in text.split(",") if part]
+
+
+def text_of(text: str) -> str:
+    """A text as the program writes it: UTF-8 in hexadecimal digits."""
+    return bytes.fromhex(text).decode()

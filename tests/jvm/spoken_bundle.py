@@ -27,14 +27,11 @@ def byte_alphabet() -> list[str]:
 
 
 def tokens() -> list[str]:
-    """END, all bytes, a NUL or a letter and half an emoji, the other half and a letter."""
+    """END, all bytes, letters (every other with a NUL) and half an emoji, the other half and letters."""
     alphabet = byte_alphabet()
-    begins = [
-        bytes((0, 0x61 + i, 0xF0, 0x9F)) if i % 4 == 0 else f"{i} ".encode() + b"\xf0\x9f" for i in range(26)
-    ]
-    pairs = list(islice(product(_LETTERS, _LETTERS), HALVES))
-    begins += ["".join(pair).encode() + b"\xf0\x9f" for pair in pairs[26:]]
-    ends = [b"\x98\x80" + "".join(pair).encode() for pair in pairs]
+    pairs = ["".join(pair).encode() for pair in islice(product(_LETTERS, _LETTERS), HALVES)]
+    begins = [pair + bytes(place % 2) + b"\xf0\x9f" for place, pair in enumerate(pairs)]
+    ends = [b"\x98\x80" + pair for pair in pairs]
     return [END, *alphabet, *("".join(alphabet[byte] for byte in part) for part in (*begins, *ends))]
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kotlin_build import Probe
+from kotlin_build import Probe, answer_request, ids_of, text_of
 
 import forerun
 from forerun.runtime.model import Model
@@ -31,73 +31,47 @@ PROMPTS = ([5, 6, 7, 5, 6], [1, 300, 700, 2] * 10)
 NAMES = ("prompt_tokens", "cached_tokens", "generated_tokens", "verify_calls", "drafted", "accepted")
 
 
-def unhex(text: str) -> str:
-    return bytes.fromhex(text).decode()
-
-
-def ids(text: str) -> list[int]:
-    return [int(part) for part in text.split(",") if part]
-
-
 @pytest.fixture(scope="module")
 def model(spoken_bundle: Path) -> Iterator[Model]:
     with forerun.load(spoken_bundle, threads=2) as model:
         yield model
 
 
-def request(
-    drafter: str, shape: str, prompt: Sequence[int], max_tokens: int, **settings: Any
-) -> list[object]:
-    """A request for the probe's `answers`."""
-    stops = ",".join(stop.encode().hex() for stop in settings.get("stop", ()))
-    chosen = (
-        settings.get(name, default) for name, default in (("temperature", 0.0), ("top_k", 0), ("top_p", 1.0))
-    )
-    listed = ",".join(map(str, prompt))
-    return [
-        drafter,
-        shape,
-        settings.get("exit", ""),
-        *chosen,
-        settings.get("seed", 0),
-        max_tokens,
-        stops,
-        listed,
-    ]
-
-
 def test_answers_are_pythons(probe: Probe, model: Model, spoken_bundle: Path) -> None:
     """Ids, pieces, why they end, and the trace of acceptance: every drafter, greedy and drawn."""
     asked = [(d, s, p, x) for d, s in DRAFTERS for p in PROMPTS for x in SETTINGS]
-    answers = probe("answers", spoken_bundle, [request(d, s, p, 40, **x) for d, s, p, x in asked])
+    answers = probe("answers", spoken_bundle, [answer_request(d, s, p, 40, **x) for d, s, p, x in asked])
     assert len(answers) == len(asked)
     for (drafter, shape, prompt, settings), answer in zip(asked, answers, strict=True):
         expected = model.generate(
             prompt, drafter=drafter, shape=shape or None, max_tokens=40, reuse_cache=False, **settings
         )
         pieces = list(expected)
-        assert ids(answer[0]) == expected.ids
-        assert unhex(answer[1].replace(",", "")) == "".join(pieces)
+        assert ids_of(answer[0]) == expected.ids
+        assert text_of(answer[1].replace(",", "")) == "".join(pieces)
         assert answer[2].lower() == expected.finish_reason
         if not drafter.startswith("auto"):  # which goes by times
             assert [int(count) for count in answer[3:]] == [getattr(expected.stats, name) for name in NAMES]
-    assert any(len(ids(answer[0])) == 40 for answer in answers)
+    assert any(len(ids_of(answer[0])) == 40 for answer in answers)
 
 
 def test_characters_come_whole(probe: Probe, model: Model, spoken_bundle: Path) -> None:
-    """Emojis of two tokens, NUL characters, and stop strings that begin in the middle of a token."""
-    asked = [{"temperature": 1.0, "seed": seed, "stop": ("x😀",)} for seed in range(8)]
-    answers = probe(
-        "answers", spoken_bundle, [request("none", "", [1, 2, 3], 100, **settings) for settings in asked]
-    )
-    whole, ends = "", []
-    for settings, answer in zip(asked, answers, strict=True):
-        expected = model.generate([1, 2, 3], max_tokens=100, reuse_cache=False, **settings).complete()
-        pieces = [unhex(piece) for piece in answer[1].split(",")]  # each of them is UTF-8 by itself
-        assert "".join(pieces) == expected.text
-        whole, ends = whole + expected.text, [*ends, (answer[2], len(ids(answer[0])))]
-    assert whole.count("😀") > 10 and "\0" in whole
-    assert any(finish == "STOP" for finish, _ in ends) and any(finish == "LENGTH" for finish, _ in ends)
+    """Emojis of two tokens and NULs; stop strings that begin in the middle of a token and end in the next."""
+    settings: list[dict[str, Any]] = [{"temperature": 1.0, "seed": seed} for seed in range(4)]
+    texts = [model.generate(PROMPTS[0], max_tokens=100, **drawn).complete().text for drawn in settings]
+    assert all(text.count("😀") > 1 for text in texts) and "\0" in "".join(texts)
+    places = [text.rindex("😀") for text in texts]
+    stops = [text[place - 1 : place + 2] for text, place in zip(texts, places, strict=True)]
+    requests = [answer_request("none", "", PROMPTS[0], 100, **drawn) for drawn in settings]
+    requests += [
+        answer_request("lookup", "", PROMPTS[0], 100, stop=("none", stop), **drawn)
+        for stop, drawn in zip(stops, settings, strict=True)
+    ]
+    answers = probe("answers", spoken_bundle, requests)
+    found = ["".join(text_of(piece) for piece in answer[1].split(",")) for answer in answers]
+    assert found[:4] == texts
+    assert found[4:] == [text[: text.index(stop)] for text, stop in zip(texts, stops, strict=True)]
+    assert {answer[2] for answer in answers[4:]} == {"STOP"}
 
 
 def test_texts_are_pythons(probe: Probe, model: Model, spoken_bundle: Path) -> None:
@@ -106,10 +80,10 @@ def test_texts_are_pythons(probe: Probe, model: Model, spoken_bundle: Path) -> N
     texts += ["".join(chr(generator.choice((65, 233, 0x20AC, 0x1F600))) for _ in range(50)) for _ in range(5)]
     answers = probe("texts", spoken_bundle, [[text.encode().hex()] for text in texts])
     for text, answer in zip(texts, answers, strict=True):
-        assert ids(answer[0]) == model.language.tokenizer.encode(text)
-        assert unhex(answer[1]) == text.replace("<end>", "")
+        assert ids_of(answer[0]) == model.language.tokenizer.encode(text)
+        assert text_of(answer[1]) == text.replace("<end>", "")
         messages = [{"role": role, "content": text} for role in ("user", "assistant")]
-        assert ids(answer[2]) == model.encode_prompt(messages)
+        assert ids_of(answer[2]) == model.encode_prompt(messages)
         assert answer[3] == "[0]"
 
 
@@ -122,7 +96,7 @@ def test_a_conversation_computes_only_what_is_new(probe: Probe, model: Model, sp
         messages.append({"role": "user", "content": question})
         expected = model.generate(messages, max_tokens=16, reuse_cache=False).complete()
         messages.append({"role": "assistant", "content": expected.text})
-        assert unhex(answer[0]) == expected.text
+        assert text_of(answer[0]) == expected.text
         assert int(answer[1]) == len(expected.prompt_ids)
         assert int(answer[2]) >= held
         held = len(expected.prompt_ids) - 1
@@ -136,11 +110,11 @@ def test_cancelling_ends_an_answer_and_leaves_the_session_usable(
     assert 3 <= int(by_coroutine[0]) < 150
     assert int(by_call[0]) < 19 and by_call[1] == "CANCELLED"
     expected = model.generate([5, 6, 7, 8, 5, 6], max_tokens=20, ignore_end=True).complete()
-    assert ids(after[0]) == expected.ids
+    assert ids_of(after[0]) == expected.ids
 
 
 def test_what_is_closed_says_so(probe: Probe, spoken_bundle: Path) -> None:
-    told = {name: unhex(text) for name, text in probe("closed", spoken_bundle)}
+    told = {name: text_of(text) for name, text in probe("closed", spoken_bundle)}
     for name, text in told.items():
         if name == "start after a closed answer":
             assert text == "returned true"
@@ -151,7 +125,7 @@ def test_what_is_closed_says_so(probe: Probe, spoken_bundle: Path) -> None:
 
 
 def test_mistakes_carry_the_cores_words(probe: Probe, spoken_bundle: Path) -> None:
-    told = {name: unhex(text) for name, text in probe("mistakes", spoken_bundle)}
+    told = {name: text_of(text) for name, text in probe("mistakes", spoken_bundle)}
     wanted = {
         "path": ("ForerunException 20 ", f"{spoken_bundle}/größe 😀"),
         "NUL": ("IllegalArgumentException ", "U+0000"),
@@ -182,7 +156,9 @@ def test_two_sessions_on_two_threads(probe: Probe, model: Model, spoken_bundle: 
     assert first == second
     for seed, answer in enumerate(first[0].split(";")):
         options: dict[str, Any] = {"max_tokens": 60, "temperature": 1.0, "seed": seed, "ignore_end": True}
-        assert ids(answer) == model.generate([5, 6, 7, 8, 5, 6], reuse_cache=False, **options).complete().ids
+        assert (
+            ids_of(answer) == model.generate([5, 6, 7, 8, 5, 6], reuse_cache=False, **options).complete().ids
+        )
 
 
 def test_costs_are_measured_kept_and_set(probe: Probe, spoken_bundle: Path) -> None:
