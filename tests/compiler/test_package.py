@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 from emulated_kernels import MISSING, PROCESSORS, processor_command
+from kotlin_build import java_home, jni_flags
 from tiny_models import VARIANTS, write_folder
 
 from forerun.compiler import compile_export, toolchain
 from forerun.compiler.elf import read_demands
-from forerun.compiler.package import MARKER, package_bundle
+from forerun.compiler.package import MARKER, PackageReport, package_bundle
 from forerun.compiler.shared_library import check_demands
 from forerun.errors import BundleError, CompileError, OptionError, OutputError, TargetError
 from forerun.export import export_model
@@ -150,11 +151,18 @@ def test_cmake_finds_the_package(packages: dict[str, Path], here: dict[str, str]
     assert run_app([str(tmp_path / "build" / "app")], package / "model") == here
 
 
+@pytest.fixture(scope="module")
+def android(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> PackageReport:
+    """The bundle's package for Android."""
+    return package_bundle(
+        shared, "android-arm64", tmp_path_factory.mktemp("android") / "package", name="tiny"
+    )
+
+
 @needs_arm
 @needs_zig
-def test_android_asks_for_no_more_than_every_device_has(shared: Path, tmp_path: Path) -> None:
-    report = package_bundle(shared, "android-arm64", tmp_path / "package", name="tiny")
-    library = tmp_path / "package" / "lib" / "libtiny.so"
+def test_android_asks_for_no_more_than_every_device_has(android: PackageReport) -> None:
+    report, library = android, android.folder / "lib" / "libtiny.so"
     demands, allowed = read_demands(library), PLATFORMS["android-arm64"].demands
     assert allowed is not None
     assert demands.libraries == ("libc.so",) and demands.page_bytes == 16384
@@ -163,6 +171,34 @@ def test_android_asks_for_no_more_than_every_device_has(shared: Path, tmp_path: 
     strict = replace(allowed, libraries=frozenset(), symbols=allowed.symbols - {"mmap"}, page_bytes=65536)
     with pytest.raises(CompileError, match=r"libc\.so.*mmap.*16384"):
         check_demands(library, strict)
+
+
+@needs_arm
+@needs_zig
+@pytest.mark.skipif(java_home() is None, reason="needs a JDK (apt install openjdk-17-jdk-headless)")
+def test_the_jni_library_links_with_a_package_for_android(android: PackageReport, tmp_path: Path) -> None:
+    """It asks for the package's library, for symbols that this has (-z defs), and for no more of the system."""
+    platform, library, built = (
+        PLATFORMS["android-arm64"],
+        android.folder / "lib" / "libtiny.so",
+        tmp_path / "jni.so",
+    )
+    compiler = toolchain.find_toolchain(platform).cc
+    sources = sorted((android.folder / "jvm" / "native").glob("*.c"))
+    flags = ["-DFORERUN_PACKAGE_NAME=tiny", f"-I{android.folder / 'include'}", "-s"]
+    flags += ["-Wl,-z,defs", "-Wl,-z,max-page-size=16384"]
+    command = [*compiler, *jni_flags(), *flags, *map(str, sources), str(library)]
+    subprocess.run([*command, "-o", str(built)], check=True)
+    demands = read_demands(built)
+    cores = {symbol for symbol in demands.symbols if symbol.startswith("forerun_")}
+    assert "forerun_tiny_programs" in cores and "libtiny.so" in demands.libraries
+    assert platform.demands is not None
+    allowed = replace(
+        platform.demands,
+        libraries=platform.demands.libraries | {"libtiny.so"},
+        symbols=platform.demands.symbols | cores,
+    )
+    check_demands(built, allowed)
 
 
 @needs_zig
