@@ -40,7 +40,7 @@ private fun requests(): Sequence<List<String>> = generateSequence { readlnOrNull
 
 private fun report(vararg fields: Any?): Unit = println(fields.joinToString("\t"))
 
-/** drafter, shape, exit, temperature, top_k, top_p, seed, max_tokens, stops in hex, prompt → ids, pieces, counts. */
+/** drafter, shape, exit, temperature, top_k, top_p, seed, ignore_end, max_tokens, stops in hex, prompt → ids, pieces, counts. */
 private fun answers(session: Session) {
     for (field in requests()) {
         val options = Options(
@@ -51,14 +51,15 @@ private fun answers(session: Session) {
             topK = field[4].toInt(),
             topP = field[5].toDouble(),
             seed = field[6].toULong().toLong(),
-            maxTokens = field[7].toInt(),
-            stop = field[8].split(",").filter { it.isNotEmpty() }.map(::unhex),
+            ignoreEnd = field[7].toBoolean(),
+            maxTokens = field[8].toInt(),
+            stop = field[9].split(",").filter { it.isNotEmpty() }.map(::unhex),
         )
         session.rewind(0)
-        val answer = session.start(ints(field[9]), options)
+        val answer = session.start(ints(field[10]), options)
         val read = answer.read()
         val counts = session.statistics
-        val flowed = runBlocking { session.generate(ints(field[9]), options).toList() }
+        val flowed = runBlocking { session.generate(ints(field[10]), options).toList() }
         check(flowed == read) { "the flow brought $flowed, the iterator $read" }
         report(
             read.ids(), read.pieces(), answer.finish, counts.promptTokens, counts.cachedTokens,
@@ -135,7 +136,7 @@ private fun closed(path: String) {
     answer.close()
     attempt("step of a closed answer") { answer.step() }
     attempt("start after a closed answer") { session.start(PROMPT).use { it.next().id != null } }
-    val ended = session.start(PROMPT, Options(maxTokens = 1)).also { it.read() }
+    val ended = session.start(PROMPT, Options(maxTokens = 1, ignoreEnd = true)).also { it.read() }
     attempt("step of an answer that is over") { ended.step() }
     val cut = session.start(PROMPT)
     session.close()
@@ -167,7 +168,7 @@ private fun mistakes(path: String) {
             attempt("top_p") { session.start(PROMPT, Options(temperature = 1.0, topP = 0.0)) }
             attempt("stop string") { session.start(PROMPT, Options(stop = listOf(""))) }
             attempt("rewind") { session.rewind(1000) }
-            attempt("after all that") { session.start(PROMPT, Options(maxTokens = 4)).read().size }
+            attempt("after all that") { session.start(PROMPT, Options(maxTokens = 4, ignoreEnd = true)).read().size }
         }
     }
 }
@@ -209,7 +210,7 @@ private fun together(bundle: Bundle): Unit = runBlocking {
 }
 
 private fun tune(session: Session) {
-    session.start(PROMPT, Options(maxTokens = 4, drafter = "none")).read()
+    session.start(PROMPT, Options(maxTokens = 4, drafter = "none", ignoreEnd = true)).read()
     report(session.costs?.rows?.size, session.length)
     val costs = session.tune()
     report(costs.rows.joinToString(","), costs.ms.all { it > 0 }, costs.isWhole, session.length)
@@ -220,26 +221,23 @@ private fun tune(session: Session) {
     report(session.length, session.capacity, session.threads)
 }
 
+private fun inBundle(path: String, task: (Bundle) -> Unit): Unit = Bundle.open(path).use(task)
+
+private fun inSession(path: String, task: (Session) -> Unit): Unit =
+    inBundle(path) { bundle -> bundle.session(threads = 2).use(task) }
+
 fun main(arguments: Array<String>) {
     val (task, path) = arguments
     when (task) {
+        "answers" -> inSession(path, ::answers)
+        "cancel" -> inSession(path, ::cancel)
+        "chats" -> inSession(path, ::chats)
         "closed" -> closed(path)
-        "mistakes" -> mistakes(path)
         "cycles" -> cycles(path)
-        else -> Bundle.open(path).use { bundle ->
-            when (task) {
-                "texts" -> texts(bundle)
-                "together" -> together(bundle)
-                else -> bundle.session(threads = 2).use { session ->
-                    when (task) {
-                        "answers" -> answers(session)
-                        "chats" -> chats(session)
-                        "cancel" -> cancel(session)
-                        "tune" -> tune(session)
-                        else -> error("no task is called $task")
-                    }
-                }
-            }
-        }
+        "mistakes" -> mistakes(path)
+        "texts" -> inBundle(path, ::texts)
+        "together" -> inBundle(path, ::together)
+        "tune" -> inSession(path, ::tune)
+        else -> error("no task is called $task")
     }
 }

@@ -122,14 +122,8 @@ def answer_request(
     drafter: str, shape: str, prompt: Sequence[int], max_tokens: int, **settings: Any
 ) -> list[object]:
     """A request for the program's task `answers`; `settings` as `Model.generate` takes them."""
-    defaults: dict[str, Any] = {
-        "exit": "",
-        "temperature": 0.0,
-        "top_k": 0,
-        "top_p": 1.0,
-        "seed": 0,
-        "stop": (),
-    }
+    defaults: dict[str, Any] = {"exit": "", "temperature": 0.0, "top_k": 0, "top_p": 1.0, "seed": 0}
+    defaults |= {"ignore_end": False, "stop": ()}
     chosen = {**defaults, **settings}
     stops = ",".join(stop.encode().hex() for stop in chosen.pop("stop"))
     return [drafter, shape, *chosen.values(), max_tokens, stops, ",".join(map(str, prompt))]
