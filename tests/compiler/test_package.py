@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from emulated_kernels import MISSING, PROCESSORS, processor_command
-from kotlin_build import java_home, jni_flags
+from kotlin_build import java_home
 from tiny_models import VARIANTS, write_folder
 
 from forerun.compiler import compile_export, toolchain
@@ -28,6 +29,7 @@ GREEDY = Path(__file__).parents[1] / "native" / "greedy.c"
 PROMPT, TOKENS = ("5", "17", "250", "3", "99"), 12
 ARM = tuple(PROCESSORS)
 needs_arm = pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}")
+needs_cmake = pytest.mark.skipif(shutil.which("cmake") is None, reason="needs cmake (apt install cmake)")
 needs_zig = pytest.mark.skipif(find_spec("ziglang") is None, reason="needs the package ziglang")
 
 Maker = Callable[..., Path]
@@ -136,7 +138,7 @@ def test_one_weights_file_serves_all_targets(shared: Path, bundle: Maker) -> Non
 
 
 @needs_arm
-@pytest.mark.skipif(shutil.which("cmake") is None, reason="needs cmake")
+@needs_cmake
 def test_cmake_finds_the_package(packages: dict[str, Path], here: dict[str, str], tmp_path: Path) -> None:
     package = packages["linux-x86-64"]
     (tmp_path / "CMakeLists.txt").write_text(
@@ -175,20 +177,19 @@ def test_android_asks_for_no_more_than_every_device_has(android: PackageReport) 
 
 @needs_arm
 @needs_zig
+@needs_cmake
 @pytest.mark.skipif(java_home() is None, reason="needs a JDK (apt install openjdk-17-jdk-headless)")
 def test_the_jni_library_links_with_a_package_for_android(android: PackageReport, tmp_path: Path) -> None:
-    """It asks for the package's library, for symbols that this has (-z defs), and for no more of the system."""
-    platform, library, built = (
-        PLATFORMS["android-arm64"],
-        android.folder / "lib" / "libtiny.so",
-        tmp_path / "jni.so",
-    )
-    compiler = toolchain.find_toolchain(platform).cc
-    sources = sorted((android.folder / "jvm" / "native").glob("*.c"))
-    flags = ["-DFORERUN_PACKAGE_NAME=tiny", f"-I{android.folder / 'include'}", "-s"]
-    flags += ["-Wl,-z,defs", "-Wl,-z,max-page-size=16384"]
-    command = [*compiler, *jni_flags(), *flags, *map(str, sources), str(library)]
-    subprocess.run([*command, "-o", str(built)], check=True)
+    """By its CMake file, as Android's kit would. It asks for the package's library, and for no more of the system."""
+    platform, home, build = PLATFORMS["android-arm64"], java_home(), tmp_path / "build"
+    compilers = toolchain.find_toolchain(platform, cplusplus=True)
+    environment = {**os.environ, "CC": " ".join(compilers.cc), "CXX": " ".join(compilers.cxx)}
+    headers = f"-DCMAKE_C_FLAGS=-I{home}/include -I{home}/include/linux"
+    configure = ["cmake", "-S", str(android.folder / "jvm"), "-B", str(build), "-DANDROID=1", headers]
+    configure += ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_BUILD_TYPE=Release"]
+    for command in (configure, ["cmake", "--build", str(build)]):
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+    built = build / "libforerun_jni.so"
     demands = read_demands(built)
     cores = {symbol for symbol in demands.symbols if symbol.startswith("forerun_")}
     assert "forerun_tiny_programs" in cores and "libtiny.so" in demands.libraries
