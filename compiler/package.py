@@ -90,6 +90,7 @@ def package_bundle(
         (folder / "lib").mkdir()
         if chosen.core:
             build_core(chosen, toolchain, build / "core", folder / "lib" / "libforerun.a")
+            shutil.copytree(native_folder().parent / "jvm", folder / "jvm")
         tell("collecting the programs", 0.8)
         objects = collect_objects(Path(bundle), networks, chosen, folder)
         if chosen.core:
@@ -225,4 +226,5 @@ def _write_facts(folder: Path, report: PackageReport, networks: Sequence[Network
     )
     if has_core:
         (folder / "cmake").mkdir()
-        (folder / "cmake" / "forerun-package-config.cmake").write_text(cmake_source(name), encoding="utf-8")
+        source = cmake_source(name, shared=shared)
+        (folder / "cmake" / "forerun-package-config.cmake").write_text(source, encoding="utf-8")

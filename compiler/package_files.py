@@ -42,6 +42,7 @@ _CMAKE = Template("""\
 # The app reads the model from ${root}/model or wherever that folder is installed: FORERUN_MODEL_DIR.
 get_filename_component(_forerun_root "${here}/.." ABSOLUTE)
 set(FORERUN_MODEL_DIR "${root}/model")
+set(FORERUN_PACKAGE_NAME $name)
 find_package(Threads REQUIRED)
 if(NOT TARGET forerun::core)
   add_library(forerun::core STATIC IMPORTED)
@@ -51,12 +52,25 @@ if(NOT TARGET forerun::core)
     INTERFACE_INCLUDE_DIRECTORIES "${root}/include"
     INTERFACE_LINK_LIBRARIES "Threads::Threads;${dl}")
 endif()
+$programs""")
+
+_STATIC_PROGRAMS = Template("""\
 if(NOT TARGET forerun::$name)
   add_library(forerun::$name STATIC IMPORTED)
   set_target_properties(forerun::$name PROPERTIES
     IMPORTED_LOCATION "${root}/lib/lib$name.a"
     INTERFACE_INCLUDE_DIRECTORIES "${root}/include"
     INTERFACE_LINK_LIBRARIES "forerun::core;m")
+endif()
+""")
+
+# The static core was compiled with another C++ library than the app's.
+_SHARED_PROGRAMS = Template("""\
+if(NOT TARGET forerun::$name)
+  add_library(forerun::$name SHARED IMPORTED)
+  set_target_properties(forerun::$name PROPERTIES
+    IMPORTED_LOCATION "${root}/lib/lib$name.so"
+    INTERFACE_INCLUDE_DIRECTORIES "${root}/include")
 endif()
 """)
 
@@ -70,7 +84,7 @@ Written by `forerun package`. How this platform is checked: $summary.
 | `include/` | `forerun/forerun.h` (the runtime), `forerun/linked.h`, `$name.h` (this model's programs) |
 | `lib/` | $libraries |
 | `model/` | manifest, weights, tokenizer: the app ships this folder and opens it by its path |
-
+$jvm
 Programs for: $targets. The best one that the processor runs is taken when the model is opened.
 
 ```c
@@ -83,6 +97,10 @@ if (forerun_bundle_open_linked("model", forerun_${name}_programs, FORERUN_${uppe
 
 $building
 """)
+
+_JVM = """\
+| `jvm/` | the Kotlin API and its JNI library, which CMake builds with this package: `jvm/README.md` |
+"""
 
 _CORE = """\
 With CMake: `find_package(forerun-package REQUIRED PATHS .../cmake)`, then `target_link_libraries(app PRIVATE
@@ -121,10 +139,12 @@ def _c_text(draft: str) -> str:
     return f'"{draft}"' if draft else "0"
 
 
-def cmake_source(name: str) -> str:
-    """Return the CMake file of the imported targets."""
+def cmake_source(name: str, *, shared: bool) -> str:
+    """Return the CMake file of the imported targets; `shared` takes core and programs from the shared library."""
+    root = "${_forerun_root}"
+    programs = (_SHARED_PROGRAMS if shared else _STATIC_PROGRAMS).substitute(name=name, root=root)
     return _CMAKE.substitute(
-        name=name, root="${_forerun_root}", here="${CMAKE_CURRENT_LIST_DIR}", dl="${CMAKE_DL_LIBS}"
+        name=name, root=root, here="${CMAKE_CURRENT_LIST_DIR}", dl="${CMAKE_DL_LIBS}", programs=programs
     )
 
 
@@ -144,5 +164,6 @@ def readme_text(
         summary=summary,
         libraries=", ".join(parts),
         targets=", ".join(targets),
+        jvm=_JVM if has_core else "",
         building="\n\n".join(building).format(name=name),
     )

@@ -23,7 +23,7 @@ ANDROID_SYMBOLS = frozenset((
     "pthread_mutex_unlock", "pthread_once", "pthread_rwlock_rdlock", "pthread_rwlock_unlock",
     "pthread_rwlock_wrlock", "pthread_self", "pthread_setspecific", "pthread_sigmask", "read",
     "realloc", "sched_getaffinity", "sched_yield", "sigdelset", "sigfillset", "sin", "snprintf", "sqrt",
-    "sscanf", "stderr", "strchr", "strcmp", "strerror", "strlen", "strncmp", "strtod", "strtof",
+    "sscanf", "stderr", "strchr", "strcmp", "strcpy", "strcspn", "strerror", "strlen", "strncmp", "strtod", "strtof",
     "strtol", "strtoll", "strtoul", "strtoull", "syscall", "sysconf", "tanh", "vfprintf", "vsnprintf",
     "wmemchr", "wmemcmp",
 ))

@@ -18,7 +18,10 @@ PYTHON = sorted(
     if not path.is_symlink() and not any(part.is_symlink() for part in path.parents)
 )
 NATIVE = sorted(
-    path for path in (ROOT / "runtime" / "native").rglob("*") if path.suffix in (".cpp", ".c", ".h")
+    path
+    for folder in ("native", "jvm")
+    for path in (ROOT / "runtime" / folder).rglob("*")
+    if path.suffix in (".cpp", ".c", ".h")
 )
 
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_NESTING = 350, 60, 3

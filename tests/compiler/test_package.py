@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -12,11 +13,12 @@ from pathlib import Path
 
 import pytest
 from emulated_kernels import MISSING, PROCESSORS, processor_command
+from kotlin_build import java_home
 from tiny_models import VARIANTS, write_folder
 
 from forerun.compiler import compile_export, toolchain
 from forerun.compiler.elf import read_demands
-from forerun.compiler.package import MARKER, package_bundle
+from forerun.compiler.package import MARKER, PackageReport, package_bundle
 from forerun.compiler.shared_library import check_demands
 from forerun.errors import BundleError, CompileError, OptionError, OutputError, TargetError
 from forerun.export import export_model
@@ -27,6 +29,7 @@ GREEDY = Path(__file__).parents[1] / "native" / "greedy.c"
 PROMPT, TOKENS = ("5", "17", "250", "3", "99"), 12
 ARM = tuple(PROCESSORS)
 needs_arm = pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}")
+needs_cmake = pytest.mark.skipif(shutil.which("cmake") is None, reason="needs cmake (apt install cmake)")
 needs_zig = pytest.mark.skipif(find_spec("ziglang") is None, reason="needs the package ziglang")
 
 Maker = Callable[..., Path]
@@ -135,7 +138,7 @@ def test_one_weights_file_serves_all_targets(shared: Path, bundle: Maker) -> Non
 
 
 @needs_arm
-@pytest.mark.skipif(shutil.which("cmake") is None, reason="needs cmake")
+@needs_cmake
 def test_cmake_finds_the_package(packages: dict[str, Path], here: dict[str, str], tmp_path: Path) -> None:
     package = packages["linux-x86-64"]
     (tmp_path / "CMakeLists.txt").write_text(
@@ -150,11 +153,18 @@ def test_cmake_finds_the_package(packages: dict[str, Path], here: dict[str, str]
     assert run_app([str(tmp_path / "build" / "app")], package / "model") == here
 
 
+@pytest.fixture(scope="module")
+def android(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> PackageReport:
+    """The bundle's package for Android."""
+    return package_bundle(
+        shared, "android-arm64", tmp_path_factory.mktemp("android") / "package", name="tiny"
+    )
+
+
 @needs_arm
 @needs_zig
-def test_android_asks_for_no_more_than_every_device_has(shared: Path, tmp_path: Path) -> None:
-    report = package_bundle(shared, "android-arm64", tmp_path / "package", name="tiny")
-    library = tmp_path / "package" / "lib" / "libtiny.so"
+def test_android_asks_for_no_more_than_every_device_has(android: PackageReport) -> None:
+    report, library = android, android.folder / "lib" / "libtiny.so"
     demands, allowed = read_demands(library), PLATFORMS["android-arm64"].demands
     assert allowed is not None
     assert demands.libraries == ("libc.so",) and demands.page_bytes == 16384
@@ -163,6 +173,33 @@ def test_android_asks_for_no_more_than_every_device_has(shared: Path, tmp_path: 
     strict = replace(allowed, libraries=frozenset(), symbols=allowed.symbols - {"mmap"}, page_bytes=65536)
     with pytest.raises(CompileError, match=r"libc\.so.*mmap.*16384"):
         check_demands(library, strict)
+
+
+@needs_arm
+@needs_zig
+@needs_cmake
+@pytest.mark.skipif(java_home() is None, reason="needs a JDK (apt install openjdk-17-jdk-headless)")
+def test_the_jni_library_links_with_a_package_for_android(android: PackageReport, tmp_path: Path) -> None:
+    """By its CMake file, as Android's kit would. It asks for the package's library, and for no more of the system."""
+    platform, home, build = PLATFORMS["android-arm64"], java_home(), tmp_path / "build"
+    compilers = toolchain.find_toolchain(platform, cplusplus=True)
+    environment = {**os.environ, "CC": " ".join(compilers.cc), "CXX": " ".join(compilers.cxx)}
+    headers = f"-DCMAKE_C_FLAGS=-I{home}/include -I{home}/include/linux"
+    configure = ["cmake", "-S", str(android.folder / "jvm"), "-B", str(build), "-DANDROID=1", headers]
+    configure += ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_BUILD_TYPE=Release"]
+    for command in (configure, ["cmake", "--build", str(build)]):
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+    built = build / "libforerun_jni.so"
+    demands = read_demands(built)
+    cores = {symbol for symbol in demands.symbols if symbol.startswith("forerun_")}
+    assert "forerun_tiny_programs" in cores and "libtiny.so" in demands.libraries
+    assert platform.demands is not None
+    allowed = replace(
+        platform.demands,
+        libraries=platform.demands.libraries | {"libtiny.so"},
+        symbols=platform.demands.symbols | cores,
+    )
+    check_demands(built, allowed)
 
 
 @needs_zig

@@ -12,6 +12,7 @@ import pytest
 
 import forerun
 from forerun.compiler import compile_export
+from forerun.compiler.package import package_bundle
 from forerun.export import export_model
 from forerun.runtime.model import Model
 from forerun.training.exported import export_draft_folder
@@ -79,6 +80,14 @@ def compiled(exported: Callable[[str], Path]) -> Callable[..., Path]:
         return bundle
 
     return make
+
+
+@pytest.fixture(scope="session")
+def package(compiled: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's bundle packaged for this machine, called `smol`; not to be changed."""
+    folder = tmp_path_factory.mktemp("package") / "smol"
+    package_bundle(compiled("keep"), "linux-x86-64", folder, name="smol")
+    return folder
 
 
 @pytest.fixture(scope="session")

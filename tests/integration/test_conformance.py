@@ -12,7 +12,6 @@ from conformance import check_conformance
 from sample_prompts import PROMPTS
 
 import forerun
-from forerun.compiler.package import package_bundle
 from forerun.runtime.library import find_library
 from forerun.runtime.model import Model
 
@@ -71,11 +70,9 @@ def test_the_example_in_c_chats(compiled: Callable[..., Path], tmp_path: Path) -
 
 
 def test_the_example_chats_with_the_programs_of_a_package(
-    compiled: Callable[..., Path], tmp_path: Path
+    compiled: Callable[..., Path], package: Path, tmp_path: Path
 ) -> None:
     """Model and draft are part of the program; no library is loaded."""
-    package = tmp_path / "package"
-    package_bundle(compiled("keep"), "linux-x86-64", package, name="smol")
     source = (ROOT / "examples" / "chat.c").read_text()
     opened = "forerun_bundle_open(arguments[1], NULL, &bundle)"
     assert opened in source
