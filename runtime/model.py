@@ -158,9 +158,7 @@ class Model:
         chosen_acceptance = ACCEPTANCE.create(acceptance)
         token_ids = self.encode_prompt(prompt, raw)
         self._use_threads(threads)
-        session = self.session
-        with self._lock:
-            slot = self._slots.lease(token_ids, reuse_cache)
+        session, slot = self._lease(token_ids, reuse_cache)
         run = Run(
             session=session,
             sequence=slot.sequence,
@@ -269,6 +267,11 @@ class Model:
         self.session.close()
         self._session = None
         self._open(threads)
+
+    def _lease(self, token_ids: Sequence[int], reuse_cache: bool) -> tuple[SessionLike, Slot]:
+        session = self.session  # not after `close`
+        with self._lock:
+            return session, self._slots.lease(token_ids, reuse_cache)
 
     def _give_back(self, slot: Slot, run: Run, sound: bool) -> None:
         with self._lock:
