@@ -12,7 +12,7 @@ OFFLINE := $(shell find models export compiler targets training src/forerun -nam
 DEMO := build/demo/smollm2
 ZOO := models/zoo/smollm2-135m-instruct
 
-.PHONY: setup demo test lint format test-sanitize bench growth race clean help
+.PHONY: setup demo test lint format test-sanitize fuzz bench growth race clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -63,10 +63,26 @@ format: .venv/installed  ## format Python and C++
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(filter %.c %.cpp %.h,$(NATIVE) $(wildcard tests/native/*.c tests/native/*.cpp tests/native/*.h))
 
-test-sanitize:  ## the core's own tests under AddressSanitizer and UBSan
+test-sanitize:  ## the core's own tests under AddressSanitizer and UBSan, those with threads under ThreadSanitizer
 	cmake -S . -B build/sanitize -DFORERUN_SANITIZE=ON
 	cmake --build build/sanitize --parallel 2
 	ctest --test-dir build/sanitize --output-on-failure
+	cmake -S . -B build/sanitize-threads -DFORERUN_SANITIZE=thread
+	cmake --build build/sanitize-threads --parallel 2
+	ctest --test-dir build/sanitize-threads --output-on-failure
+
+FUZZ := json bundle text_file tokenizer saved
+SECONDS ?= 60
+
+fuzz:  ## fuzz the readers of files for SECONDS=60 each (needs clang); findings and new inputs go to build/fuzz
+	cmake -S . -B build/fuzz -DFORERUN_FUZZ=ON -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++
+	cmake --build build/fuzz --parallel 2
+	for name in $(FUZZ); do \
+	  mkdir -p build/fuzz/corpus/$$name && \
+	  nice build/fuzz/tests/fuzz/fuzz_$$name build/fuzz/corpus/$$name tests/fuzz/corpus/$$name \
+	    -max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
+	    -artifact_prefix=build/fuzz/finding-$$name- || exit 1; \
+	done
 
 bench: $(DEMO)/manifest.json  ## measure the demo's bundle
 	$(BIN)/forerun bench $(DEMO) --drafter auto --drafter lookup

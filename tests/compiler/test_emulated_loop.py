@@ -40,7 +40,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(f"{own.name} stores weights otherwise, or rounds otherwise")
     root = tmp_path_factory.mktemp("loop")
     export_model(write_folder(root / "model", seed=3), root / "export", "f32")
-    drafts = {"feature": write_draft(root / "feature", "feature", seed=7).directory}
+    drafts = {"feature": write_draft(root / "feature", "feature", seed=7, taps=(1,)).directory}
     compile_export(root / "export", root / "bundle", own.name, also=(TARGET,), drafts=drafts)
     return root / "bundle"
 

@@ -36,8 +36,11 @@ void test_permission(const char* folder);
 /* core_walk.c: random calls against a plain recomputation. */
 void test_walk(forerun_bundle* bundle, uint64_t seed, int32_t threads, int32_t calls);
 
-/* core_generate.c: the generate loop over a tokens' model. */
-void test_generate(forerun_bundle* bundle, uint64_t seed, int32_t threads);
+/* core_generate.c: the generate loop over a tokens' model; so many answers that end anywhere. */
+void test_generate(forerun_bundle* bundle, uint64_t seed, int32_t threads, int32_t cycles);
+
+/* core_threads.c: cancelling from outside, shared teams and bundles. */
+void test_threads(const char* folder);
 
 /* core_features.c: rows with features, and sessions that share threads. */
 void test_features(forerun_bundle* bundle);
@@ -54,6 +57,9 @@ void allow_allocations(long count);
 
 /* core_text.cpp: tokenizer, decoder and chat prompts; leaves a bundle with a text. */
 void test_text(const char* folder);
+
+/* core_text.cpp: the part of it that uses threads. */
+void test_shared_text(const char* folder);
 
 /* core_bundle.c: puts a text.bin into a sound bundle. */
 void add_text(const char* folder, const void* data, size_t bytes);
