@@ -70,6 +70,9 @@ test-sanitize:  ## the core's own tests under AddressSanitizer and UBSan, those 
 	cmake -S . -B build/sanitize-threads -DFORERUN_SANITIZE=thread
 	cmake --build build/sanitize-threads --parallel 2
 	ctest --test-dir build/sanitize-threads --output-on-failure
+	@if echo 'extern "C" int LLVMFuzzerTestOneInput(const char*, long) { return 0; }' | \
+	  clang++ -fsanitize=fuzzer -x c++ - -o /dev/null 2> /dev/null; then $(MAKE) fuzz SECONDS=3; \
+	else echo "fuzzing skipped: needs clang and its runtime (apt install clang libclang-rt-14-dev)"; fi
 
 FUZZ := json bundle text_file tokenizer saved
 SECONDS ?= 60

@@ -74,14 +74,13 @@ def answer_by_definition(model: Model, questions: Sequence[Question]) -> list[Tr
     return traces
 
 
-def build_app(package: Path, app: Path, name: str = "tiny") -> Path:
+def build_answers(package: Path, app: Path, name: str) -> None:
     """Build answers.c with a package for Linux on Arm, its programs part of it."""
     options = ["-std=c11", "-O1", "-Wall", "-Wextra", "-Werror", f"-I{package / 'include'}"]
     options += [f"-DLINKED=forerun_{name}_programs", f'-DLINKED_HEADER="{name}.h"']
     libraries = [str(package / "lib" / library) for library in (f"lib{name}.a", "libforerun.a")]
     last = ["-lstdc++", "-lpthread", "-ldl", "-lm"]
     subprocess.run([COMPILER, *options, str(SOURCE), *libraries, *last, "-o", str(app)], check=True)
-    return app
 
 
 def answer_emulated(

@@ -182,7 +182,10 @@ int main(int count, char** arguments) {
     test_features(bundle);
   else
     test_tokens(bundle);
-  if (model.feature_size == 0) test_threads(arguments[2]);
+  if (model.feature_size == 0) {
+    test_threads(arguments[2]);
+    test_faults(arguments[2]);
+  }
   forerun_bundle_release(bundle);
   test_bad_bundles(arguments[2]);
   test_text(arguments[2]);

@@ -39,6 +39,9 @@ void test_walk(forerun_bundle* bundle, uint64_t seed, int32_t threads, int32_t c
 /* core_generate.c: the generate loop over a tokens' model; so many answers that end anywhere. */
 void test_generate(forerun_bundle* bundle, uint64_t seed, int32_t threads, int32_t cycles);
 
+/* core_faults.c: memory, threads and files refused at each place in turn; the bundle is whole afterwards. */
+void test_faults(const char* folder);
+
 /* core_threads.c: cancelling from outside, shared teams and bundles. */
 void test_threads(const char* folder);
 
@@ -51,8 +54,8 @@ void test_cores(const char* folder);
 /* core_allocations.c: calls of malloc, new, mmap and their like by the core so far. */
 long allocation_count(void);
 
-/* core_allocations.c: refuses all memory after so many more calls of realloc and operator new that may fail;
- * below 0: none. */
+/* core_allocations.c: refuses all memory and threads after so many more calls of functions that may fail;
+ * below 0: none. Plain operator new may not. */
 void allow_allocations(long count);
 
 /* core_text.cpp: tokenizer, decoder and chat prompts; leaves a bundle with a text. */

@@ -19,8 +19,9 @@
  * That is one step by hand; generate.h has the loop that speculates.
  *
  * Every function that can fail returns a forerun_status; 0 is success. A call that fails changes nothing, and
- * forerun_last_error() then says why. Nothing here aborts, prints or keeps global state. Sizes: M rows, V
- * vocabulary, D hidden size, L layers, Kv key/value heads, d head size, F feature size.
+ * forerun_last_error() then says why. Nothing here aborts (but when the system refuses the few bytes of a
+ * name or a short text), prints or keeps global state. Sizes: M rows, V vocabulary, D hidden size, L layers,
+ * Kv key/value heads, d head size, F feature size.
  *
  * Sublayers: the attention of layer l is number 2l, its feed-forward 2l + 1. A row is at full depth when it
  * has passed all 2L of them in order.
