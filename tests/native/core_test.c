@@ -182,11 +182,11 @@ int main(int count, char** arguments) {
     test_features(bundle);
   else
     test_tokens(bundle);
+  forerun_bundle_release(bundle);
   if (model.feature_size == 0) {
     test_threads(arguments[2]);
     test_faults(arguments[2]);
   }
-  forerun_bundle_release(bundle);
   test_bad_bundles(arguments[2]);
   test_text(arguments[2]);
   test_permission(arguments[2]);
