@@ -56,12 +56,12 @@ lint: .venv/installed  ## ruff, mypy, clang-format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $(filter %.c %.cpp %.h,$(NATIVE) $(wildcard tests/native/*.c tests/native/*.cpp tests/native/*.h))
+	$(BIN)/clang-format --dry-run --Werror $(filter %.c %.cpp %.h,$(NATIVE) $(wildcard tests/native/*.c tests/native/*.cpp tests/native/*.h tests/fuzz/*.cpp tests/fuzz/*.h))
 
 format: .venv/installed  ## format Python and C++
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(filter %.c %.cpp %.h,$(NATIVE) $(wildcard tests/native/*.c tests/native/*.cpp tests/native/*.h))
+	$(BIN)/clang-format -i $(filter %.c %.cpp %.h,$(NATIVE) $(wildcard tests/native/*.c tests/native/*.cpp tests/native/*.h tests/fuzz/*.cpp tests/fuzz/*.h))
 
 test-sanitize:  ## the core's own tests under AddressSanitizer and UBSan, those with threads under ThreadSanitizer
 	cmake -S . -B build/sanitize -DFORERUN_SANITIZE=ON

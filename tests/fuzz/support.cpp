@@ -1,9 +1,8 @@
 #include "support.h"
 
-#include <sys/stat.h>
-
 #include <cstdio>
-#include <cstring>
+#include <filesystem>
+#include <system_error>
 #include <vector>
 
 #include "forerun/linked.h"
@@ -15,6 +14,21 @@ namespace fuzz {
 namespace {
 
 constexpr forerun_linked kLinked[] = {{"tiny", forerun_program_model, nullptr}};
+
+// Gone when the process ends.
+struct Folder {
+  Folder() {
+    // In memory where that is possible: every input may be written.
+    name = std::filesystem::exists("/dev/shm") ? "/dev/shm/" : "/tmp/";
+    name += "forerun-fuzz-XXXXXX";
+    CHECK(mkdtemp(&name[0]) != nullptr);
+  }
+  ~Folder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(name, ignored);
+  }
+  std::string name;
+};
 
 std::string listed(const char* name, const void* data, size_t bytes) {
   char text[200];
@@ -31,15 +45,8 @@ void end_with(const char* file, int line, const char* condition) {
 }
 
 const std::string& folder() {
-  static const std::string made = [] {
-    struct stat facts;
-    // In memory where that is possible: every input may be written.
-    std::string name = stat("/dev/shm", &facts) == 0 ? "/dev/shm/" : "/tmp/";
-    name += "forerun-fuzz-XXXXXX";
-    CHECK(mkdtemp(&name[0]) != nullptr);
-    return name;
-  }();
-  return made;
+  static const Folder made;
+  return made.name;
 }
 
 void write_file(const std::string& name, const void* data, size_t bytes) {
