@@ -85,7 +85,7 @@ static void answer(forerun_session* session, forerun_generator* generator, int32
 }
 
 static void run_answers(const char* path, int32_t cycles) {
-  const forerun_session_options options = {1, 48, 2, NULL};
+  const forerun_session_options options = {1, 48, 1, NULL};
   forerun_bundle* bundle;
   forerun_session* session;
   forerun_generator* generator;

@@ -170,8 +170,7 @@ FORERUN_API int forerun_sequence_save(forerun_session* session, int32_t sequence
  * part of it: they start afresh, which changes how much is accepted at first, and no id. */
 FORERUN_API int forerun_sequence_restore(forerun_session* session, const char* path, int32_t* sequence);
 
-/* Copies the ids of the committed rows, at most `room` of them; *count says how many there are. A row given
- * by its hidden state has -1. */
+/* Copies at most `room` ids of the committed rows (-1: given by a hidden state); *count says how many are. */
 FORERUN_API int forerun_sequence_tokens(forerun_session* session, int32_t sequence, int32_t* token_ids,
                                         int32_t room, int32_t* count);
 
