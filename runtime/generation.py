@@ -72,6 +72,11 @@ class Generation:
         return self._run.company
 
     @property
+    def run(self) -> Run:
+        """Where it runs, for the model that keeps its rows."""
+        return self._run
+
+    @property
     def session(self) -> SessionLike:
         """The session it runs in."""
         return self._run.session

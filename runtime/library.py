@@ -44,6 +44,7 @@ class Status(enum.IntEnum):
     PROGRAM_ABI_MISMATCH = 30
     PROGRAM = 31
     TEXT = 32
+    SAVED = 33
 
 
 _ERRORS: dict[int, type[ForerunError]] = {
@@ -219,6 +220,9 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "forerun_sequence_create": (c_void_p, POINTER(c_int32)),
     "forerun_sequence_release": (c_void_p, c_int32),
     "forerun_sequence_fork": (c_void_p, c_int32, POINTER(c_int32)),
+    "forerun_sequence_save": (c_void_p, c_int32, c_char_p),
+    "forerun_sequence_restore": (c_void_p, c_char_p, POINTER(c_int32)),
+    "forerun_sequence_tokens": (c_void_p, c_int32, c_void_p, c_int32, POINTER(c_int32)),
     "forerun_sequence_describe": (c_void_p, c_int32, POINTER(NativeState)),
     "forerun_stage": (c_void_p, c_int32, c_int32, c_void_p, c_void_p),
     "forerun_stage_features": (c_void_p, c_int32, c_int32, c_void_p, c_void_p, c_void_p),
@@ -307,15 +311,21 @@ def find_library() -> Path:
     raise RuntimeFailure(f"the native library {LIBRARY_NAME} is missing; install forerun again")
 
 
-def check(status: int, error: type[ForerunError] = RuntimeFailure) -> None:
+def check(
+    status: int,
+    error: type[ForerunError] = RuntimeFailure,
+    file_error: type[ForerunError] = BundleError,
+) -> None:
     """Raise the error for a status other than OK, with the core's own text.
 
-    `error` is the class for a status that has no class of its own. The number is in the error's `status`.
+    `error` is the class for a status that has no class of its own, `file_error` that for a file which cannot be read
+    or written, or is not what it should be. The number is in the error's `status`.
     """
     if status == Status.OK:
         return
     text = load_library().forerun_last_error().decode("utf-8", "replace")
-    raised = _ERRORS.get(status, error)(text)
+    found = _ERRORS.get(status, error)
+    raised = (file_error if found is BundleError else found)(text)
     raised.status = status
     raise raised
 

@@ -2,13 +2,12 @@
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from forerun.errors import OptionError, RuntimeFailure, SequencesBusyError
+from forerun.errors import OptionError, RuntimeFailure
 from forerun.runtime.acceptance import ACCEPTANCE
 from forerun.runtime.batch import Batch, OnText, check_drafters, check_prompts
 from forerun.runtime.bundle import read_bundle
@@ -21,23 +20,14 @@ from forerun.runtime.generation import Generation
 from forerun.runtime.language import Language, read_language
 from forerun.runtime.native_loop import LoopName, NativeLoop, choose_loop
 from forerun.runtime.output import Output
-from forerun.runtime.prefix import common_prefix
 from forerun.runtime.protocol import Config, Drafter, ExitPolicy, SessionLike
 from forerun.runtime.session import LoadedProgram, Session
 from forerun.runtime.settings import Sampling, Settings
+from forerun.runtime.slots import Slot, Slots
 from forerun.runtime.specs import make_drafter
 
 # A text, token ids, or chat messages.
 Prompt = str | Sequence[int] | Sequence[Message]
-
-
-@dataclass
-class Slot:
-    """One sequence of the session and the tokens whose rows its cache holds."""
-
-    sequence: int
-    token_ids: list[int] = field(default_factory=list)
-    is_busy: bool = False
 
 
 class Model:
@@ -64,7 +54,6 @@ class Model:
         self._sequences = sequences
         # Held by whoever is inside the session; a step that ends an answer gives its sequence back, too.
         self._lock = threading.RLock()
-        self._slots: list[Slot] = []
         self._session: SessionLike | None = None
         self._is_closed = False
         self._open(threads)
@@ -169,9 +158,9 @@ class Model:
         chosen_acceptance = ACCEPTANCE.create(acceptance)
         token_ids = self.encode_prompt(prompt, raw)
         self._use_threads(threads)
-        slot = self._lease(token_ids, reuse_cache)
+        session, slot = self._lease(token_ids, reuse_cache)
         run = Run(
-            session=self.session,
+            session=session,
             sequence=slot.sequence,
             token_ids=token_ids,
             drafter=chosen_drafter,
@@ -182,7 +171,7 @@ class Model:
         )
         output = Output(settings, self.language.tokenizer)
         try:
-            begin_answer = choose_loop(loop, self.session, drafter, shape, exit, acceptance)
+            begin_answer = choose_loop(loop, session, drafter, shape, exit, acceptance)
             release = partial(self._give_back, slot, run)
             return Generation(run, output, self._lock, release, begin_answer)
         except BaseException:
@@ -224,6 +213,26 @@ class Model:
 
         return Batch(len(prompts), start, self._lock).complete(on_text)
 
+    def save(self, answer: Generation, path: str | Path) -> None:
+        """Write what the cache holds of an ended answer and its prompt to a file; see `restore`.
+
+        The file is written aside and renamed: it is never half there. Drafts and the planner are no part of it.
+        Raises `OptionError` if the cache no longer holds the answer, `OutputError` if the file cannot be written.
+        """
+        with self._lock:
+            self._slots.save(answer.run, Path(path))
+
+    def restore(self, path: str | Path) -> list[int]:
+        """Bring a saved answer back into a free sequence, in this process or another; returns the ids of its rows.
+
+        The next prompt that begins with them finds them in the cache, bit for bit: its answer has the ids that it
+        would have had. The answer's last token is not among them, as it was drawn but never read. Raises
+        `SavedSequenceError` for a file that is damaged, or of another bundle or target, `ContextFullError` if it does
+        not fit; the free sequence that held the least is then empty.
+        """
+        with self._lock:
+            return self._slots.restore(Path(path))
+
     def close(self) -> None:
         """Free the session and the program, once no thread is inside a step. Answers under way cannot go on."""
         with self._lock:
@@ -244,14 +253,14 @@ class Model:
 
     def _open(self, threads: int | None) -> None:
         self._session = self._open_session(threads)
-        self._slots = [Slot(self._session.create_sequence()) for _ in range(self._sequences)]
+        self._slots = Slots(self._session, self._sequences)
 
     def _use_threads(self, threads: int | None) -> None:
         """Change the number of threads: that takes a new session, so nothing may be under way in this one."""
         if threads is None or threads == self.threads:
             return
         check_count("threads", threads)
-        if any(slot.is_busy for slot in self._slots):
+        if self._slots.is_busy:
             raise OptionError(
                 f"threads cannot change from {self.threads} to {threads} while an answer is under way"
             )
@@ -259,33 +268,15 @@ class Model:
         self._session = None
         self._open(threads)
 
-    def _lease(self, token_ids: Sequence[int], reuse_cache: bool) -> Slot:
-        """Take the free sequence whose cache shares the most with a prompt, rewound to what they share."""
+    def _lease(self, token_ids: Sequence[int], reuse_cache: bool) -> tuple[SessionLike, Slot]:
+        session = self.session  # not after `close`
         with self._lock:
-            free = [slot for slot in self._slots if not slot.is_busy]
-            if not free:
-                raise SequencesBusyError(
-                    f"all {self._sequences} sequences have an answer under way; finish or close one,"
-                    " or load the model with more sequences"
-                )
-            slot = max(free, key=lambda candidate: common_prefix(candidate.token_ids, token_ids))
-            # The last row of the prompt is run in any case: its logits draw the first token.
-            shared = min(common_prefix(slot.token_ids, token_ids), len(token_ids) - 1)
-            kept = shared if reuse_cache else 0
-            self.session.rewind(slot.sequence, kept)
-            slot.token_ids = slot.token_ids[:kept]
-            slot.is_busy = True
-            return slot
+            return session, self._slots.lease(token_ids, reuse_cache)
 
     def _give_back(self, slot: Slot, run: Run, sound: bool) -> None:
-        """Remember what the cache holds; after a failed step it is emptied, as rows may be half done."""
         with self._lock:
-            slot.is_busy = False
-            if self._session is not run.session:
-                return
-            if not sound:
-                run.session.rewind(slot.sequence, 0)
-            slot.token_ids = run.token_ids[: run.session.length(slot.sequence)]
+            if self._session is run.session:
+                self._slots.give_back(slot, run, sound)
 
 
 def load(

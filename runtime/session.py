@@ -7,12 +7,13 @@ import ctypes
 from collections.abc import Sequence
 from ctypes import byref
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from forerun.errors import OptionError, RuntimeFailure
+from forerun.errors import OptionError, OutputError, RuntimeFailure, SavedSequenceError
 from forerun.runtime.arrays import StepNumbers, address_of, float_rows, int32_array, parent_array
 from forerun.runtime.drawing import Drawing
 from forerun.runtime.library import (
@@ -138,6 +139,31 @@ class Session(Drawing):
     def pending(self, seq: int) -> int:
         """Committed rows that are not at full depth yet."""
         return int(self._describe(seq).pending)
+
+    def save(self, seq: int, path: Path) -> None:
+        """Write the committed rows to a file, aside and renamed; staged rows are not part of it.
+
+        Raises `OutputError` if it cannot be written: an old file of that name is as it was.
+        """
+        check(self._library.forerun_sequence_save(self.pointer, seq, bytes(path)), file_error=OutputError)
+
+    def restore(self, path: Path) -> int:
+        """A new sequence with the rows of a saved one, bit for bit.
+
+        Raises `SavedSequenceError` for a file that is damaged, or of another bundle or target, `ContextFullError` if
+        it holds more positions than a sequence of this session, `RuntimeFailure` if all sequences are in use.
+        """
+        number = ctypes.c_int32()
+        status = self._library.forerun_sequence_restore(self.pointer, bytes(path), byref(number))
+        check(status, file_error=SavedSequenceError)
+        return number.value
+
+    def token_ids(self, seq: int) -> list[int]:
+        """Tokens of the committed rows; -1 for a row given by its hidden state."""
+        ids, count = np.empty(self.capacity, np.int32), ctypes.c_int32()
+        room = (ids.ctypes.data, len(ids), byref(count))
+        check(self._library.forerun_sequence_tokens(self.pointer, seq, *room))
+        return [int(token_id) for token_id in ids[: count.value]]
 
     # ---- rows ----
 

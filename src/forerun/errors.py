@@ -50,6 +50,10 @@ class BundleError(ForerunError):
     """A bundle is malformed, truncated, corrupted or of another version."""
 
 
+class SavedSequenceError(ForerunError):
+    """A saved sequence is damaged, or was saved with another bundle or target."""
+
+
 class ContextFullError(ForerunError):
     """The sequence has no room for the rows asked for."""
 

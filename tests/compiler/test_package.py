@@ -12,10 +12,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from emulated_answers import Question, answer_by_definition, answer_emulated, build_answers
 from emulated_kernels import MISSING, PROCESSORS, processor_command
 from kotlin_build import java_home
 from tiny_models import VARIANTS, write_folder
 
+import forerun
 from forerun.compiler import compile_export, toolchain
 from forerun.compiler.elf import read_demands
 from forerun.compiler.package import MARKER, PackageReport, package_bundle
@@ -114,6 +116,41 @@ def test_an_app_on_arm_has_the_bits_of_this_machine(
     assert not list((package / "model").rglob("*.so"))
     printed = run_app([*processor_command(PROCESSORS[target]), str(app)], package / "model")
     assert printed == {**here, "target": target}
+
+
+DRAFTED: tuple[tuple[str, str | None], ...] = (
+    ("none", None),
+    ("lookup:min_ngram=1,branches=3", "tree:branches=2+2+1"),
+    ("self:layers=1,tokens=4", None),
+    ("self:skip=a1+f0", "cape:siblings=2"),
+    ("auto", None),
+)
+QUESTIONS = [
+    Question(prompt, drafter, shape, exits, *sampled)
+    for prompt, sampled in (
+        ((5, 17, 250, 3, 99, 5, 17, 250), (0.0, 0, 0)),
+        ((7,), (1.0, 0, 5)),
+        ((40, 41, 42, 40, 41, 42, 40, 41), (0.7, 20, 6)),
+    )
+    for drafter, shape in DRAFTED
+    for exits in ("never", "confidence:layers=0,threshold=0.05")
+]
+
+
+@needs_arm
+@pytest.mark.parametrize("target", ("arm64", "arm64-i8mm"))
+def test_the_loop_on_arm_is_the_loop(target: str, shared: Path, packages: dict[str, Path]) -> None:
+    """Ids and acceptance traces of the native loop there and its definition here; the sequence is saved and restored
+    between answers."""
+    package = packages["linux-arm64"]
+    app = package / "answers"
+    if not app.exists():
+        build_answers(package, app, "tiny")
+    with forerun.load(shared, threads=1) as model:
+        expected = answer_by_definition(model, QUESTIONS)
+    assert answer_emulated(app, package / "model", PROCESSORS[target], QUESTIONS) == expected
+    assert sum(sum(trace.accepted) for trace in expected) > 20
+    assert any(trace.exits for trace in expected)
 
 
 @needs_arm

@@ -4,7 +4,7 @@
 
 #include "core_test.h"
 
-enum { CAPACITY = 48, VOCABULARY = 37, MOST = 80, CYCLES = 1500 };
+enum { CAPACITY = 48, VOCABULARY = 37, MOST = 80 };
 
 /* Temperature 0. */
 #define GREEDY {0, 0, 1, 0}
@@ -73,9 +73,10 @@ static void test_same_ids(forerun_generator* generator, uint64_t* random) {
 }
 
 /* Answers that end anywhere: cancelled, stopped, given up for the next. */
-static void test_cycles(forerun_session* session, forerun_generator* generator, uint64_t* random) {
+static void test_cycles(forerun_session* session, forerun_generator* generator, uint64_t* random,
+                        int32_t cycles) {
   int32_t prompt[6] = {1, 2, 3, 1, 2, 3}, token_ids[FORERUN_MOST_DRAWN], drawn;
-  for (int32_t cycle = 0; cycle < CYCLES; ++cycle) {
+  for (int32_t cycle = 0; cycle < cycles; ++cycle) {
     const char* const* const spec = kDrafters[pick(random, sizeof kDrafters / sizeof *kDrafters)];
     const forerun_generation wanted = {spec[0], spec[1], spec[2], GREEDY, 1 + pick(random, 40), NULL, 0};
     prompt[5] = pick(random, VOCABULARY);
@@ -150,7 +151,7 @@ static void test_refused_memory(forerun_session* session) {
   CHECK(refused >= 5 && refused < 40);
 }
 
-void test_generate(forerun_bundle* bundle, uint64_t seed, int32_t threads) {
+void test_generate(forerun_bundle* bundle, uint64_t seed, int32_t threads, int32_t cycles) {
   const forerun_session_options options = {2, CAPACITY, threads, NULL};
   forerun_session* session;
   forerun_generator* generator;
@@ -166,7 +167,7 @@ void test_generate(forerun_bundle* bundle, uint64_t seed, int32_t threads) {
   CHECK(forerun_tune(generator, 1, &costs) == FORERUN_OK && costs.count >= 2);
   CHECK(forerun_set_costs(generator, &costs) == FORERUN_OK);
   test_same_ids(generator, &seed);
-  test_cycles(session, generator, &seed);
+  test_cycles(session, generator, &seed, cycles);
   forerun_generator_release(generator);
   forerun_session_release(session);
 }

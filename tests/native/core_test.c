@@ -139,15 +139,34 @@ static void test_tokens(forerun_bundle* bundle) {
   test_skipped_sublayers_and_hidden_rows(bundle);
   test_profile(bundle);
   test_sessions_side_by_side(bundle);
-  test_generate(bundle, 1, 1);
-  test_generate(bundle, 2, 3);
+  test_generate(bundle, 1, 1, 1500);
+  test_generate(bundle, 2, 3, 1500);
   for (int32_t threads = 1; threads <= 4; ++threads)
     test_walk(bundle, (uint64_t)threads, threads, threads == 1 ? 12000 : 1500);
 }
 
+/* What the thread sanitizer is to see: it makes everything many times slower. */
+static void test_only_threads(const char* folder, const char* library) {
+  forerun_bundle* bundle;
+  write_bundle(folder, library);
+  CHECK(forerun_bundle_open(folder, NULL, &bundle) == FORERUN_OK);
+  test_profile(bundle);
+  test_sessions_side_by_side(bundle);
+  test_generate(bundle, 2, 3, 100);
+  for (int32_t threads = 2; threads <= 4; ++threads) test_walk(bundle, (uint64_t)threads, threads, 300);
+  forerun_bundle_release(bundle);
+  test_threads(folder);
+  test_shared_text(folder);
+  puts("ok");
+}
+
 int main(int count, char** arguments) {
+  if (count == 4 && strcmp(arguments[3], "threads") == 0) {
+    test_only_threads(arguments[2], arguments[1]);
+    return 0;
+  }
   if (count != 3) {
-    fprintf(stderr, "usage: core_test LIBRARY FOLDER\n");
+    fprintf(stderr, "usage: core_test LIBRARY FOLDER [threads]\n");
     return 2;
   }
   forerun_bundle* bundle;
@@ -164,6 +183,10 @@ int main(int count, char** arguments) {
   else
     test_tokens(bundle);
   forerun_bundle_release(bundle);
+  if (model.feature_size == 0) {
+    test_threads(arguments[2]);
+    test_faults(arguments[2]);
+  }
   test_bad_bundles(arguments[2]);
   test_text(arguments[2]);
   test_permission(arguments[2]);

@@ -274,6 +274,10 @@ void test_interface(const char* folder) {
 
 }  // namespace
 
+extern "C" void test_shared_text(const char* folder) {
+  test_interface(folder);
+}
+
 extern "C" void test_text(const char* folder) {
   test_sound();
   test_damage();

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -77,6 +79,7 @@ class Walk:
             (self.commit, 4),
             (self.rewind, 1),
             (self.fork, 1),
+            (self.save_and_restore, 1),
             (self.create, 1),
             (self.release, 1),
             (self.draft_and_drop, 1),
@@ -106,6 +109,17 @@ class Walk:
         if len(self.tracks) < SEQUENCES:
             number, track = self.pick()
             self.tracks[self.session.fork(number)] = Track(list(track.tokens), list(track.depths))
+
+    def save_and_restore(self) -> None:
+        number, track = self.pick()
+        with TemporaryDirectory() as folder:
+            self.session.save(number, Path(folder) / "saved")
+            self.session.release_sequence(number)
+            del self.tracks[number]
+            restored = self.session.restore(Path(folder) / "saved")
+        self.tracks[restored] = Track(list(track.tokens), list(track.depths))
+        assert self.session.token_ids(restored) == track.tokens
+        assert_cache(self.session, restored, track.tokens, self.reference)
 
     def stage(self) -> None:
         number, track = self.pick()

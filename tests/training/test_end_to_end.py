@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conformance import check_conformance
+from saved_answers import answer_elsewhere
 from tiny_models import write_folder
 
 import forerun
@@ -99,6 +100,22 @@ def test_trained_drafts_change_no_token(model: Model, settings: dict, rng: np.ra
             assert answer.ids == plain.ids, (drafter, shape)
             drafted += answer.stats.drafted
     assert drafted > 500
+
+
+def test_saved_answers_go_on_in_another_process(
+    made: Path, model: Model, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """Networks are no part of the file: they start afresh, and change no token."""
+    prompt = prompts(rng, 1)[0]
+    for settings in SETTINGS[:2]:
+        options = {"max_tokens": 40, "ignore_end": True, **settings}
+        first = model.generate(prompt, drafter="feature", **options).complete()
+        model.save(first, tmp_path / "saved")
+        text = [*prompt, *first.ids]
+        plain = model.generate(text, reuse_cache=False, **options).complete()
+        asked = [(text, {**options, "drafter": drafter, "shape": shape}) for drafter, shape in DRAFTERS]
+        found = answer_elsewhere(made / "bundle", tmp_path / "saved", asked)
+        assert found == [(plain.ids, len(text) - 1)] * len(DRAFTERS)
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=("greedy", "t0.8", "t1.3"))

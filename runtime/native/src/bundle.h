@@ -33,6 +33,8 @@ class Bundle {
   const MappedFile& text() const { return text_; }
   const std::string& no_text() const { return manifest_.no_text; }
   const std::string& target() const { return target_.name; }
+  // Tells bundles apart: a hash of the manifest, and through it of every file.
+  uint64_t identity() const { return manifest_.hash; }
   const std::string& folder() const { return folder_; }
   const std::vector<ListedDraft>& drafts() const { return manifest_.drafts; }
 

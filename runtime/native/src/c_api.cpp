@@ -4,6 +4,7 @@
 
 #include "bundle.h"
 #include "hash.h"
+#include "saved_sequence.h"
 #include "visit.h"
 
 namespace forerun {
@@ -127,6 +128,36 @@ int forerun_sequence_fork(forerun_session* session, int32_t sequence, int32_t* f
   FORERUN_TRY(visit.status());
   FORERUN_TRY(require(fork, "fork"));
   return fork_sequence(*session, sequence, fork);
+}
+
+int forerun_sequence_tokens(forerun_session* session, int32_t sequence, int32_t* token_ids, int32_t room,
+                            int32_t* count) {
+  const Visit visit(session);
+  Sequence* found = nullptr;
+  FORERUN_TRY(visit.status());
+  FORERUN_TRY(require(count, "count"));
+  if (room > 0) FORERUN_TRY(require(token_ids, "token_ids"));
+  FORERUN_TRY(find_sequence(*session, sequence, &found));
+  *count = found->committed;
+  for (int32_t slot = 0; slot < found->committed && slot < room; ++slot) {
+    token_ids[slot] = found->rows[slot].token;
+  }
+  return FORERUN_OK;
+}
+
+int forerun_sequence_save(forerun_session* session, int32_t sequence, const char* path) {
+  const Visit visit(session);
+  FORERUN_TRY(visit.status());
+  FORERUN_TRY(require(path, "path"));
+  return save_sequence(*session, sequence, path);
+}
+
+int forerun_sequence_restore(forerun_session* session, const char* path, int32_t* sequence) {
+  const Visit visit(session);
+  FORERUN_TRY(visit.status());
+  FORERUN_TRY(require(path, "path"));
+  FORERUN_TRY(require(sequence, "sequence"));
+  return restore_sequence(*session, path, sequence);
 }
 
 int forerun_sequence_describe(forerun_session* session, int32_t sequence, forerun_sequence_state* state) {

@@ -30,6 +30,18 @@ void move_in_head(const Head& head, Element* keys, Element* values, int32_t from
   std::memcpy(values + head.value(to), values + head.value(from), head.head_dim * sizeof(Element));
 }
 
+template <typename Element>
+void store_head(const Head& head, const Element* keys, const Element* values, int32_t slot, Element* row) {
+  for (int64_t i = 0; i < head.head_dim; ++i) row[i] = keys[head.key(slot, i)];
+  std::memcpy(row + head.head_dim, values + head.value(slot), head.head_dim * sizeof(Element));
+}
+
+template <typename Element>
+void load_head(const Head& head, const Element* row, int32_t slot, Element* keys, Element* values) {
+  for (int64_t i = 0; i < head.head_dim; ++i) keys[head.key(slot, i)] = row[i];
+  std::memcpy(values + head.value(slot), row + head.head_dim, head.head_dim * sizeof(Element));
+}
+
 // IEEE 754 binary16 to binary32, exact.
 float to_float(uint16_t half) {
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16;
@@ -111,6 +123,42 @@ void KvCache::copy_rows(int32_t from, int32_t to, int32_t rows) {
       const Head sink = head_of(program_->layer[l], capacity_, to, h);
       std::memcpy(keys + sink.base * size, keys + source.base * size, blocks * source.head_dim * size);
       std::memcpy(values + sink.base * size, values + source.base * size, rows * source.head_dim * size);
+    }
+  }
+}
+
+uint64_t KvCache::row_bytes(int32_t layer) const {
+  const forerun_layer& sizes = program_->layer[layer];
+  return 2 * static_cast<uint64_t>(sizes.kv_heads) * static_cast<uint64_t>(sizes.head_dim) *
+         static_cast<uint64_t>(program_->kv_element_bytes);
+}
+
+void KvCache::store_row(int32_t sequence, int32_t layer, int32_t slot, void* row) const {
+  const void *const keys = this->keys()[layer], *const values = this->values()[layer];
+  for (int32_t h = 0; h < program_->layer[layer].kv_heads; ++h) {
+    const Head head = head_of(program_->layer[layer], capacity_, sequence, h);
+    const int64_t at = 2 * h * head.head_dim;
+    if (program_->kv_element_bytes == 2) {
+      store_head(head, static_cast<const uint16_t*>(keys), static_cast<const uint16_t*>(values), slot,
+                 static_cast<uint16_t*>(row) + at);
+    } else {
+      store_head(head, static_cast<const float*>(keys), static_cast<const float*>(values), slot,
+                 static_cast<float*>(row) + at);
+    }
+  }
+}
+
+void KvCache::load_row(int32_t sequence, int32_t layer, int32_t slot, const void* row) {
+  void *const keys = this->keys()[layer], *const values = this->values()[layer];
+  for (int32_t h = 0; h < program_->layer[layer].kv_heads; ++h) {
+    const Head head = head_of(program_->layer[layer], capacity_, sequence, h);
+    const int64_t at = 2 * h * head.head_dim;
+    if (program_->kv_element_bytes == 2) {
+      load_head(head, static_cast<const uint16_t*>(row) + at, slot, static_cast<uint16_t*>(keys),
+                static_cast<uint16_t*>(values));
+    } else {
+      load_head(head, static_cast<const float*>(row) + at, slot, static_cast<float*>(keys),
+                static_cast<float*>(values));
     }
   }
 }

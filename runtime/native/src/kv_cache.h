@@ -25,6 +25,14 @@ class KvCache {
   // Copies slots 0 … rows - 1 of one sequence to another.
   void copy_rows(int32_t from, int32_t to, int32_t rows);
 
+  // Bytes of a layer's keys and values of one slot.
+  uint64_t row_bytes(int32_t layer) const;
+
+  // Copies the keys and values of one slot to or from `row`: for each head the key [d], then the value [d],
+  // as they are stored.
+  void store_row(int32_t sequence, int32_t layer, int32_t slot, void* row) const;
+  void load_row(int32_t sequence, int32_t layer, int32_t slot, const void* row);
+
   // Copies slots start … stop - 1 of a layer as floats, [Kv, stop - start, d].
   void read(int32_t sequence, int32_t layer, int32_t start, int32_t stop, float* keys, float* values) const;
 

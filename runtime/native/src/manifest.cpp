@@ -40,7 +40,7 @@ bool parse_hash(const char* text, size_t length, uint64_t* hash) {
 }
 
 // The first line holds what must be known before the rest can be trusted: format, version and hash.
-Status read_header(const char** at, const char* end) {
+Status read_header(const char** at, const char* end, uint64_t* written) {
   if (!take(at, end, kFormat)) return malformed("does not begin as one");
   int64_t version = 0;
   while (*at < end && **at >= '0' && **at <= '9' && version < 1000000)
@@ -51,7 +51,7 @@ Status read_header(const char** at, const char* end) {
                 "; compile the model again with this version",
                 version, kVersion);
   }
-  uint64_t hash = 0;
+  uint64_t& hash = *written;
   if (!take(at, end, kHash)) return malformed("has no hash");
   if (end - *at < 16 || !parse_hash(*at, 16, &hash)) return malformed("has a hash that is not 16 hex digits");
   *at += 16;
@@ -179,7 +179,7 @@ Status read_drafts(const Json& root, Manifest* manifest) {
 Status read_manifest(const char* text, size_t bytes, Manifest* manifest) {
   const char* at = text;
   const char* end = text + bytes;
-  FORERUN_TRY(read_header(&at, end));
+  FORERUN_TRY(read_header(&at, end, &manifest->hash));
   Json root;
   std::string reason;
   if (!read_json(&at, end, &root, &reason)) return malformed(reason.c_str());

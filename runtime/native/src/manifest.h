@@ -45,6 +45,7 @@ struct Manifest {
   int64_t hidden_size;
   int64_t vocabulary_size;
   int64_t context_length;
+  uint64_t hash;        // of all that follows the first line; the files' hashes are part of it
   std::string no_text;  // why there is no text.bin; empty where there is one, or no tokenizer
 };
 

@@ -19,8 +19,9 @@
  * That is one step by hand; generate.h has the loop that speculates.
  *
  * Every function that can fail returns a forerun_status; 0 is success. A call that fails changes nothing, and
- * forerun_last_error() then says why. Nothing here aborts, prints or keeps global state. Sizes: M rows, V
- * vocabulary, D hidden size, L layers, Kv key/value heads, d head size, F feature size.
+ * forerun_last_error() then says why. Nothing here aborts (but when the system refuses the few bytes of a
+ * name or a short text), prints or keeps global state. Sizes: M rows, V vocabulary, D hidden size, L layers,
+ * Kv key/value heads, d head size, F feature size.
  *
  * Sublayers: the attention of layer l is number 2l, its feed-forward 2l + 1. A row is at full depth when it
  * has passed all 2L of them in order.
@@ -58,10 +59,10 @@ typedef enum forerun_status {
   FORERUN_NOT_COMPUTED = 7,     /* the row has not passed, or no longer holds, what was asked for */
   FORERUN_NOT_A_NUMBER = 8,     /* the logits hold NaN: the model is broken */
 
-  FORERUN_FILE = 20,                 /* a file of the bundle is missing or cannot be read */
+  FORERUN_FILE = 20,                 /* a file is missing or cannot be read or written */
   FORERUN_MANIFEST = 21,             /* manifest.json is not what the format says */
-  FORERUN_VERSION = 22,              /* the bundle's format is of another version */
-  FORERUN_SIZE = 23,                 /* a file is longer or shorter than the manifest says */
+  FORERUN_VERSION = 22,              /* the bundle's or file's format is of another version */
+  FORERUN_SIZE = 23,                 /* a file is longer or shorter than the manifest or its header says */
   FORERUN_HASH = 24,                 /* a file's content differs from what was written */
   FORERUN_PATH = 25,                 /* the manifest names a path outside the bundle, or a link */
   FORERUN_UNKNOWN_TARGET = 26,       /* the bundle was not compiled for the target asked for */
@@ -70,7 +71,8 @@ typedef enum forerun_status {
   FORERUN_LIBRARY = 29,              /* the compiled library cannot be loaded, or lacks its symbol */
   FORERUN_PROGRAM_ABI_MISMATCH = 30, /* the library was built for another version of this core */
   FORERUN_PROGRAM = 31, /* the compiled program and the manifest disagree, or its sizes make no sense */
-  FORERUN_TEXT = 32     /* text.bin is missing or damaged, or lacks what was asked for: a chat template */
+  FORERUN_TEXT = 32,    /* text.bin is missing or damaged, or lacks what was asked for: a chat template */
+  FORERUN_SAVED = 33    /* the file is no saved sequence, or one of another bundle or target */
 } forerun_status;
 
 /* An opened bundle for one target: read-only, may be shared by any number of sessions and threads. */
@@ -156,6 +158,21 @@ FORERUN_API int forerun_sequence_release(forerun_session* session, int32_t seque
 
 /* A new sequence with the committed rows of another one (its staged rows are not copied). */
 FORERUN_API int forerun_sequence_fork(forerun_session* session, int32_t sequence, int32_t* fork);
+
+/* Writes the committed rows to the file `path` (UTF-8): tokens, keys and values, and what rows below full
+ * depth wait with; staged rows are not part of it. The file is written aside and renamed: it is never half
+ * there, and an old one stays as it is until then. Its format is in src/saved_sequence.h; a position takes
+ * its keys and values and 12 bytes. */
+FORERUN_API int forerun_sequence_save(forerun_session* session, int32_t sequence, const char* path);
+
+/* A new sequence with the rows of a saved one, bit for bit: every answer that begins there has the ids that
+ * it would have had. Only the bundle and target that saved it can restore it. Drafts and the planner are no
+ * part of it: they start afresh, which changes how much is accepted at first, and no id. */
+FORERUN_API int forerun_sequence_restore(forerun_session* session, const char* path, int32_t* sequence);
+
+/* Copies at most `room` ids of the committed rows (-1: given by a hidden state); *count says how many are. */
+FORERUN_API int forerun_sequence_tokens(forerun_session* session, int32_t sequence, int32_t* token_ids,
+                                        int32_t room, int32_t* count);
 
 typedef struct forerun_sequence_state {
   int32_t length;  /* committed positions */

@@ -12,7 +12,7 @@ Status Generator::create(Session* used) {
   const size_t drafts = session->bundle->drafts().size();
   offers.reset(new (std::nothrow) Offers);
   networks_.reset(new (std::nothrow) std::unique_ptr<DraftNetwork>[drafts + 1]);
-  answers_.reset(new (std::nothrow) std::unique_ptr<Answer>[static_cast<size_t>(session->options.sequences)]);
+  answers_.reset(new (std::nothrow) Place[static_cast<size_t>(session->options.sequences)]);
   return offers && networks_ && answers_ ? FORERUN_OK : no_memory("a generator");
 }
 
@@ -74,19 +74,20 @@ Status Generator::start(int32_t sequence, const int32_t* prompt, int32_t count,
                         const forerun_generation& wanted) {
   Sequence* target = nullptr;
   FORERUN_TRY(find_sequence(*session, sequence, &target));
-  std::unique_ptr<Answer>& place = answers_[static_cast<size_t>(sequence)];
-  if (!place) {
+  Answer* answer = answer_in(sequence);
+  if (answer == nullptr) {
     std::unique_ptr<Answer> made(new (std::nothrow) Answer(this, sequence));
     if (!made) return no_memory("an answer");
     FORERUN_TRY(made->reserve());
-    place = std::move(made);
+    answer = made.release();
+    answers_[static_cast<size_t>(sequence)].answer.store(answer, std::memory_order_release);
   }
-  return place->start(prompt, count, wanted);
+  return answer->start(prompt, count, wanted);
 }
 
 Answer* Generator::answer_in(int32_t sequence) const {
   const bool sound = sequence >= 0 && sequence < session->options.sequences;
-  return sound ? answers_[static_cast<size_t>(sequence)].get() : nullptr;
+  return sound ? answers_[static_cast<size_t>(sequence)].answer.load(std::memory_order_acquire) : nullptr;
 }
 
 Status Generator::find(int32_t sequence, Answer** answer) const {

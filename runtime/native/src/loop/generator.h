@@ -2,6 +2,7 @@
 #ifndef FORERUN_LOOP_GENERATOR_H
 #define FORERUN_LOOP_GENERATOR_H
 
+#include <atomic>
 #include <memory>
 
 #include "answer.h"
@@ -41,8 +42,14 @@ struct Generator {
   std::unique_ptr<Offers> offers;  // of the tree that grows
 
  private:
+  // Cancelling may come from any thread, also while the first answer of a sequence begins.
+  struct Place {
+    std::atomic<Answer*> answer{nullptr};
+    ~Place() { delete answer.load(std::memory_order_relaxed); }
+  };
+
   std::unique_ptr<std::unique_ptr<DraftNetwork>[]> networks_;  // by place in the manifest
-  std::unique_ptr<std::unique_ptr<Answer>[]> answers_;         // by sequence
+  std::unique_ptr<Place[]> answers_;                           // by sequence
   forerun_costs measured_{};
 };
 

@@ -19,5 +19,6 @@ public class ForerunException internal constructor(public val status: Int, utf8:
         public const val UNKNOWN_TARGET: Int = 26
         public const val CPU_FEATURE: Int = 28
         public const val TEXT: Int = 32
+        public const val SAVED: Int = 33
     }
 }
