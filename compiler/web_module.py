@@ -33,7 +33,7 @@ Written by `forerun package`. How this platform is checked: $summary.
 
 | file | what |
 |---|---|
-| `forerun.mjs` | the module to import; `forerun.d.ts` describes it |
+| `forerun.mjs` | the module to import; `forerun.d.mts` describes it |
 | `worker.mjs`, `core.mjs` | the worker that it starts |
 | `$module` | runtime core and compiled programs |
 | `model/` | manifest, weights, text: fetched by the worker, checked by the core |

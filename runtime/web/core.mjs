@@ -101,7 +101,7 @@ export class Core {
       }));
   }
 
-  /** Begins an answer; `wanted` is as forerun.d.ts says of its options. */
+  /** Begins an answer; `wanted` is as forerun.d.mts says of its options. */
   start(ids, wanted) {
     this.left = wanted.maxTokens;
     this.ends = wanted.ignoreEnd ? [] : this.endIds;

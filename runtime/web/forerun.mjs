@@ -1,5 +1,5 @@
 // A language model in the browser, or in Node: `forerun package BUNDLE --target wasm32` wrote this folder.
-// forerun.d.ts describes everything here.
+// forerun.d.mts describes everything here.
 
 const inNode = typeof process === "object" && Boolean(process.versions?.node);
 

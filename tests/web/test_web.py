@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,9 @@ def check_ids(made: dict[str, Any], here: dict[str, Any]) -> None:
     assert [each["ids"] for each in greedy] == [here["greedy"]] * len(DRAFTERS)
     assert [each["ids"] for each in sampled] == [here["sampled"]] * 2
     assert all(each["finish"] == "length" and each["pieces"] == each["text"] for each in made["answers"])
-    accepted = {drafter: each["statistics"]["accepted"] for drafter, each in zip(DRAFTERS, greedy, strict=True)}
+    accepted = {
+        drafter: each["statistics"]["accepted"] for drafter, each in zip(DRAFTERS, greedy, strict=True)
+    }
     assert accepted["none"] == 0 and accepted["self:layers=1,tokens=3"] > 0
     assert greedy[1]["statistics"]["cachedTokens"] == len(PROMPT) - 1
     chat = made["answers"][-1]
@@ -81,7 +84,9 @@ def check_ids(made: dict[str, Any], here: dict[str, Any]) -> None:
 
 def all_answers() -> list[dict[str, Any]]:
     greedy = [answer(drafter=drafter) for drafter in DRAFTERS]
-    sampled = [answer(**{**SAMPLED, "seed": str(SAMPLED["seed"])}, drafter=drafter) for drafter in ("none", "auto")]
+    sampled = [
+        answer(**{**SAMPLED, "seed": str(SAMPLED["seed"])}, drafter=drafter) for drafter in ("none", "auto")
+    ]
     chat = {"messages": MESSAGES, "options": {"maxTokens": 12, "ignoreEnd": True}}
     return [*greedy, *sampled, chat]
 
@@ -122,7 +127,9 @@ def test_mistakes_are_told_and_the_model_goes_on(package: Path, here: dict[str, 
     mistakes = [answer(drafter="magic"), answer(temprature=1), answer(temperature=-1), {"prompt": [999999]}]
     *failed, whole = run_job_in_node(package, job(str(package), *mistakes, answer()))["answers"]
     errors = [each["error"] for each in failed]
-    for error, said in zip(errors, ("magic", "known options: maxTokens", "temperature", "999999"), strict=True):
+    for error, said in zip(
+        errors, ("magic", "known options: maxTokens", "temperature", "999999"), strict=True
+    ):
         assert said in error
     assert [each["status"] for each in failed] == [1, None, 1, 1]
     assert whole["ids"] == here["greedy"]
@@ -137,7 +144,7 @@ def test_mistakes_are_told_and_the_model_goes_on(package: Path, here: dict[str, 
         (lambda model: cut(model / "weights.bin"), "weights.bin has", 23),
         (lambda model: (model / "manifest.json").write_text("{"), "manifest.json", 21),
         (lambda model: flip(model / "drafts/feature/manifest.json"), "manifest", None),
-        (lambda model: shutil.rmtree(model), "manifest.json", 20),
+        (shutil.rmtree, "manifest.json", 20),
     ),
     ids=("changed", "missing", "cut", "no manifest", "changed draft", "nothing"),
 )
@@ -180,3 +187,43 @@ def test_the_page_shows_what_is_wrong(package: Path, tmp_path: Path) -> None:
     flip(copy / "model" / "weights.bin")
     made = run_job_in_browser(copy, {"page": "chat_page.mjs", "path": "/index.html"}, tmp_path / "profile")
     assert "weights.bin was changed" in made["error"]
+
+
+TYPED = """
+import { Forerun, ForerunError } from "./forerun.mjs";
+const model = await Forerun.load("./", { onProgress: (step) => console.log(step.receivedBytes / step.totalBytes) });
+const answer = model.chat([{ role: "user", content: "?" }], { maxTokens: 3, seed: 2n, drafter: "lookup" });
+for await (const text of answer) console.log(text.length);
+const length: number = (await answer.result).statistics.generatedTokens;
+const status: number | null = new ForerunError().status;
+"""
+
+
+@pytest.mark.skipif(shutil.which("tsc") is None, reason="needs tsc (npm install -g typescript)")
+def test_types_describe_the_module(tmp_path: Path) -> None:
+    """A program that uses the module passes, and one with a wrong option does not."""
+    for name in ("forerun.mjs", "forerun.d.ts"):
+        shutil.copyfile(
+            Path(forerun.runtime.__path__[0]) / "web" / name,
+            tmp_path / name.replace("forerun.d.ts", "forerun.d.mts"),
+        )
+    flags = [
+        "--noEmit",
+        "--strict",
+        "--target",
+        "es2022",
+        "--module",
+        "nodenext",
+        "--lib",
+        "es2022,dom,esnext",
+    ]
+    for name, source, passes in (
+        ("good", TYPED, True),
+        ("bad", TYPED.replace("maxTokens", "max_tokens"), False),
+    ):
+        (tmp_path / f"{name}.mts").write_text(source)
+        done = subprocess.run(
+            ["tsc", *flags, f"{name}.mts"], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode == 0) == passes, done.stdout
+        assert passes or "max_tokens" in done.stdout

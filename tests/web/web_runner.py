@@ -55,7 +55,7 @@ def served(package: Path, job: Job) -> Iterator[tuple[str, queue.Queue[Any]]]:
     results: queue.Queue[Any] = queue.Queue()
 
     class Handler(serve.Handler):  # type: ignore[name-defined, misc]
-        def do_GET(self) -> None:
+        def do_GET(self) -> None:  # noqa: N802 (as the base class has it)
             if self.path != "/job":
                 return super().do_GET()
             body = json.dumps(job).encode()
@@ -65,7 +65,7 @@ def served(package: Path, job: Job) -> Iterator[tuple[str, queue.Queue[Any]]]:
             self.wfile.write(body)
             return None
 
-        def do_POST(self) -> None:
+        def do_POST(self) -> None:  # noqa: N802
             results.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(204)
             self.end_headers()
@@ -92,9 +92,17 @@ def run_job_in_browser(package: Path, job: Job, profile: Path) -> Any:
     """Return what a job returns in headless Chromium, which keeps its own files in `profile`."""
     assert BROWSER is not None
     with served(package, job) as (address, results):
-        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--user-data-dir={profile}"]
+        flags = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-first-run",
+            f"--user-data-dir={profile}",
+        ]
         browser = subprocess.Popen(
-            [BROWSER, *flags, f"{address}/tests/page.html"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [BROWSER, *flags, f"{address}/tests/page.html"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         try:
             return results.get(timeout=_LIMIT_S)

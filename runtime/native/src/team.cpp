@@ -65,8 +65,8 @@ class SignalsKept {};
 #else
 
 // Signals stay with the application's own threads, but those that an instruction raises: they belong to the
-// thread that executes it, and blocked they would end the process past any handler that reports or mends them.
-// Threads inherit what their creator blocks.
+// thread that executes it, and blocked they would end the process past any handler that reports or mends
+// them. Threads inherit what their creator blocks.
 class SignalsKept {
  public:
   SignalsKept() {

@@ -1,5 +1,5 @@
-// Takes the place of src/file.cpp on WebAssembly, which has no file system: a bundle's files are given by the app,
-// each in memory of the core's own that it is read into once.
+// Takes the place of src/file.cpp on WebAssembly, which has no file system: a bundle's files are given by the
+// app, each in memory of the core's own that it is read into once.
 #include "file.h"
 
 #include <memory>
@@ -33,7 +33,8 @@ Status MappedFile::open(const std::string& folder, const std::string& name) {
     bytes_ = file->bytes;
     return FORERUN_OK;
   }
-  return fail(FORERUN_FILE, "cannot open %s: the app gave no such file; copy the whole bundle again", name.c_str());
+  return fail(FORERUN_FILE, "cannot open %s: the app gave no such file; copy the whole bundle again",
+              name.c_str());
 }
 
 }  // namespace forerun
