@@ -17,6 +17,7 @@ from web_runner import needs_browser, needs_node, needs_zig, run_job_in_browser,
 
 import forerun
 from forerun.compiler import compile_export
+from forerun.compiler.build import native_folder
 from forerun.compiler.package import package_bundle
 from forerun.export import export_model
 from forerun.runtime.session import LoadedProgram, Session
@@ -202,11 +203,8 @@ const status: number | null = new ForerunError().status;
 @pytest.mark.skipif(shutil.which("tsc") is None, reason="needs tsc (npm install -g typescript)")
 def test_types_describe_the_module(tmp_path: Path) -> None:
     """A program that uses the module passes, and one with a wrong option does not."""
-    for name in ("forerun.mjs", "forerun.d.ts"):
-        shutil.copyfile(
-            Path(forerun.runtime.__path__[0]) / "web" / name,
-            tmp_path / name.replace("forerun.d.ts", "forerun.d.mts"),
-        )
+    for name in ("forerun.mjs", "forerun.d.mts"):
+        shutil.copyfile(native_folder().parent / "web" / name, tmp_path / name)
     flags = [
         "--noEmit",
         "--strict",
