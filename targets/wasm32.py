@@ -13,6 +13,8 @@ SIMD = Target(
     features=(),
     # There is none in SIMD that rounds once on every machine.
     fma=False,
+    converts_half=False,
+    ignores_nan=False,
     rules=PORTABLE_RULES,
     vector_registers=4,
     tile_rows=4,
