@@ -48,7 +48,8 @@ export interface AnswerOptions {
   topP?: number;
   /** Of the draws: 0 to 2^64 - 1. The same seed gives the same answer, whatever drafts. */
   seed?: number | bigint;
-  /** "auto" (the default), "none", "lookup", "self:layers=28,tokens=2", a network of the bundle such as "feature" … */
+  /** "none" (the default), "lookup", "self:layers=28,tokens=2", a network of the bundle such as "feature", or "auto",
+   * which measures what calls cost before its first answer: some seconds on one thread. */
   drafter?: string;
   shape?: string | null;
   exit?: string | null;

@@ -18,7 +18,7 @@ const DEFAULTS = {
   topK: 0,
   topP: 1,
   seed: 0,
-  drafter: "auto",
+  drafter: "none",
   shape: null,
   exit: null,
   ignoreEnd: false,
@@ -178,7 +178,8 @@ async function folderUrl(url) {
 async function startWorker() {
   if (inNode) {
     const { Worker: Thread } = await import("node:worker_threads");
-    const thread = new Thread(new URL("./worker.mjs", import.meta.url));
+    // Node's own options are the program's: --input-type, which comes with code on the command line, fails for a file.
+    const thread = new Thread(new URL("./worker.mjs", import.meta.url), { execArgv: [] });
     return {
       post: (message) => thread.postMessage(message),
       onMessage: (listen) => thread.on("message", listen),

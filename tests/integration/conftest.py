@@ -96,15 +96,3 @@ def keep_model(compiled: Callable[..., Path]) -> Iterator[Model]:
     model = forerun.load(compiled("keep"), sequences=4, context=1024)
     yield model
     model.close()
-
-
-@pytest.fixture(scope="session")
-def web_bundle(exported: Callable[[str], Path]) -> Path:
-    """SmolLM2 and its draft for WebAssembly, and for the target here that has no FMA either and so rounds alike."""
-    export = exported("keep")
-    bundle = export.parent / "keep-web"
-    with locked(export.parent):
-        if not (bundle / "manifest.json").exists():
-            drafts = {"feature": trained_draft(export.parent)}
-            compile_export(export, bundle, "x86-64", also=("wasm32",), drafts=drafts)
-    return bundle

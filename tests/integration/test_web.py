@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,15 @@ TOKENS = 32
 
 
 @pytest.fixture(scope="module")
-def package(web_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def package(compiled: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("web") / "package"
-    package_bundle(web_bundle, "wasm32", folder)
+    package_bundle(compiled("keep", "wasm32"), "wasm32", folder)
     return folder
 
 
 @pytest.fixture(scope="module")
-def expected(web_bundle: Path) -> list[int]:
-    with forerun.load(web_bundle, threads=2) as model:
+def expected(compiled: Callable[..., Path]) -> list[int]:
+    with forerun.load(compiled("keep", "x86-64"), threads=2) as model:
         return model.generate(MESSAGES, max_tokens=TOKENS).complete().ids
 
 

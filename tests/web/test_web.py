@@ -30,21 +30,23 @@ MESSAGES = [{"role": "user", "content": "Flüsse 🌊?"}]
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random model and a draft for wasm32 and for the target here that rounds alike, which has no FMA either."""
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny random model and a draft for wasm32, and for the target here that rounds alike: it has no FMA either."""
     root = tmp_path_factory.mktemp("web")
     export_model(write_folder(root / "model", seed=3, **VARIANTS["qwen2"]), root / "export", "q4")
     draft = write_draft(root / "draft", "feature", seed=7, feature_size=3 * 64)
-    compile_export(
-        root / "export", root / "bundle", "x86-64", also=("wasm32",), drafts={"feature": draft.directory}
-    )
-    return root / "bundle"
+    drafts = {"feature": draft.directory}
+    return {
+        target: compile_export(root / "export", root / target, target, drafts=drafts).bundle
+        for target in ("wasm32", "x86-64")
+    }
 
 
 @pytest.fixture(scope="module")
-def package(bundle: Path) -> Path:
-    package_bundle(bundle, "wasm32", bundle.parent / "package", name="tiny")
-    return bundle.parent / "package"
+def package(bundles: dict[str, Path]) -> Path:
+    folder = bundles["wasm32"].parent / "package"
+    package_bundle(bundles["wasm32"], "wasm32", folder, name="tiny")
+    return folder
 
 
 def answer(**options: Any) -> dict[str, Any]:
@@ -56,9 +58,9 @@ def job(url: str, *answers: dict[str, Any], **load: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def here(bundle: Path) -> dict[str, Any]:
+def here(bundles: dict[str, Path]) -> dict[str, Any]:
     """What this machine answers: greedy ids, sampled ids, and an answer to a message."""
-    with forerun.load(bundle, threads=1) as model:
+    with forerun.load(bundles["x86-64"], threads=1) as model:
         sampling = {"temperature": 0.9, "top_k": 50, "seed": SAMPLED["seed"]}
         greedy = model.generate(PROMPT, max_tokens=TOKENS, ignore_end=True).complete()
         sampled = model.generate(PROMPT, max_tokens=TOKENS, ignore_end=True, **sampling).complete()
@@ -103,10 +105,10 @@ def test_chromium_has_the_ids_of_this_machine(package: Path, here: dict[str, Any
 
 
 @needs_node
-def test_logits_have_the_bits_of_this_machine_in_any_rows(bundle: Path, package: Path) -> None:
+def test_logits_have_the_bits_of_this_machine_in_any_rows(bundles: dict[str, Path], package: Path) -> None:
     """wasm32 and x86-64 multiply and add with two roundings, in one order."""
     tokens = [*PROMPT, *range(40, 57)]
-    with Session(LoadedProgram(bundle), threads=1) as session:
+    with Session(LoadedProgram(bundles["x86-64"]), threads=1) as session:
         sequence = session.create_sequence()
         session.stage(sequence, tokens)
         logits = session.forward([(sequence, row) for row in range(len(tokens))]).logits
