@@ -85,8 +85,8 @@ const turn = () =>
   });
 
 async function answer({ number, prompt, wanted }) {
-  const result = { ids: [], text: "", finish: number <= cancelled ? "cancelled" : null };
-  if (result.finish === null) core.start(core.promptIds(prompt), wanted);
+  const result = { ids: [], text: "", finish: null };
+  core.start(core.promptIds(prompt), wanted);
   while (result.finish === null) {
     const { ids, text, finish } = core.step();
     result.ids.push(...ids);

@@ -175,13 +175,11 @@ def cut(path: Path) -> None:
 @needs_browser
 def test_the_page_chats_and_stops(package: Path, tmp_path: Path) -> None:
     made = run_job_in_browser(package, {"page": "chat_page.mjs", "path": "/index.html"}, tmp_path)
-    assert re.match(r"[0-9]+ tokens · ", made.pop("stopped"))
-    assert made == {
-        "stopWorks": True,
-        "sendWaits": True,
-        "roles": ["user", "assistant", "user", "assistant"],
-        "loadingHidden": True,
-    }
+    assert made["loadingHidden"] and made["roles"] == ["user", "assistant"] * 2
+    for each in made["answers"]:
+        assert each["stopWorks"] and each["sendWaits"]
+        tokens = re.match(r"([0-9]+) tokens · ", each["statistics"])
+        assert tokens and int(tokens[1]) < 50
 
 
 @needs_browser
