@@ -93,7 +93,8 @@ def package_bundle(
         (folder / "lib").mkdir()
         if chosen.core:
             build_core(chosen, toolchain, build / "core", folder / "lib" / "libforerun.a")
-            shutil.copytree(native_folder().parent / "jvm", folder / "jvm")
+            if not chosen.module:
+                shutil.copytree(native_folder().parent / "jvm", folder / "jvm")
         tell("collecting the programs", 0.8)
         objects = collect_objects(Path(bundle), networks, chosen, folder)
         if chosen.core:

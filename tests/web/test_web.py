@@ -49,6 +49,24 @@ def package(bundles: dict[str, Path]) -> Path:
     return folder
 
 
+def test_a_package_is_a_folder_to_serve(package: Path) -> None:
+    assert {
+        path.name for path in package.iterdir() if path.suffix not in (".mjs", ".mts", ".css", ".py")
+    } == {
+        "README.md",
+        "forerun-package.json",
+        "index.html",
+        "model",
+        "model.wasm",
+    }
+    assert {path.name for path in (package / "model").iterdir()} == {
+        "drafts",
+        "manifest.json",
+        "text.bin",
+        "weights.bin",
+    }
+
+
 def answer(**options: Any) -> dict[str, Any]:
     return {"prompt": PROMPT, "options": {"maxTokens": TOKENS, "ignoreEnd": True, "seed": 0, **options}}
 
