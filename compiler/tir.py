@@ -18,6 +18,8 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx import op
 from tvm.tirx.script.builder import ir as builder
 
+from forerun.targets.target import Arithmetic
+
 # Positions per key block and lanes of every vector: one AVX-512 register of float32. Other targets split
 # such a vector into as many registers as they need; the order of the arithmetic stays the same.
 LANES = 16
@@ -51,9 +53,9 @@ class Kernel:
 class KernelWriter:
     """The kernel being written: its buffers, its scalars, and the arithmetic its target has."""
 
-    def __init__(self, name: str, fma: bool, parameters: Sequence[Parameter]) -> None:
+    def __init__(self, name: str, arithmetic: Arithmetic, parameters: Sequence[Parameter]) -> None:
         self.name = name
-        self.fma = fma
+        self.arithmetic = arithmetic
         self.parameters = tuple(parameters)
         self.buffers: tuple[tirx.Buffer, ...] = ()
         self.scalars: tuple[tirx.Var, ...] = ()
@@ -83,9 +85,27 @@ class KernelWriter:
 
     def multiply_add(self, a: Expr, b: Expr, c: Expr) -> Expr:
         """Return a·b + c: rounded once where the target has the instruction, else twice."""
-        if self.fma:
+        if self.arithmetic.fma:
             return op.call_llvm_pure_intrin(dtype_of(a), "llvm.fma", a, b, c)
         return a * b + c
+
+    def to_floats(self, vector: Expr) -> Expr:
+        """Return a vector of float16 (or float32, as it is) as float32."""
+        if self.arithmetic.converts_half or not dtype_of(vector).startswith("float16"):
+            return cast(vector, f"float32x{vector.ty.dtype.lanes}")
+        return _half_to_floats(vector)
+
+    def maximum(self, a: Expr, b: Expr) -> Expr:
+        """Return the larger of two float32 vectors, lane by lane; undefined where one is NaN."""
+        return self._extreme("max", a, b)
+
+    def minimum(self, a: Expr, b: Expr) -> Expr:
+        """Return the smaller of two float32 vectors, lane by lane; undefined where one is NaN."""
+        return self._extreme("min", a, b)
+
+    def _extreme(self, which: str, a: Expr, b: Expr) -> Expr:
+        name = f"llvm.{which}num" if self.arithmetic.ignores_nan else f"llvm.{which}imum"
+        return op.call_llvm_pure_intrin(dtype_of(a), name, a, b)
 
     def share(self, total: Expr | int) -> tuple[Expr, Expr]:
         """Return this thread's half-open range of `total` items: contiguous, sizes differing by at most one."""
@@ -101,7 +121,7 @@ class KernelWriter:
 @contextmanager
 def writing(
     name: str,
-    fma: bool,
+    arithmetic: Arithmetic,
     inputs: Mapping[str, str],
     outputs: Mapping[str, str],
     scalars: Mapping[str, str] = MappingProxyType({}),
@@ -110,7 +130,7 @@ def writing(
     parameters = [Parameter(key, dtype, pointer=True) for key, dtype in inputs.items()]
     parameters += [Parameter(key, dtype, pointer=True, written=True) for key, dtype in outputs.items()]
     parameters += [Parameter(key, dtype, pointer=False) for key, dtype in scalars.items()]
-    writer = KernelWriter(name, fma, parameters)
+    writer = KernelWriter(name, arithmetic, parameters)
     with writer._builder, builder.prim_func(s_tir=True):
         builder.func_name(name)
         # calling_conv 1 tells TVM that the function is already in its final form: a plain C function.
@@ -200,9 +220,22 @@ def lanes_add(vector: Expr) -> Expr:
     return op.call_llvm_pure_intrin("int32", "llvm.vector.reduce.add", vector)
 
 
-def maximum(a: Expr, b: Expr) -> Expr:
-    """Return the larger of two float32 vectors, lane by lane."""
-    return op.call_llvm_pure_intrin(dtype_of(a), "llvm.maxnum", a, b)
+def _half_to_floats(vector: Expr) -> Expr:
+    """Return a float16 vector as float32: the bits moved to their places, then the difference of the exponents' biases
+    made up for. Multiplying by a power of two is exact, also for numbers below the smallest normal float16."""
+    lanes = vector.ty.dtype.lanes
+
+    def constant(value: int) -> Expr:
+        return splat(tirx.const(value, "int32"), lanes)
+
+    bits = bind(cast(op.reinterpret(f"uint16x{lanes}", vector), f"int32x{lanes}"))
+    magnitude = bind(op.bitwise_and(bits, constant(0x7FFF)))
+    moved = op.reinterpret(f"float32x{lanes}", op.shift_left(magnitude, constant(13)))
+    finite = op.reinterpret(f"int32x{lanes}", bind(moved * floats(2.0**112, lanes)))
+    # Infinity and NaN have all bits of the exponent set.
+    special = tirx.Select(magnitude > constant(0x7BFF), constant(0x7F800000), constant(0))
+    sign = op.shift_left(op.bitwise_and(bits, constant(0x8000)), constant(16))
+    return op.reinterpret(f"float32x{lanes}", op.bitwise_or(op.bitwise_or(finite, special), sign))
 
 
 def absolute(vector: Expr) -> Expr:

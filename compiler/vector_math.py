@@ -41,11 +41,7 @@ def exp(writer: tir.KernelWriter, x: tir.Expr) -> tir.Expr:
     Range reduction x = n·ln2 + r, a polynomial in r, then 2^n put together in the exponent bits: the same
     instructions on every target, so that a target's vector library cannot change a bit.
     """
-    x = tir.bind(
-        op.call_llvm_pure_intrin(
-            "float32x16", "llvm.minnum", tir.maximum(x, tir.floats(-87.0)), tir.floats(88.0)
-        )
-    )
+    x = tir.bind(writer.minimum(writer.maximum(x, tir.floats(-87.0)), tir.floats(88.0)))
     n = tir.bind(tir.round_even(x * tir.floats(1.0 / math.log(2.0))))
     r = tir.bind(writer.multiply_add(n, tir.floats(-_LN2_HIGH), x))
     r = tir.bind(writer.multiply_add(n, tir.floats(-_LN2_LOW), r))

@@ -35,6 +35,8 @@ class Platform:
         core: False where the core does not run yet: packages hold the program and the weights alone.
         hint: what to install if no compiler is found.
         shim: C code that is part of the core there.
+        variant: folder beside the core's sources whose files take the place of those of the same names.
+        module: packages hold one module of core and programs for JavaScript, and no libraries.
         demands: what a shared library for it may ask of the system; packages hold one where that is given.
     """
 
@@ -50,6 +52,8 @@ class Platform:
     links: bool = True
     core: bool = True
     shim: str = ""
+    variant: str = ""
+    module: bool = False
     demands: AllowedDemands | None = None
 
 
@@ -104,14 +108,15 @@ ALL_PLATFORMS: tuple[Platform, ...] = (
     ),
     Platform(
         name="wasm32",
-        summary="WebAssembly with SIMD: the program as objects, only compiled",
+        summary="WebAssembly with SIMD, for browsers and Node: one module; run in Node and headless Chromium",
         machine="wasm32",
         system="wasm",
-        zig="wasm32-freestanding",
+        zig="wasm32-wasi",
         programs="wasm32",
-        compile_flags=("-ffreestanding", "-msimd128"),
+        compile_flags=("-msimd128",),
         links=False,
-        core=False,
+        variant="wasm",
+        module=True,
         hint=_ZIG,
     ),
 )

@@ -7,6 +7,21 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
+class Arithmetic:
+    """What kernels write differently where an instruction is lacking.
+
+    Attributes:
+        fma: a fused multiply-add is one instruction.
+        converts_half: float16 vectors are converted by instructions.
+        ignores_nan: a maximum that ignores NaN is an instruction, or nearly.
+    """
+
+    fma: bool
+    converts_half: bool
+    ignores_nan: bool
+
+
+@dataclass(frozen=True)
 class Target:
     """One kind of hardware that programs are compiled for.
 
@@ -29,6 +44,7 @@ class Target:
         matrix_rows: rows of the tiles of a matrix unit, 0 without one. Nothing uses it but matmuls that `forerun tune`
             found faster with it.
         platform: the name of the platform that its programs are compiled for (`targets/platform.py`).
+        converts_half, ignores_nan: see `Arithmetic`; where they are not so, LLVM would call a function for every lane.
         bit_exact: the result of a row does not depend on the other rows of the call, the tree or the threads.
     """
 
@@ -46,4 +62,11 @@ class Target:
     whole_groups: tuple[int, ...] = ()
     matrix_rows: int = 0
     platform: str = "linux-x86-64"
+    converts_half: bool = True
+    ignores_nan: bool = True
     bit_exact: bool = True
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """What its kernels are written with."""
+        return Arithmetic(self.fma, self.converts_half, self.ignores_nan)

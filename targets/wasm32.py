@@ -1,4 +1,4 @@
-"""WebAssembly with 128-bit SIMD: compiled to objects only."""
+"""WebAssembly with 128-bit SIMD."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from forerun.targets.target import Target
 
 SIMD = Target(
     name="wasm32",
-    summary="WebAssembly with SIMD: the portable kernels as objects (only compiled)",
+    summary="WebAssembly with SIMD, in browsers and Node: the portable kernels",
     arch="wasm32",
     llvm={"kind": "llvm", "mtriple": "wasm32-unknown-unknown", "mattr": ["+simd128"]},
     features=(),
     # There is none in SIMD that rounds once on every machine.
     fma=False,
+    converts_half=False,
+    ignores_nan=False,
     rules=PORTABLE_RULES,
     vector_registers=4,
     tile_rows=4,

@@ -26,6 +26,7 @@ from forerun.compiler.schedules.matmul import (
 )
 from forerun.compiler.schemes import Scheme
 from forerun.compiler.vector_math import HALF
+from forerun.targets.target import Arithmetic
 
 ROWS = 16
 CHUNK = 64  # bytes of a row of a tile: 16 int32 sums, or a quad of inputs of 16 columns of weights
@@ -34,13 +35,15 @@ CHUNK = 64  # bytes of a row of a tile: 16 int32 sums, or a quad of inputs of 16
 SUMS, ACTIVATIONS, WEIGHTS = (0, 1, 2, 3), (4, 5), (6, 7)
 
 
-def amx_matmul(name: str, fma: bool, scheme: Scheme, shape: MatmulShape, epilogue: Epilogue) -> tir.Kernel:
+def amx_matmul(
+    name: str, arithmetic: Arithmetic, scheme: Scheme, shape: MatmulShape, epilogue: Epilogue
+) -> tir.Kernel:
     """Return the kernel for quantized weights and activations, tiles of 16 rows.
 
     The tiles' configuration belongs to the thread: each call sets it and leaves none behind. The sums of activations
     among the parameters are those of the other kernels; here nothing reads them.
     """
-    with writing_quantized(name, fma, scheme, epilogue) as writer:
+    with writing_quantized(name, arithmetic, scheme, epilogue) as writer:
         _configure()
         sums = _TileSums(writer, scheme, shape)
         walk_units(writer, shape, epilogue, writer.named, sums.accumulate)

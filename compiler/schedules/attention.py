@@ -26,6 +26,7 @@ from forerun.compiler.schedules.plan import ALONE_ROWS
 from forerun.compiler.schedules.rope import AttentionShape
 from forerun.compiler.vector_math import FLOAT_OUTPUTS, QUANTIZED_OUTPUTS
 from forerun.targets import Target
+from forerun.targets.target import Arithmetic
 
 # Rows that one thread takes through a block together, while the block is in its cache.
 _ROWS_TOGETHER = 8
@@ -67,12 +68,14 @@ def _outputs(quantized: bool) -> dict[str, str]:
 
 @contextmanager
 def _writing(
-    name: str, fma: bool, shape: AttentionShape, outputs: dict[str, str]
+    name: str, arithmetic: Arithmetic, shape: AttentionShape, outputs: dict[str, str]
 ) -> Iterator[tir.KernelWriter]:
     inputs = {"queries": "float32", "positions": "int32", "sequences": "int32", "gather_start": "int32"}
     inputs |= {"gather": "int32", "keys": shape.kv_dtype, "values": shape.kv_dtype}
     written = {"tail": shape.kv_dtype, "scores": "float32", "parts": "float32", **outputs}
-    with tir.writing(name, fma, inputs, written, {"capacity": "int64", "gather_stride": "int64"}) as writer:
+    with tir.writing(
+        name, arithmetic, inputs, written, {"capacity": "int64", "gather_stride": "int64"}
+    ) as writer:
         yield writer
 
 
@@ -120,7 +123,7 @@ def attention_parts(name: str, target: Target, shape: AttentionShape) -> tir.Ker
     Parameters of the kernel: queries [rows, H·d] already scaled, positions, sequences, gather_start, gather, keys,
     values, tail and scores (private), parts; capacity, gather_stride.
     """
-    with _writing(name, target.fma, shape, {}) as writer:
+    with _writing(name, target.arithmetic, shape, {}) as writer:
         share, longest = _share(writer, shape)
         with (
             tir.loop(0, shape.kv_heads) as head,
@@ -140,7 +143,7 @@ def attention_parts(name: str, target: Target, shape: AttentionShape) -> tir.Ker
 def attention_merge(name: str, target: Target, shape: AttentionShape, quantized: bool) -> tir.Kernel:
     """Return the kernel that puts the parts of `attention_parts` together: parts, positions, outputs."""
     outputs = _outputs(quantized)
-    with tir.writing(name, target.fma, {"parts": "float32", "positions": "int32"}, outputs) as writer:
+    with tir.writing(name, target.arithmetic, {"parts": "float32", "positions": "int32"}, outputs) as writer:
         begin, end = writer.share(writer.rows * shape.heads)
         with tir.loop(begin, end) as item:
             first = tir.bind(tir.cast(item, "int64") * part_floats(shape))
@@ -158,7 +161,7 @@ def attention_rows(name: str, target: Target, shape: AttentionShape, quantized: 
     Parameters of the kernel: those of `attention_parts`, with private parts, and outputs before the capacity.
     """
     outputs = _outputs(quantized)
-    with _writing(name, target.fma, shape, outputs) as writer:
+    with _writing(name, target.arithmetic, shape, outputs) as writer:
         share, _ = _share(writer, shape)
         groups = tirx.floordiv(writer.rows + (_ROWS_TOGETHER - 1), _ROWS_TOGETHER)
         with tir.loop(0, shape.kv_heads) as head, tir.loop(0, groups) as index:

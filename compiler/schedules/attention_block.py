@@ -176,7 +176,7 @@ def _score_groups(
             total = tir.load(chains[g][0], k * tir.LANES) + tir.load(chains[g][1], k * tir.LANES)
             score = tir.bind(tirx.Select(_inside(block, index + k), total, tir.floats(_MASKED)))
             tir.store(block.buffers["scores"], score, g * BLOCK + (index + k) * tir.LANES)
-            tir.store(running[g], tir.maximum(tir.load(running[g], 0), score), 0)
+            tir.store(running[g], block.writer.maximum(tir.load(running[g], 0), score), 0)
 
 
 def _add_products(
@@ -186,7 +186,7 @@ def _add_products(
     heads = range(block.shape.group)
     factors = [tir.splat(tir.bind(block.buffers["queries"][block.query(g) + i])) for g in heads]
     for k, stored in enumerate(columns):
-        column, at = tir.bind(tir.cast(stored, "float32x16")), k * tir.LANES
+        column, at = tir.bind(block.writer.to_floats(stored)), k * tir.LANES
         for total, factor in zip(sums, factors, strict=True):
             tir.store(total, block.writer.multiply_add(column, factor, tir.load(total, at)), at)
 
@@ -252,7 +252,7 @@ def _add_value(
     _prefetch(block, block.buffers["values"], start, count)
     for v in range(count):
         value = tir.load(block.buffers["values"], start + v * tir.LANES)
-        value = tir.bind(tir.cast(value, "float32x16"))
+        value = tir.bind(block.writer.to_floats(value))
         for g, total in enumerate(sums):
             at = v * tir.LANES
             tir.store(total, block.writer.multiply_add(weights[g], value, tir.load(total, at)), at)
@@ -281,7 +281,7 @@ def merge_parts(
     tir.store(largest, tir.floats(_MASKED), 0)
     with tir.loop(0, parts.count) as index:
         most = tir.load(buffer, parts.place(index) + dims + tir.LANES)
-        tir.store(largest, tir.maximum(tir.load(largest, 0), most), 0)
+        tir.store(largest, writer.maximum(tir.load(largest, 0), most), 0)
     sums = [tir.registers(tir.LANES) for _ in range(vectors)]
     for vector in (total, *sums):
         tir.store(vector, tir.floats(0.0), 0)

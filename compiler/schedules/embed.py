@@ -10,16 +10,19 @@ from forerun.compiler import tir
 from forerun.compiler.schedules.layouts import BlockLayout, Place, block_bytes
 from forerun.compiler.schemes import Scheme
 from forerun.compiler.vector_math import FLOAT_OUTPUTS, GROUP
+from forerun.targets.target import Arithmetic
 
 
-def embed_quantized(name: str, fma: bool, layout: BlockLayout, scheme: Scheme, columns: int) -> tir.Kernel:
+def embed_quantized(
+    name: str, arithmetic: Arithmetic, layout: BlockLayout, scheme: Scheme, columns: int
+) -> tir.Kernel:
     """Return the kernel hidden[row] = table[token_ids[row]] for packed weights.
 
     Parameters of the kernel: token_ids, weights, weight_scale [, weight_minimum], out.
     """
     minimum = {"weight_minimum": "float16"} if scheme.affine else {}
     inputs = {"token_ids": "int32", "weights": "uint8", "weight_scale": "float16"} | minimum
-    with tir.writing(name, fma, inputs, FLOAT_OUTPUTS) as writer:
+    with tir.writing(name, arithmetic, inputs, FLOAT_OUTPUTS) as writer:
         token_ids, weights, weight_scale, *rest, out = writer.buffers
         groups = columns // GROUP
         begin, end = writer.share(writer.rows * groups)
@@ -50,12 +53,12 @@ def _unpack(weights: tirx.Buffer, start: tir.Expr, lane: tir.Expr, place: Place,
     return op.bitwise_and(value, tvm.tirx.const((1 << bits) - 1, "int32"))
 
 
-def embed_float(name: str, fma: bool, columns: int) -> tir.Kernel:
+def embed_float(name: str, arithmetic: Arithmetic, columns: int) -> tir.Kernel:
     """Return the same for float32 weights laid out [V/16, columns, 16].
 
     Parameters of the kernel: token_ids, weights, out.
     """
-    with tir.writing(name, fma, {"token_ids": "int32", "weights": "float32"}, FLOAT_OUTPUTS) as writer:
+    with tir.writing(name, arithmetic, {"token_ids": "int32", "weights": "float32"}, FLOAT_OUTPUTS) as writer:
         token_ids, weights, out = writer.buffers
         begin, end = writer.share(writer.rows)
         with tir.loop(begin, end) as row:

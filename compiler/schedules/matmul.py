@@ -22,6 +22,7 @@ from forerun.compiler.schedules.epilogues import Epilogue, Tile
 from forerun.compiler.schedules.layouts import block_bytes
 from forerun.compiler.schemes import Scheme
 from forerun.compiler.vector_math import GROUP, HALF, QUANTIZED_OUTPUTS
+from forerun.targets.target import Arithmetic
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,9 @@ def scalars_of(epilogue: Epilogue) -> Mapping[str, str]:
 
 
 @contextmanager
-def writing_quantized(name: str, fma: bool, scheme: Scheme, epilogue: Epilogue) -> Iterator[tir.KernelWriter]:
+def writing_quantized(
+    name: str, arithmetic: Arithmetic, scheme: Scheme, epilogue: Epilogue
+) -> Iterator[tir.KernelWriter]:
     """Open a kernel for quantized weights and activations.
 
     Parameters of the kernel: the `activation_parts` of the scheme; weights, weight_scale [, weight_minimum]; then
@@ -121,15 +124,15 @@ def writing_quantized(name: str, fma: bool, scheme: Scheme, epilogue: Epilogue) 
     inputs: dict[str, str] = {part: ACTIVATION_TYPES[part] for part in activation_parts(scheme)}
     minimum = {"weight_minimum": "float16"} if scheme.affine else {}
     inputs |= {"weights": "uint8", "weight_scale": "float16", **minimum, **epilogue.inputs}
-    with tir.writing(name, fma, inputs, epilogue.outputs, scalars_of(epilogue)) as writer:
+    with tir.writing(name, arithmetic, inputs, epilogue.outputs, scalars_of(epilogue)) as writer:
         yield writer
 
 
 def quantized_matmul(
-    name: str, fma: bool, dot: Dot, scheme: Scheme, shape: MatmulShape, epilogue: Epilogue
+    name: str, arithmetic: Arithmetic, dot: Dot, scheme: Scheme, shape: MatmulShape, epilogue: Epilogue
 ) -> tir.Kernel:
     """Return the kernel for quantized weights and activations by one of the dots."""
-    with writing_quantized(name, fma, scheme, epilogue) as writer:
+    with writing_quantized(name, arithmetic, scheme, epilogue) as writer:
         sums = _DotSums(writer, dot, scheme, shape)
         walk_units(writer, shape, epilogue, writer.named, sums.accumulate)
     return writer.kernel()
@@ -181,7 +184,7 @@ class QuantizedSums:
         for name in scales if ahead else ():
             tir.prefetch(self.buffers[name], (place + ahead // size) * tir.LANES)
         scale, *minimum = (
-            tir.cast(tir.load(self.buffers[name], place * tir.LANES), "float32x16") for name in scales
+            self.writer.to_floats(tir.load(self.buffers[name], place * tir.LANES)) for name in scales
         )
         # Two bytes of activations count in 256ths; a power of two rounds nothing.
         scale = tir.bind(scale * tir.floats(1.0 / 256.0) if self.scheme.wide else scale)
@@ -265,13 +268,13 @@ class _DotSums(QuantizedSums):
         return self.dot.add(loaded, self.buffers["low"], start, tir.bind(op.shift_left(high, eight) + first))
 
 
-def float_matmul(name: str, fma: bool, shape: MatmulShape, epilogue: Epilogue) -> tir.Kernel:
+def float_matmul(name: str, arithmetic: Arithmetic, shape: MatmulShape, epilogue: Epilogue) -> tir.Kernel:
     """Return the kernel for float32 weights, laid out [N/16, K, 16], and float32 activations.
 
     Parameters of the kernel: values; weights; then the epilogue's.
     """
     inputs = {"values": "float32", "weights": "float32", **epilogue.inputs}
-    with tir.writing(name, fma, inputs, epilogue.outputs, scalars_of(epilogue)) as writer:
+    with tir.writing(name, arithmetic, inputs, epilogue.outputs, scalars_of(epilogue)) as writer:
         buffers = writer.named
 
         def accumulate(block: tir.Expr, first_row: tir.Expr, totals: RowSums) -> None:

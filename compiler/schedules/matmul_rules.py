@@ -33,6 +33,7 @@ from forerun.compiler.schedules.plan import (
 from forerun.compiler.schemes import Scheme
 from forerun.compiler.tir import Kernel
 from forerun.compiler.vector_math import GROUP
+from forerun.targets.target import Arithmetic
 
 
 class _GroupedRule:
@@ -68,11 +69,13 @@ class _GroupedRule:
             Packing("halves", tuple(r.parts[i] for r in rows), **stack) for i in range(1, len(rows[0].parts))
         ]
 
-        build = partial(self._build, settings.target.fma, scheme)
+        build = partial(self._build, settings.target.arithmetic, scheme)
         return plan_tiles(operation, settings, activations, packings, build)
 
-    def _build(self, fma: bool, scheme: Scheme, name: str, shape: MatmulShape, epilogue: Epilogue) -> Kernel:
-        return quantized_matmul(name, fma, self.dot, scheme, shape, epilogue)
+    def _build(
+        self, arithmetic: Arithmetic, scheme: Scheme, name: str, shape: MatmulShape, epilogue: Epilogue
+    ) -> Kernel:
+        return quantized_matmul(name, arithmetic, self.dot, scheme, shape, epilogue)
 
 
 class MatmulVnni(_GroupedRule):
@@ -97,10 +100,12 @@ class MatmulAmx(_GroupedRule):
             return Decline("the matrix unit is used only where forerun tune found it faster")
         return super().apply(operation, settings)
 
-    def _build(self, fma: bool, scheme: Scheme, name: str, shape: MatmulShape, epilogue: Epilogue) -> Kernel:
+    def _build(
+        self, arithmetic: Arithmetic, scheme: Scheme, name: str, shape: MatmulShape, epilogue: Epilogue
+    ) -> Kernel:
         if shape.tile == AMX_ROWS:
-            return amx_matmul(name, fma, scheme, shape, epilogue)
-        return super()._build(fma, scheme, name, shape, epilogue)
+            return amx_matmul(name, arithmetic, scheme, shape, epilogue)
+        return super()._build(arithmetic, scheme, name, shape, epilogue)
 
 
 class MatmulAvxVnni(_GroupedRule):
@@ -164,7 +169,7 @@ class MatmulFloat:
         packing = Packing("float_blocks", tuple(r.parts[0] for r in rows), **_stacking(operation))
 
         def build(name: str, shape: MatmulShape, epilogue: Epilogue) -> Kernel:
-            return float_matmul(name, settings.target.fma, shape, epilogue)
+            return float_matmul(name, settings.target.arithmetic, shape, epilogue)
 
         return plan_tiles(operation, settings, [Input(0)], [packing], build)
 

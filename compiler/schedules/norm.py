@@ -15,6 +15,7 @@ from forerun.compiler.vector_math import (
     quantize_group,
     silu,
 )
+from forerun.targets.target import Arithmetic
 
 
 def sum_of_squares(writer: tir.KernelWriter, values: tirx.Buffer, start: tir.Expr, columns: int) -> tir.Expr:
@@ -34,14 +35,14 @@ def reciprocal_rms(writer: tir.KernelWriter, total: tir.Expr, columns: int, epsi
     return tir.bind(tirx.const(1.0, "float32") / tir.square_root(mean))
 
 
-def rms_norm(name: str, fma: bool, columns: int, epsilon: float, quantized: bool) -> tir.Kernel:
+def rms_norm(name: str, arithmetic: Arithmetic, columns: int, epsilon: float, quantized: bool) -> tir.Kernel:
     """Return the kernel out = x / rms(x) · weight over [rows, columns], quantized or as float32.
 
     Parameters of the kernel: x, weight, then the outputs. Rows are shared among the threads.
     Source: Zhang & Sennrich 2019, "Root Mean Square Layer Normalization".
     """
     outputs = QUANTIZED_OUTPUTS if quantized else FLOAT_OUTPUTS
-    with tir.writing(name, fma, {"x": "float32", "weight": "float32"}, outputs) as writer:
+    with tir.writing(name, arithmetic, {"x": "float32", "weight": "float32"}, outputs) as writer:
         x, weight, *out = writer.buffers
         begin, end = writer.share(writer.rows)
         with tir.loop(begin, end) as row:
@@ -56,9 +57,9 @@ def rms_norm(name: str, fma: bool, columns: int, epsilon: float, quantized: bool
     return writer.kernel()
 
 
-def quantize_rows(name: str, fma: bool, columns: int) -> tir.Kernel:
+def quantize_rows(name: str, arithmetic: Arithmetic, columns: int) -> tir.Kernel:
     """Return the kernel that quantizes float32 rows [rows, columns]. Parameters of the kernel: x, then the outputs."""
-    with tir.writing(name, fma, {"x": "float32"}, QUANTIZED_OUTPUTS) as writer:
+    with tir.writing(name, arithmetic, {"x": "float32"}, QUANTIZED_OUTPUTS) as writer:
         x, *out = writer.buffers
         begin, end = writer.share(writer.rows)
         with tir.loop(begin, end) as row:
@@ -71,13 +72,13 @@ def quantize_rows(name: str, fma: bool, columns: int) -> tir.Kernel:
     return writer.kernel()
 
 
-def swiglu(name: str, fma: bool, columns: int, quantized: bool) -> tir.Kernel:
+def swiglu(name: str, arithmetic: Arithmetic, columns: int, quantized: bool) -> tir.Kernel:
     """Return the kernel out = silu(gate) · up for gate and up side by side in [rows, 2·columns].
 
     Parameters of the kernel: x, then the outputs. Source: Shazeer 2020, "GLU Variants Improve Transformer".
     """
     outputs = QUANTIZED_OUTPUTS if quantized else FLOAT_OUTPUTS
-    with tir.writing(name, fma, {"x": "float32"}, outputs) as writer:
+    with tir.writing(name, arithmetic, {"x": "float32"}, outputs) as writer:
         x, *out = writer.buffers
         begin, end = writer.share(writer.rows)
         with tir.loop(begin, end) as row:

@@ -9,6 +9,7 @@ from tvm import tirx
 
 from forerun.compiler import tir
 from forerun.compiler.schedules.norm import reciprocal_rms, sum_of_squares
+from forerun.targets.target import Arithmetic
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def key_block_start(
     )
 
 
-def rope_store(name: str, fma: bool, shape: AttentionShape) -> tir.Kernel:
+def rope_store(name: str, arithmetic: Arithmetic, shape: AttentionShape) -> tir.Kernel:
     """Return the kernel that turns qkv [rows, (H + 2·Kv)·d] into scaled, rotated queries and cache entries.
 
     Parameters of the kernel: qkv, positions, sequences, slots, cos, sin [, q_norm, k_norm], queries [rows, H·d]
@@ -48,7 +49,7 @@ def rope_store(name: str, fma: bool, shape: AttentionShape) -> tir.Kernel:
     inputs = {"qkv": "float32", "positions": "int32", "sequences": "int32", "slots": "int32"}
     inputs |= {"cos": "float32", "sin": "float32"} | norms
     outputs = {"queries": "float32", "keys": shape.kv_dtype, "values": shape.kv_dtype}
-    with tir.writing(name, fma, inputs, outputs, {"capacity": "int64"}) as writer:
+    with tir.writing(name, arithmetic, inputs, outputs, {"capacity": "int64"}) as writer:
         buffers = writer.named
         all_heads = shape.heads + 2 * shape.kv_heads
         begin, end = writer.share(writer.rows * all_heads)

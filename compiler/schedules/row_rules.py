@@ -48,10 +48,10 @@ class EmbedRows:
     def apply(self, operation: Operation, settings: Settings) -> Plan | Decline:
         """Read the layout that the target's matmuls read, so that a tied head shares the table."""
         assert isinstance(operation, Embed)
-        table, fma = operation.table, settings.target.fma
+        table, arithmetic = operation.table, settings.target.arithmetic
         if not table.scheme.quantized:
             packing = Packing("float_blocks", table.parts, (table.columns,), row_bytes=4 * table.inputs)
-            kernel = embed_float(f"embed_float32_{table.inputs}", fma, table.inputs)
+            kernel = embed_float(f"embed_float32_{table.inputs}", arithmetic, table.inputs)
             return Plan({0: kernel}, (packing,), (Field("token_ids"), Packed(0), Output()), by_row=False)
         layout = LAYOUTS[settings.target.weight_layout]
         blocks, halves = table.inputs * table.scheme.bits // 8, table.inputs // GROUP * 2
@@ -69,7 +69,7 @@ class EmbedRows:
             Packing("halves", (part,), (table.columns,), row_bytes=halves) for part in table.parts[1:]
         ]
         kernel = embed_quantized(
-            f"embed_{table.scheme.name}_{table.inputs}", fma, layout, table.scheme, table.inputs
+            f"embed_{table.scheme.name}_{table.inputs}", arithmetic, layout, table.scheme, table.inputs
         )
         arguments: tuple[Argument, ...] = (
             Field("token_ids"),
@@ -92,7 +92,7 @@ class RmsNorm:
         name = f"rms_norm_{_form(operation.quantized)}_{operation.columns}_eps{operation.epsilon:g}"
         name = name.replace("-", "m").replace(".", "p")
         kernel = rms_norm(
-            name, settings.target.fma, operation.columns, operation.epsilon, operation.quantized
+            name, settings.target.arithmetic, operation.columns, operation.epsilon, operation.quantized
         )
         weight = Packing("vector", (operation.weight,), (operation.columns,))
         arguments = (Input(0), Packed(0), *_outputs(operation.quantized))
@@ -109,7 +109,7 @@ class QuantizeRows:
         assert isinstance(operation, Quantize)
         if (declined := _uneven(operation.columns, True)) is not None:
             return declined
-        kernel = quantize_rows(f"quantize_{operation.columns}", settings.target.fma, operation.columns)
+        kernel = quantize_rows(f"quantize_{operation.columns}", settings.target.arithmetic, operation.columns)
         return Plan({0: kernel}, (), (Input(0), *_outputs(True)), by_row=True)
 
 
@@ -124,7 +124,7 @@ class SwiGluRows:
         if (declined := _uneven(operation.columns, operation.quantized)) is not None:
             return declined
         name = f"swiglu_{_form(operation.quantized)}_{operation.columns}"
-        kernel = swiglu(name, settings.target.fma, operation.columns, operation.quantized)
+        kernel = swiglu(name, settings.target.arithmetic, operation.columns, operation.quantized)
         return Plan({0: kernel}, (), (Input(0), *_outputs(operation.quantized)))
 
 
@@ -142,7 +142,7 @@ class RopeStoreRule:
         shape = AttentionShape(o.heads, o.kv_heads, o.head_dim, o.scale, settings.kv_dtype, o.norm_epsilon)
         suffix = "" if o.q_norm is None else "_norm"
         kernel = rope_store(
-            f"rope_store_{o.heads}_{o.kv_heads}x{o.head_dim}{suffix}", settings.target.fma, shape
+            f"rope_store_{o.heads}_{o.kv_heads}x{o.head_dim}{suffix}", settings.target.arithmetic, shape
         )
         norms = [] if o.q_norm is None or o.k_norm is None else [o.q_norm, o.k_norm]
         packings = (

@@ -26,8 +26,8 @@ def test_rms_norm(target: Target, tmp_path: Path, rng: np.random.Generator) -> N
     rows, columns, epsilon = 5, 96, 1e-5
     kernels = build_kernels(
         [
-            rms_norm("plain", target.fma, columns, epsilon, False),
-            rms_norm("q", target.fma, columns, epsilon, True),
+            rms_norm("plain", target.arithmetic, columns, epsilon, False),
+            rms_norm("q", target.arithmetic, columns, epsilon, True),
         ],
         target,
         tmp_path,
@@ -59,7 +59,7 @@ def test_rms_norm(target: Target, tmp_path: Path, rng: np.random.Generator) -> N
 @pytest.mark.parametrize("scheme", (AFFINE4, SYMMETRIC8), ids=lambda scheme: scheme.name)
 def test_embedding_reads_the_matmul_layout(layout, scheme, tmp_path: Path, rng: np.random.Generator) -> None:
     target, vocabulary, columns = RUNNABLE[-1], 48, 64
-    kernel = embed_quantized("embed", target.fma, layout, scheme, columns)
+    kernel = embed_quantized("embed", target.arithmetic, layout, scheme, columns)
     parts = stored(scheme, vocabulary, columns, rng)
     unsigned = (parts["q"].astype(np.int16) + scheme.offset).astype(np.uint8)
     packed = [placed(pack_blocks(layout, unsigned, scheme.bits))]
@@ -95,7 +95,7 @@ def test_rope_store(
     tables = [placed(f(angles).astype(np.float32)) for f in (np.cos, np.sin)]
     norms = [placed(rng.standard_normal(32).astype(np.float32)) for _ in range(2)] if norm else []
     queries = aligned((rows, 4, 32), np.float32)
-    kernels = build_kernels([rope_store("rope", target.fma, shape)], target, tmp_path)
+    kernels = build_kernels([rope_store("rope", target.arithmetic, shape)], target, tmp_path)
     arrays = (qkv, positions, sequences, slots, *tables, *norms, queries, cache.keys, cache.values)
     kernels.call("rope", *arrays, cache.capacity, rows=rows, threads=3)
     heads = qkv.reshape(rows, 8, 32).astype(np.float64)

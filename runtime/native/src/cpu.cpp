@@ -142,6 +142,8 @@ const char* cpu_architecture() {
   return "x86_64";
 #elif defined(__aarch64__)
   return "aarch64";
+#elif defined(__wasm__)
+  return "wasm32";
 #else
   return "unknown";
 #endif

@@ -1,6 +1,8 @@
 #include "read_speed.h"
 
+#if defined(__linux__)
 #include <sys/mman.h>
+#endif
 
 #include <cstring>
 
@@ -85,8 +87,10 @@ Status reserve_large(Region* region, uint64_t bytes, uint8_t** data) {
   FORERUN_TRY(region->reserve(1, bytes + 2 * kLargePage, "a measurement"));
   const uint64_t start = reinterpret_cast<uintptr_t>(region->as<uint8_t>());
   *data = region->as<uint8_t>() + (round_up(start, kLargePage) - start);
+#if defined(__linux__)
   // Where the system has no large pages for us, small ones are what a kernel would get too.
   madvise(*data, round_up(bytes, kLargePage), MADV_HUGEPAGE);
+#endif
   return FORERUN_OK;
 }
 

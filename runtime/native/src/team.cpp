@@ -1,6 +1,8 @@
 #include "team.h"
 
+#if !defined(__wasm__)
 #include <signal.h>
+#endif
 
 #include <cstring>
 #include <initializer_list>
@@ -55,6 +57,34 @@ class FloatMode {
 #endif
 };
 
+#if defined(__wasm__)
+
+// WebAssembly has no signals.
+class SignalsKept {};
+
+#else
+
+// Signals stay with the application's own threads, but those that an instruction raises: they belong to the
+// thread that executes it, and blocked they would end the process past any handler that reports or mends
+// them. Threads inherit what their creator blocks.
+class SignalsKept {
+ public:
+  SignalsKept() {
+    sigset_t others;
+    sigfillset(&others);
+    for (const int own : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP}) sigdelset(&others, own);
+    pthread_sigmask(SIG_SETMASK, &others, &before_);
+  }
+  ~SignalsKept() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  SignalsKept(const SignalsKept&) = delete;
+  SignalsKept& operator=(const SignalsKept&) = delete;
+
+ private:
+  sigset_t before_;
+};
+
+#endif
+
 }  // namespace
 
 Signal::~Signal() {
@@ -104,19 +134,12 @@ Status Team::start(int32_t threads) {
     members_[tid].tid = tid;
     members_[tid].spins = kBarrierSpins;
   }
-  // Signals stay with the application's own threads, but those that an instruction raises: they belong to the
-  // thread that executes it, and blocked they would end the process past any handler that reports or mends
-  // them.
-  sigset_t others, before;
-  sigfillset(&others);
-  for (const int own : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP}) sigdelset(&others, own);
-  pthread_sigmask(SIG_SETMASK, &others, &before);
+  [[maybe_unused]] const SignalsKept kept;
   int error = 0;
   for (int32_t tid = 1; tid < threads && error == 0; ++tid) {
     error = pthread_create(&members_[tid].thread, nullptr, work, &members_[tid]);
     if (error == 0) ++started_;
   }
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
   if (error == 0) return FORERUN_OK;
   return fail(FORERUN_OUT_OF_MEMORY, "cannot start thread %d of %d: %s; use fewer threads", started_ + 2,
               threads, std::strerror(error));

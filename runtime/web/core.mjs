@@ -1,0 +1,291 @@
+// The core in WebAssembly, one bundle at a time: a thin layer over forerun.h, which says what everything means.
+// Offsets of its structures are for 32-bit pointers; runtime/native/wasm/layout.cpp holds them to it.
+
+const FOLDER = "model";
+const MOST_DRAWN = 64; // FORERUN_MOST_DRAWN
+const FINISHES = [null, "stop", "length", "context_full", "cancelled"]; // forerun_finish
+const OUT_OF_MEMORY = 2;
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
+
+/** A failure of the core: its text, and the number of forerun_status. */
+export class CoreFailure extends Error {
+  constructor(message, status) {
+    super(message);
+    this.status = status;
+  }
+}
+
+export class Core {
+  /** @param {WebAssembly.Module} module */
+  constructor(module) {
+    const memory = () => this.exports.memory;
+    this.exports = new WebAssembly.Instance(module, { wasi_snapshot_preview1: systemCalls(memory) }).exports;
+    this.exports._initialize();
+    this.handles = {};
+  }
+
+  /** Room for a file of the bundle in the core's memory, to be filled before `open`. Returns its address. */
+  giveFile(name, bytes) {
+    const address = this.withTexts([`${FOLDER}/${name}`], (path) => this.exports.forerun_give_file(path, bytes) >>> 0);
+    if (address === 0) throw this.failure(OUT_OF_MEMORY);
+    return address;
+  }
+
+  /** A view of memory that is valid until the core allocates. */
+  bytes(address, count) {
+    return new Uint8Array(this.exports.memory.buffer, address, count);
+  }
+
+  /** Opens the files given as a bundle, with a session of `capacity` positions. Returns facts about the model. */
+  open(threads, capacity) {
+    const { exports, handles } = this;
+    handles.bundle = this.make((out) => this.withTexts([FOLDER], (path) => exports.forerun_open(path, out)));
+    const model = this.withRoom(32, (room) => {
+      this.check(exports.forerun_bundle_model(handles.bundle, room));
+      return { vocabularySize: this.int32(room + 8), contextLength: this.int32(room + 12) };
+    });
+    handles.session = this.withRoom(16, (options) => {
+      this.setInt32s(options, [1, Math.min(capacity || model.contextLength, model.contextLength), threads, 0]);
+      return this.make((out) => exports.forerun_session_create(handles.bundle, options, out));
+    });
+    this.sequence = this.make((out) => exports.forerun_sequence_create(handles.session, out));
+    handles.generator = this.make((out) => exports.forerun_generator_create(handles.session, out));
+    handles.text = this.make((out) => exports.forerun_text_open(handles.bundle, out));
+    handles.decoder = this.make((out) => exports.forerun_decoder_create(handles.text, 0, 0, out));
+    return { ...model, ...this.readFacts() };
+  }
+
+  readFacts() {
+    const { exports, handles } = this;
+    const capacity = this.withRoom(16, (options) => {
+      this.check(exports.forerun_session_describe(handles.session, options));
+      return { capacity: this.int32(options + 4), threads: this.int32(options + 8) };
+    });
+    return this.withRoom(24, (facts) => {
+      this.check(exports.forerun_text_describe(handles.text, facts));
+      this.bosId = this.int32(facts + 8) ? this.int32(facts + 4) : null;
+      this.endIds = this.int32s(this.uint32(facts + 20), this.int32(facts + 16));
+      const target = this.readText(exports.forerun_bundle_target(handles.bundle) >>> 0);
+      return { ...capacity, target, hasChat: this.int32(facts + 12) === 1, endIds: this.endIds };
+    });
+  }
+
+  /** Ids of a prompt: a text, messages of a role and a content, or the ids themselves. */
+  promptIds(prompt) {
+    if (typeof prompt === "string") {
+      const ids = this.encode(prompt);
+      return this.bosId === null ? ids : [this.bosId, ...ids];
+    }
+    if (prompt.every((part) => Number.isInteger(part))) return [...prompt];
+    return this.encode(this.chatPrompt(prompt));
+  }
+
+  encode(text) {
+    const utf8 = encoder.encode(text);
+    return this.withTexts([text], (from) =>
+      this.fill(4, utf8.length + 16, (to, room, count) =>
+        this.exports.forerun_encode(this.handles.text, from, utf8.length, to, room, count), (at, n) => this.int32s(at, n)));
+  }
+
+  chatPrompt(messages) {
+    const texts = messages.flatMap(({ role, content }) => [role, content]);
+    const contents = messages.map(({ content }) => encoder.encode(content).length);
+    const guess = contents.reduce((sum, bytes) => sum + bytes + 64, 256);
+    return this.withTexts(texts, (...at) =>
+      this.withRoom(12 * messages.length, (list) => {
+        this.setInt32s(list, messages.flatMap((_, i) => [at[2 * i], at[2 * i + 1], contents[i]]));
+        return this.fill(1, guess, (to, room, count) =>
+          this.exports.forerun_chat_prompt(this.handles.text, list, messages.length, to, room, count),
+        (start, bytes) => decoder.decode(this.bytes(start, bytes).slice()));
+      }));
+  }
+
+  /** Begins an answer; `wanted` is as forerun.d.mts says of its options. */
+  start(ids, wanted) {
+    this.left = wanted.maxTokens;
+    this.ends = wanted.ignoreEnd ? [] : this.endIds;
+    const specs = [wanted.drafter, wanted.shape, wanted.exit].map((spec) => spec ?? null);
+    this.withTexts(specs, (...texts) =>
+      this.withRoom(4 * ids.length, (prompt) =>
+        this.withRoom(4 * this.ends.length, (ends) =>
+          this.withRoom(64, (generation) => {
+            this.setInt32s(prompt, ids);
+            this.setInt32s(ends, this.ends);
+            this.setInt32s(generation, texts);
+            const view = this.view();
+            view.setFloat64(generation + 16, wanted.temperature, true);
+            view.setInt32(generation + 24, wanted.topK, true);
+            view.setFloat64(generation + 32, wanted.topP, true);
+            view.setBigUint64(generation + 40, BigInt(wanted.seed), true);
+            this.setInt32s(generation + 48, [wanted.maxTokens, ends, this.ends.length]);
+            const { generator } = this.handles;
+            this.check(this.exports.forerun_generate_start(generator, this.sequence, prompt, ids.length, generation));
+          }))));
+  }
+
+  /** One step of the answer: ids that were kept, the text that they make certain, and why it ended, or null. */
+  step() {
+    const { generator } = this.handles;
+    return this.withRoom(4 * MOST_DRAWN + 8, (room) => {
+      const [count, finish] = [room + 4 * MOST_DRAWN, room + 4 * MOST_DRAWN + 4];
+      this.check(this.exports.forerun_generate_next(generator, this.sequence, room, count, finish));
+      const drawn = this.int32s(room, this.int32(count));
+      if (this.int32(finish) !== 0) return { ids: [], text: this.flush(), finish: FINISHES[this.int32(finish)] };
+      if (drawn.length === 0) return { ids: [], text: "", finish: null };
+      const end = drawn.findIndex((id) => this.ends.includes(id));
+      const ids = drawn.slice(0, Math.min(end < 0 ? drawn.length : end + 1, this.left));
+      this.left -= ids.length;
+      this.check(this.exports.forerun_generate_keep(generator, this.sequence, ids.length));
+      const stopped = end >= 0 && end < ids.length;
+      const text = this.feed(stopped ? ids.slice(0, -1) : ids);
+      const over = stopped ? "stop" : this.left === 0 ? "length" : null;
+      return { ids, text: over ? text + this.flush() : text, finish: over };
+    });
+  }
+
+  /** Ends an answer that was given up; what the decoder held back is dropped. */
+  abandon() {
+    this.exports.forerun_cancel(this.handles.generator, this.sequence);
+    this.flush();
+  }
+
+  feed(ids) {
+    return ids.map((id) => this.piece((to) => this.exports.forerun_decoder_feed(this.handles.decoder, id, to))).join("");
+  }
+
+  flush() {
+    return this.piece((to) => this.exports.forerun_decoder_flush(this.handles.decoder, to));
+  }
+
+  piece(call) {
+    return this.withRoom(12, (piece) => {
+      this.check(call(piece));
+      return decoder.decode(this.bytes(this.uint32(piece), this.int32(piece + 4)).slice());
+    });
+  }
+
+  statistics() {
+    return this.withRoom(4096, (room) => {
+      this.check(this.exports.forerun_generate_statistics(this.handles.generator, this.sequence, room));
+      const view = this.view();
+      const counts = ["promptTokens", "cachedTokens", "generatedTokens", "verifyCalls", "drafted", "accepted"];
+      const times = ["prefillMs", "draftMs", "verifyMs", "commitMs"];
+      return Object.fromEntries([
+        ...counts.map((name, i) => [name, Number(view.getBigInt64(room + 8 * i, true))]),
+        ...times.map((name, i) => [name, view.getFloat64(room + 48 + 8 * i, true)]),
+      ]);
+    });
+  }
+
+  // ---- Memory ---------------------------------------------------------------------------------------------
+
+  view() {
+    return new DataView(this.exports.memory.buffer);
+  }
+
+  int32(address) {
+    return this.view().getInt32(address, true);
+  }
+
+  /** An address: above 2 GiB it is no int32. */
+  uint32(address) {
+    return this.view().getUint32(address, true);
+  }
+
+  int32s(address, count) {
+    return Array.from(new Int32Array(this.exports.memory.buffer, address, count));
+  }
+
+  setInt32s(address, values) {
+    new Int32Array(this.exports.memory.buffer, address, values.length).set(values);
+  }
+
+  readText(address) {
+    const memory = this.bytes(address, this.exports.memory.buffer.byteLength - address);
+    return decoder.decode(memory.slice(0, memory.indexOf(0)));
+  }
+
+  /** Runs `use(address)` with zeroed memory of so many bytes, which is freed after it. */
+  withRoom(bytes, use) {
+    const address = this.exports.malloc(Math.max(bytes, 1)) >>> 0;
+    if (address === 0) throw new CoreFailure(`no memory for ${bytes} bytes`, OUT_OF_MEMORY);
+    try {
+      this.bytes(address, bytes).fill(0);
+      return use(address);
+    } finally {
+      this.exports.free(address);
+    }
+  }
+
+  /** Runs `use` with the addresses of texts that end with NUL; null stays a null pointer. */
+  withTexts(texts, use) {
+    const all = texts.map((text) => (text === null ? null : encoder.encode(`${text}\0`)));
+    const size = all.reduce((sum, utf8) => sum + (utf8?.length ?? 0), 0);
+    return this.withRoom(size, (room) => {
+      let next = room;
+      const addresses = all.map((utf8) => {
+        if (utf8 === null) return 0;
+        this.bytes(next, utf8.length).set(utf8);
+        next += utf8.length;
+        return next - utf8.length;
+      });
+      return use(...addresses);
+    });
+  }
+
+  /** What `call(array, capacity, count)` writes, read by `read(array, count)`; `guess` elements nearly always do. */
+  fill(elementBytes, guess, call, read) {
+    return this.withRoom(4, (count) => {
+      const attempt = (capacity) =>
+        this.withRoom(elementBytes * capacity, (array) => {
+          const status = call(array, capacity, count);
+          if (this.uint32(count) > capacity) return null;
+          this.check(status);
+          return read(array, this.uint32(count));
+        });
+      return attempt(guess) ?? attempt(this.uint32(count));
+    });
+  }
+
+  /** The handle, or number, that `create(out)` writes. */
+  make(create) {
+    return this.withRoom(4, (out) => {
+      this.check(create(out));
+      return this.int32(out);
+    });
+  }
+
+  check(status) {
+    if (status !== 0) throw this.failure(status);
+  }
+
+  failure(status) {
+    return new CoreFailure(this.readText(this.exports.forerun_last_error() >>> 0), status);
+  }
+}
+
+/** What the C library asks of the system (WASI): a clock, and somewhere to write when it aborts. */
+function systemCalls(memory) {
+  const bad = 8; // EBADF: there are no other files
+  return {
+    clock_time_get(_clock, _precision, result) {
+      const ns = BigInt(Math.round(performance.now() * 1e6));
+      new DataView(memory().buffer).setBigUint64(result, ns, true);
+      return 0;
+    },
+    fd_write(_file, vectors, count, written) {
+      const view = new DataView(memory().buffer);
+      let bytes = 0;
+      for (let i = 0; i < count; i += 1) {
+        const [at, size] = [view.getUint32(vectors + 8 * i, true), view.getUint32(vectors + 8 * i + 4, true)];
+        console.error(decoder.decode(new Uint8Array(memory().buffer, at, size).slice()));
+        bytes += size;
+      }
+      view.setUint32(written, bytes, true);
+      return 0;
+    },
+    fd_close: () => bad,
+    fd_seek: () => bad,
+  };
+}
