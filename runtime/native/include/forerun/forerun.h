@@ -162,7 +162,7 @@ FORERUN_API int forerun_sequence_fork(forerun_session* session, int32_t sequence
 /* Writes the committed rows to the file `path` (UTF-8): tokens, keys and values, and what rows below full
  * depth wait with; staged rows are not part of it. The file is written aside and renamed: it is never half
  * there, and an old one stays as it is until then. Its format is in src/saved_sequence.h; a position takes
- * its keys and values and 12 bytes. */
+ * its keys and values and 12 bytes. In WebAssembly, which has no files, it fails with FORERUN_FILE. */
 FORERUN_API int forerun_sequence_save(forerun_session* session, int32_t sequence, const char* path);
 
 /* A new sequence with the rows of a saved one, bit for bit: every answer that begins there has the ids that
