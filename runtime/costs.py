@@ -18,6 +18,9 @@ from forerun.staging import replaced_file
 
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 ROUNDS = 3
+# Calls that take more than this many plain ones are the last to be measured: where rows are that dear, as they are on
+# machines that compute slowly, all further ones cost alike, and measuring them takes seconds.
+STEEP = 3.5
 FORMAT = "forerun-costs"
 VERSION = 1
 # How much of a surprise is taken for a slower machine, and how much for a cost of this number of rows. Much less: where
@@ -75,23 +78,32 @@ class LiveCosts:
 
 
 def measure_rows(session: SessionLike, sequence: int, token_id: int) -> RowCosts:
-    """Time calls on rows staged after what the sequence holds; it is left as it was. Takes some twenty calls."""
+    """Time calls on rows staged after what the sequence holds; it is left as it was. Takes some forty calls."""
     most, room = (
         min(session.config.max_rows, session.config.max_gather),
         session.capacity - session.length(sequence),
     )
     sizes = [rows for rows in ROWS if rows <= min(most, room)]
-    samples: dict[int, list[float]] = {rows: [] for rows in sizes}
-    for attempt in range(ROUNDS + 1):
-        for rows in sizes:
-            staged = session.stage(sequence, [token_id] * rows)
-            start = time.perf_counter()
-            session.forward([(sequence, row) for row in staged], draws=True)
-            elapsed_ms = 1000 * (time.perf_counter() - start)
-            session.commit(sequence, ())
-            if attempt > 0:  # the first round warms up
-                samples[rows].append(elapsed_ms)
-    return RowCosts(tuple(sizes), tuple(median(samples[rows]) for rows in sizes), min(most, ROWS[-1]) <= room)
+    # The first round warms up, and finds the last size worth measuring.
+    first: list[float] = []
+    for rows in sizes:
+        first.append(_time_call(session, sequence, token_id, rows))
+        if first[-1] > STEEP * first[0]:
+            break
+    del sizes[len(first) :]
+    rounds = [[_time_call(session, sequence, token_id, rows) for rows in sizes] for _ in range(ROUNDS)]
+    middle = tuple(median(times) for times in zip(*rounds, strict=True))
+    return RowCosts(tuple(sizes), middle, min(most, ROWS[-1]) <= room)
+
+
+def _time_call(session: SessionLike, sequence: int, token_id: int, rows: int) -> float:
+    """Milliseconds of a call on so many rows, which are dropped again."""
+    staged = session.stage(sequence, [token_id] * rows)
+    start = time.perf_counter()
+    session.forward([(sequence, row) for row in staged], draws=True)
+    elapsed_ms = 1000 * (time.perf_counter() - start)
+    session.commit(sequence, ())
+    return elapsed_ms
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,16 @@
  * numpy.
  *
  * -DTINY_FEATURES=n lets n features come with each token, -DTINY_NO_EMBED takes hidden states only.
+ * -DTINY_ROW_US=n makes every row take that many microseconds more.
  * -DTINY_HALF stores keys and values as halves. -DTINY_ABI, -DTINY_ROWS, -DTINY_CONTEXT, -DTINY_VOCABULARY,
  * -DTINY_LAYERS, -DTINY_KERNELS and -DTINY_NULL make programs of other sizes, or such that the core must
  * refuse.
  */
+#define _POSIX_C_SOURCE 199309L /* nanosleep */
+
 #include <math.h>
 #include <string.h>
+#include <time.h>
 
 #include "forerun/program.h"
 
@@ -32,6 +36,9 @@
 #endif
 #ifndef TINY_KERNELS
 #define TINY_KERNELS 9
+#endif
+#ifndef TINY_ROW_US
+#define TINY_ROW_US 0
 #endif
 #ifndef TINY_FEATURES
 #define TINY_FEATURES 0
@@ -169,6 +176,7 @@ __attribute__((unused)) static void embed(const forerun_call* call, int32_t tid)
       if (TINY_FEATURES > 0) call->hidden[row * HIDDEN + i] += feature_of(call, row, i);
     }
   }
+  if (TINY_ROW_US > 0 && tid == 0) nanosleep(&(struct timespec){0, TINY_ROW_US * 1000L * call->rows}, NULL);
   finish(call, 0, EMBED_ROWS, tid);
 }
 

@@ -13,7 +13,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from loop_helpers import answer
 from scripted import ScriptedConfig, ScriptedResult, ScriptedSession
+from tiny_bundle import make_tiny_bundle
 
+import forerun
 from forerun.runtime.costs import KeptCosts, LiveCosts, RowCosts, measure_rows
 from forerun.runtime.drafters.auto import Auto
 from forerun.runtime.planner import Frequency, NetworkPlan, Pace, PlannedShape, Planner
@@ -51,16 +53,20 @@ def test_costs_follow_the_machine(slow: float, dear: float) -> None:
 
 
 class TimedSession(ScriptedSession):
-    """Calls take a fixed time a row."""
+    """Calls take a fixed time, and one a row."""
+
+    call_ms = 0.0
+    row_ms = 2.0
 
     def forward(self, rows: Sequence[tuple[int, int]], **options: object) -> ScriptedResult:
         result = super().forward(rows, **options)  # type: ignore[arg-type]
-        time.sleep(0.002 * len(rows))
+        time.sleep(0.001 * (self.call_ms + self.row_ms * len(rows)))
         return result
 
 
 def test_measuring_leaves_the_sequence_as_it_was() -> None:
     session = TimedSession(ScriptedConfig(max_rows=6), capacity=20)
+    session.call_ms = 4
     sequence = session.create_sequence()
     staged = session.stage(sequence, [1, 2, 3])
     session.forward([(sequence, row) for row in staged])
@@ -70,6 +76,24 @@ def test_measuring_leaves_the_sequence_as_it_was() -> None:
     assert costs.ms[-1] > 2 * costs.ms[0]
     assert costs.is_whole
     assert session.tokens(sequence) == (1, 2, 3) and session.staged(sequence) == 0
+
+
+def test_rows_that_are_dear_are_not_measured_on() -> None:
+    """Where every row costs as much as the first, four are enough to see it, or six on a busy machine."""
+    session = TimedSession(ScriptedConfig(max_rows=40), capacity=60)
+    session.row_ms = 6
+    costs = measure_rows(session, session.create_sequence(), 4)
+    assert costs.rows[-1] in (4, 6) and costs.is_whole
+    assert LiveCosts(costs).relative(16) == pytest.approx(16, rel=0.3)
+
+
+def test_the_core_does_not_measure_on_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    bundle = make_tiny_bundle(tmp_path, "-DTINY_ROW_US=3000")
+    with forerun.load(bundle, threads=2) as model:
+        model.generate([1, 2], max_tokens=4, drafter="auto", loop="native", ignore_end=True).complete()
+    costs = KeptCosts.of(bundle, 2).load()
+    assert costs is not None and costs.rows[-1] in (4, 6)
 
 
 def test_costs_measured_at_the_end_of_the_context_are_not_kept(

@@ -11,9 +11,9 @@ TOKENS = (END, *"abcdefghijklmnopqrstuvwxyz", *"0123456789")
 TEMPLATE = "{% for message in messages %}{{ message.role[0] }}{{ message.content }}{% endfor %}a"
 
 
-def make_tiny_bundle(folder: Path) -> Path:
-    """Compile the program and write the bundle below `folder`."""
-    library = compile_program(folder / "tiny.so")
+def make_tiny_bundle(folder: Path, *flags: str) -> Path:
+    """Compile the program, with flags of tiny_program.c, and write the bundle below `folder`."""
+    library = compile_program(folder / "tiny.so", *flags)
     bundle = make_bundle(folder / "bundle", library, make_weights())
     tokenizer = Tokenizer(models.BPE(vocab={token: index for index, token in enumerate(TOKENS)}, merges=[]))
     tokenizer.decoder = decoders.Fuse()

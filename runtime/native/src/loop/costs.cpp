@@ -13,6 +13,9 @@ namespace {
 constexpr int32_t kSizes[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32};
 constexpr int32_t kLargest = 32;
 constexpr int32_t kRounds = 3;
+// Calls that take more than this many plain ones are the last to be measured: where rows are that dear, as
+// they are on machines that compute slowly, all further ones cost alike, and measuring them takes seconds.
+constexpr double kSteep = 3.5;
 // How much of a surprise is taken for a slower machine, and how much for a cost of this number of rows. Much
 // less: where calls of one row alone are seen, all that they say about others is that the machine is faster
 // or slower.
@@ -21,6 +24,23 @@ constexpr double kFast = 0.2, kSlow = 0.02;
 double middle(double* values, int32_t count) {
   std::sort(values, values + count);
   return (values[(count - 1) / 2] + values[count / 2]) / 2;
+}
+
+// Times a call on so many rows, which are dropped again.
+Status time_call(Session& session, int32_t sequence, int32_t token_id, int32_t rows, double* elapsed_ms) {
+  int32_t token_ids[kLargest];
+  std::fill_n(token_ids, rows, token_id);
+  Sequence& target = session.sequences()[sequence];
+  FORERUN_TRY(stage_rows(session, target, {rows, token_ids, nullptr, nullptr, nullptr, 0}));
+  const Rows listed(sequence, 0, rows);
+  const forerun_request request = {listed.rows, rows, nullptr, FORERUN_ALL, nullptr, FORERUN_ALL,
+                                   nullptr,     0,    1};
+  forerun_result result;
+  const uint64_t begin_ns = now_ns();
+  const Status status = forward(session, request, &result);
+  *elapsed_ms = static_cast<double>(now_ns() - begin_ns) * 1e-6;
+  FORERUN_TRY(commit_path(session, sequence, 0, nullptr));
+  return status;
 }
 
 }  // namespace
@@ -73,29 +93,19 @@ Status measure_costs(Session& session, int32_t sequence, int32_t token_id, forer
   const forerun_program& program = session.program();
   const int32_t room = session.options.capacity - committed_length(session, sequence);
   const int32_t most = std::min({program.max_rows, program.max_gather, kMostRows});
-  double samples[FORERUN_MOST_COSTS][kRounds];
-  int32_t token_ids[kMostRows];
-  std::fill_n(token_ids, kMostRows, token_id);
   costs->count = 0;
-  for (const int32_t rows : kSizes) {
-    if (rows <= std::min(most, room)) costs->rows[costs->count++] = rows;
-  }
   costs->whole = std::min(most, kLargest) <= room;
-  for (int32_t round = 0; round <= kRounds; ++round) {
+  // The first round warms up, and finds the last size worth measuring.
+  for (const int32_t rows : kSizes) {
+    const int32_t place = costs->count;
+    if (rows > std::min(most, room) || (place > 0 && costs->ms[place - 1] > kSteep * costs->ms[0])) break;
+    FORERUN_TRY(time_call(session, sequence, token_id, rows, &costs->ms[place]));
+    costs->rows[costs->count++] = rows;
+  }
+  double samples[FORERUN_MOST_COSTS][kRounds];
+  for (int32_t round = 0; round < kRounds; ++round) {
     for (int32_t i = 0; i < costs->count; ++i) {
-      const int32_t rows = costs->rows[i];
-      Sequence& target = session.sequences()[sequence];
-      FORERUN_TRY(stage_rows(session, target, {rows, token_ids, nullptr, nullptr, nullptr, 0}));
-      const Rows listed(sequence, 0, rows);
-      const forerun_request request = {listed.rows, rows, nullptr, FORERUN_ALL, nullptr, FORERUN_ALL,
-                                       nullptr,     0,    1};
-      forerun_result result;
-      const uint64_t begin_ns = now_ns();
-      const Status status = forward(session, request, &result);
-      const double elapsed_ms = static_cast<double>(now_ns() - begin_ns) * 1e-6;
-      FORERUN_TRY(commit_path(session, sequence, 0, nullptr));
-      FORERUN_TRY(status);
-      if (round > 0) samples[i][round - 1] = elapsed_ms;  // the first round warms up
+      FORERUN_TRY(time_call(session, sequence, token_id, costs->rows[i], &samples[i][round]));
     }
   }
   for (int32_t i = 0; i < costs->count; ++i) costs->ms[i] = middle(samples[i], kRounds);
