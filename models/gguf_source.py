@@ -1,61 +1,35 @@
-"""Models in a GGUF file (format: ggml's docs/gguf.md): weights with their blocks, tokenizer, chat
+"""Models in GGUF files, whole or split: weights with their blocks, tokenizer, chat
 template.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from gguf import GGUFReader
-from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+from gguf.constants import GGML_QUANT_SIZES
 from gguf.quants import dequantize
 
 from forerun.errors import ModelFileError, UnsupportedModelError
 from forerun.models.checkpoint import Checkpoint, StoredTensor, require_tensors
 from forerun.models.config import ModelConfig
 from forerun.models.families import Family, family_of_gguf
+from forerun.models.gguf_file import GgufFile, GgufTensor
+from forerun.models.gguf_parts import open_parts
 from forerun.models.gguf_tokenizer import read_gguf_tokenizer
 
 _PLAIN_TYPES = ("F64", "F32", "F16", "BF16")
-_MAGIC = b"GGUF"
-# What the reader raises when the bytes end early or do not mean what they should.
-_READER_ERRORS = (ValueError, IndexError, KeyError, OverflowError, TypeError, MemoryError)
-
-
-@dataclass(frozen=True)
-class GgufFile:
-    """A parsed GGUF file: metadata values by key, and per tensor its type, shape [N, K] and mapped data."""
-
-    path: Path
-    values: Mapping[str, Any]
-    tensors: Mapping[str, "GgufTensor"]
-
-
-@dataclass(frozen=True)
-class GgufTensor:
-    """`data` maps the file: plain numbers of `shape`, or uint8 blocks [..., bytes per row]."""
-
-    type: GGMLQuantizationType
-    shape: tuple[int, ...]
-    data: np.ndarray
 
 
 def open_gguf(path: Path) -> Checkpoint:
-    """Open a GGUF file; weights are read only when asked for.
+    """Open a GGUF file, or a split model by any of its parts; weights are read only when asked for.
 
     Raises `ModelFileError` for a missing, truncated or malformed file and `UnsupportedModelError` for another
     architecture, naming the supported ones.
     """
-    file = parse_gguf(path)
+    file = open_parts(path)
     architecture = file.values.get("general.architecture")
     family = family_of_gguf(architecture, path)
-    if int(file.values.get("split.count", 1)) > 1:
-        raise UnsupportedModelError(
-            f"{path} is one part of a split model; join it with llama-gguf-split --merge"
-        )
     shapes = {name: tensor.shape for name, tensor in file.tensors.items()}
     try:
         config = family.config_from_gguf(file.values, shapes, _rope_divisors(file))
@@ -80,31 +54,6 @@ def open_gguf(path: Path) -> Checkpoint:
         tensors=tensors,
         read_tokenizer=partial(read_gguf_tokenizer, file.values, path),
     )
-
-
-def parse_gguf(path: Path) -> GgufFile:
-    """Parse metadata and tensor table; raises `ModelFileError` for anything that is not a whole GGUF file."""
-    try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-    except OSError as error:
-        raise ModelFileError(f"{path} cannot be read: {error.strerror}") from error
-    if magic != _MAGIC:
-        raise ModelFileError(f"{path} is not a GGUF file (it starts with {magic!r}, not {_MAGIC!r})")
-    try:
-        reader = GGUFReader(path)
-        values = {name: field.contents() for name, field in reader.fields.items()}
-        tensors = {
-            tensor.name: GgufTensor(
-                GGMLQuantizationType(tensor.tensor_type),
-                tuple(int(n) for n in reversed(tensor.shape)),
-                tensor.data,
-            )
-            for tensor in reader.tensors
-        }
-    except _READER_ERRORS as error:
-        raise ModelFileError(f"{path} is truncated or malformed: {error}") from error
-    return GgufFile(path, values, tensors)
 
 
 def _rope_divisors(file: GgufFile) -> tuple[float, ...] | None:

@@ -1,5 +1,6 @@
 """GGUF files: weights come out in our order, and every way in which a file can be bad."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tiny_models import tiny_values, write_gguf
 
 from forerun.errors import ModelFileError, UnsupportedModelError
 from forerun.models import load_model, open_checkpoint
-from forerun.models.gguf_source import parse_gguf
+from forerun.models.gguf_file import parse_gguf
 
 
 @pytest.fixture
@@ -135,7 +136,6 @@ def test_unsupported_architecture_is_named_with_the_list(tmp_path: Path) -> None
         ({"llama.rope.scaling.type": "yarn"}, "'yarn'"),
         ({"llama.rope.dimension_count": 8}, "part of each head"),
         ({"llama.expert_count": 4}, "experts"),
-        ({"split.count": 3}, "split"),
     ],
 )
 def test_unsupported_settings_are_named(tmp_path: Path, metadata: dict[str, Any], message: str) -> None:
@@ -193,3 +193,50 @@ def test_bad_tokenizers_are_named(
     write_gguf(tmp_path / "tiny.gguf", seed=1, metadata=metadata)
     with pytest.raises(error, match=message):
         open_checkpoint(tmp_path / "tiny.gguf").read_tokenizer()
+
+
+def write_parts(folder: Path) -> list[Path]:
+    write_gguf(folder / "tiny.gguf", seed=4, part_tensors=8)
+    return sorted(folder.glob("tiny-0*.gguf"))
+
+
+def test_a_split_model_is_opened_by_any_part(tmp_path: Path) -> None:
+    parts = write_parts(tmp_path)
+    expected = write_gguf(tmp_path / "whole.gguf", seed=4)
+    assert len(parts) >= 3
+    for part in (parts[0], parts[-1]):
+        state = dict(load_model(part).named_parameters())
+        assert state.keys() == expected.keys()
+        assert all(np.array_equal(state[name].numpy(), array) for name, array in expected.items())
+    whole, split = (open_checkpoint(path).read_tokenizer() for path in (tmp_path / "whole.gguf", parts[0]))
+    assert split == whole
+
+
+def test_missing_and_mistaken_parts_are_named(tmp_path: Path) -> None:
+    parts = write_parts(tmp_path)
+    parts[1].rename(tmp_path / "elsewhere.gguf")
+    with pytest.raises(ModelFileError, match=rf"missing beside it: {parts[1].name}"):
+        open_checkpoint(parts[0])
+    with pytest.raises(ModelFileError, match="names must end in -00001-of-"):
+        open_checkpoint(tmp_path / "elsewhere.gguf")
+    shutil.copy(parts[2], parts[1])
+    with pytest.raises(ModelFileError, match=r"00002-of-\d+\.gguf says it is another part"):
+        open_checkpoint(parts[0])
+
+
+def test_parts_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
+    parts = write_parts(tmp_path)
+    first, second = parts[0].read_bytes(), parts[1].read_bytes()
+    parts[1].write_bytes(second.replace(b"blk.0.", b"blk.9."))
+    with pytest.raises(ModelFileError, match=r"missing: blk\.0\."):
+        open_checkpoint(parts[0])
+    parts[1].write_bytes(second)
+    parts[2].write_bytes(parts[2].read_bytes().replace(b"blk.1.", b"blk.0."))
+    with pytest.raises(ModelFileError, match=r"00003-of-\d+\.gguf holds tensors of another part: blk\.0\."):
+        open_checkpoint(parts[0])
+    write_parts(tmp_path)
+    key = b"split.tensors.count"
+    value = first.index(key) + len(key) + 4  # behind its type
+    parts[0].write_bytes(first[:value] + b"\x63\0\0\0" + first[value + 4 :])
+    with pytest.raises(ModelFileError, match="they should be 99"):
+        open_checkpoint(parts[0])

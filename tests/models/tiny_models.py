@@ -131,17 +131,18 @@ def write_gguf(
     kind: GGMLQuantizationType = GGMLQuantizationType.F32,
     architecture: str = "llama",
     metadata: dict[str, Any] | None = None,
+    part_tensors: int = 0,
     **changes: Any,
 ) -> dict[str, np.ndarray]:
     """A GGUF file whose matrices are quantized to `kind`; returns the float weights under our names.
 
     Rows of q and k of `llama` are interleaved as llama.cpp's converter does. `metadata` adds or replaces
-    keys.
+    keys; `part_tensors` splits the model over files with so many tensors each.
     """
     values = tiny_values(**{"model_type": architecture, **changes})
     family = family_of_huggingface(values["model_type"], path)
     weights = random_weights(values, seed)
-    writer = gguf.GGUFWriter(path, architecture)
+    writer = gguf.GGUFWriter(path, architecture, split_max_tensors=part_tensors)
     for key, value in {**_metadata(values, architecture), **(metadata or {})}.items():
         _add(writer, key, value)
     for name, array in weights.items():

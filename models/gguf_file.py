@@ -1,0 +1,59 @@
+"""One GGUF file (format: ggml's docs/gguf.md): its metadata and the table of its tensors."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gguf import GGUFReader
+from gguf.constants import GGMLQuantizationType
+
+from forerun.errors import ModelFileError
+
+_MAGIC = b"GGUF"
+# What the reader raises when the bytes end early or do not mean what they should.
+_READER_ERRORS = (ValueError, IndexError, KeyError, OverflowError, TypeError, MemoryError)
+
+
+@dataclass(frozen=True)
+class GgufFile:
+    """A parsed GGUF file: metadata values by key, and per tensor its type, shape [N, K] and mapped data."""
+
+    path: Path
+    values: Mapping[str, Any]
+    tensors: Mapping[str, "GgufTensor"]
+
+
+@dataclass(frozen=True)
+class GgufTensor:
+    """`data` maps the file: plain numbers of `shape`, or uint8 blocks [..., bytes per row]."""
+
+    type: GGMLQuantizationType
+    shape: tuple[int, ...]
+    data: np.ndarray
+
+
+def parse_gguf(path: Path) -> GgufFile:
+    """Parse metadata and tensor table; raises `ModelFileError` for anything that is not a whole GGUF file."""
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read: {error.strerror}") from error
+    if magic != _MAGIC:
+        raise ModelFileError(f"{path} is not a GGUF file (it starts with {magic!r}, not {_MAGIC!r})")
+    try:
+        reader = GGUFReader(path)
+        values = {name: field.contents() for name, field in reader.fields.items()}
+        tensors = {
+            tensor.name: GgufTensor(
+                GGMLQuantizationType(tensor.tensor_type),
+                tuple(int(n) for n in reversed(tensor.shape)),
+                tensor.data,
+            )
+            for tensor in reader.tensors
+        }
+    except _READER_ERRORS as error:
+        raise ModelFileError(f"{path} is truncated or malformed: {error}") from error
+    return GgufFile(path, values, tensors)
