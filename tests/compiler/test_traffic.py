@@ -39,8 +39,14 @@ def kernels_of(bundle: Path) -> tuple[Kernel, ...]:
         return profiler.kernels
 
 
-@pytest.mark.parametrize("quant", ("f32", "q8", "q4"))
-@pytest.mark.parametrize("variant", ("llama-tied", "llama-untied", "llama-biased", "qwen3"))
+# Structures differ in which arrays there are, quantizations in how one is stored: no need for every pair.
+@pytest.mark.parametrize(
+    ("variant", "quant"),
+    (
+        *(("llama-untied", quant) for quant in ("f32", "q8", "q4")),
+        *((variant, "q4") for variant in ("llama-tied", "llama-biased", "qwen3")),
+    ),
+)
 def test_every_byte_of_the_weights_file_is_some_kernels(variant: str, quant: str, compiled: Compiled) -> None:
     """All arrays of these models are multiples of 64 bytes, so that no padding lies between them."""
     bundle = compiled(variant, quant)
