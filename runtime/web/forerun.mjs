@@ -2,9 +2,9 @@
 // forerun.d.mts describes everything here.
 import { inNode, startWorker } from "./start_worker.mjs";
 
-// More helped little where it was tried, and phones have few quick cores.
+// Phones have few quick cores, and a page shares the machine with others.
 const MOST_DEFAULT_THREADS = 4;
-const MOST_THREADS = 256; // kMaxThreads in team.h
+const MOST_THREADS = 256; // kMaxThreads in team.h; layout.cpp holds it to that
 
 /** A failure; `status` is the number of forerun_status in forerun.h, null where it was none of the core's. */
 export class ForerunError extends Error {
