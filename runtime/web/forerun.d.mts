@@ -113,6 +113,7 @@ export class Forerun {
   /** Continues a text, or token ids, as they are. */
   generate(prompt: string | Iterable<number>, options?: AnswerOptions): Answer;
 
-  /** Ends the workers and gives its memory back; an answer under way rejects. */
+  /** Ends the workers and gives their memory back (Chromium takes some seconds to end several); an answer under way
+   * rejects. */
   close(): void;
 }
