@@ -1,6 +1,6 @@
-"""Plain decoding in WebAssembly (Node, one thread) beside x86-64 kernels on one thread, taking turns in one run.
+"""Plain decoding in WebAssembly (Node) beside x86-64 kernels on as many threads, taking turns in one run.
 
-    python -m benchmarks.web PACKAGE BUNDLE
+    python -m benchmarks.web PACKAGE BUNDLE [--threads N]
 
 PACKAGE is written by `forerun package --target wasm32`, BUNDLE by `forerun compile --target x86-64` from the same
 export. Prints the median milliseconds of a call of one row for each, and how many times as fast wasm is.
@@ -20,9 +20,9 @@ from forerun.runtime.model import Model
 _PROMPT = [{"role": "user", "content": "Explain in a few sentences why the sky is blue."}]
 _SCRIPT = """
 import { readFileSync } from "node:fs";
-const { folder, messages, maxTokens, turns } = JSON.parse(readFileSync(0));
+const { folder, threads, messages, maxTokens, turns } = JSON.parse(readFileSync(0));
 const { Forerun } = await import(`${folder}/forerun.mjs`);
-const model = await Forerun.load(folder, { capacity: 512 });
+const model = await Forerun.load(folder, { capacity: 512, threads });
 for (let turn = 0; turn < turns; turn += 1) {
   const { statistics } = await model.chat(messages, { maxTokens, ignoreEnd: true }).result;
   console.log(statistics.verifyMs / statistics.verifyCalls);
@@ -40,11 +40,12 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     wasm, native = [], []
-    with forerun.load(options.bundle, threads=1, context=512) as model:
+    with forerun.load(options.bundle, threads=options.threads, context=512) as model:
         for _ in range(options.turns):
-            wasm.append(time_in_node(options.package.resolve(), options.tokens))
+            wasm.append(time_in_node(options.package.resolve(), options.threads, options.tokens))
             native.append(time_here(model, options.tokens))
             print(f"wasm32 {wasm[-1]:.2f} ms, native {native[-1]:.2f} ms")
     medians = statistics.median(wasm), statistics.median(native)
@@ -52,9 +53,15 @@ def main() -> None:
     print(f"wasm32 is {medians[1] / medians[0]:.2f} times as fast")
 
 
-def time_in_node(package: Path, tokens: int) -> float:
+def time_in_node(package: Path, threads: int, tokens: int) -> float:
     """Milliseconds of a call; the second answer of a fresh process, whose code is then optimized."""
-    asked = {"folder": str(package), "messages": _PROMPT, "maxTokens": tokens, "turns": 2}
+    asked = {
+        "folder": str(package),
+        "threads": threads,
+        "messages": _PROMPT,
+        "maxTokens": tokens,
+        "turns": 2,
+    }
     done = subprocess.run(
         ["node", "--input-type=module", "-e", _SCRIPT],
         input=json.dumps(asked),

@@ -17,7 +17,7 @@ from forerun.compiler.link import compile_c
 from forerun.compiler.package_files import cmake_source, header_source, readme_text, table_source
 from forerun.compiler.shared_library import link_checked
 from forerun.compiler.toolchain import Toolchain, find_toolchain
-from forerun.compiler.web_module import MODULE, copy_scripts, link_module, module_readme
+from forerun.compiler.web_module import MODULES, copy_scripts, link_module, module_readme
 from forerun.errors import BundleError, TargetError
 from forerun.runtime.bundle import read_bundle, read_manifest
 from forerun.staging import staged_folder
@@ -206,7 +206,7 @@ def _report(
 ) -> PackageReport:
     sizes = {
         path.relative_to(folder).as_posix(): path.stat().st_size
-        for path in (folder / MODULE, *sorted((folder / "lib").rglob("*")))
+        for path in (*(folder / module for module in MODULES), *sorted((folder / "lib").rglob("*")))
         if path.is_file()
     }
     return PackageReport(
@@ -228,7 +228,7 @@ def _write_facts(folder: Path, report: PackageReport, networks: Sequence[Network
         "libraries": report.sizes,
     }
     (folder / MARKER).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    if MODULE in report.sizes:
+    if MODULES.keys() <= report.sizes.keys():
         (folder / "README.md").write_text(module_readme(name, report.summary), encoding="utf-8")
         return
     has_core, shared = "lib/libforerun.a" in report.sizes, f"lib/lib{name}.so" in report.sizes

@@ -36,7 +36,7 @@ class Platform:
         hint: what to install if no compiler is found.
         shim: C code that is part of the core there.
         variant: folder beside the core's sources whose files take the place of those of the same names.
-        module: packages hold one module of core and programs for JavaScript, and no libraries.
+        module: packages hold modules of core and programs for JavaScript, and no libraries.
         demands: what a shared library for it may ask of the system; packages hold one where that is given.
     """
 
@@ -108,12 +108,13 @@ ALL_PLATFORMS: tuple[Platform, ...] = (
     ),
     Platform(
         name="wasm32",
-        summary="WebAssembly with SIMD, for browsers and Node: one module; run in Node and headless Chromium",
+        summary="WebAssembly with SIMD, for browsers and Node: run in Node and headless Chromium",
         machine="wasm32",
         system="wasm",
         zig="wasm32-wasi",
         programs="wasm32",
-        compile_flags=("-msimd128",),
+        # Two modules are linked of one set of objects; the one with threads takes atomics and bulk memory.
+        compile_flags=("-msimd128", "-matomics", "-mbulk-memory"),
         links=False,
         variant="wasm",
         module=True,

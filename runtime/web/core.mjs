@@ -5,6 +5,12 @@ const FOLDER = "model";
 const MOST_DRAWN = 64; // FORERUN_MOST_DRAWN
 const FINISHES = [null, "stop", "length", "context_full", "cancelled"]; // forerun_finish
 const OUT_OF_MEMORY = 2;
+const PAGE_BYTES = 1 << 16;
+// As compiler/web_module.py tells the linker.
+const FIRST_SHARED_PAGES = (1 << 22) / PAGE_BYTES;
+const MOST_PAGES = (1 << 16) - 1;
+const STACK_BYTES = 1 << 20;
+const ALIGNMENT = 64; // of more than any thread-local variable
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
@@ -17,12 +23,21 @@ export class CoreFailure extends Error {
 }
 
 export class Core {
-  /** @param {WebAssembly.Module} module */
-  constructor(module) {
-    const memory = () => this.exports.memory;
-    this.exports = new WebAssembly.Instance(module, { wasi_snapshot_preview1: systemCalls(memory) }).exports;
+  /** Of model.wasm, or of model-threads.wasm on a memory that sharedMemory made. */
+  constructor(module, memory = null) {
+    this.exports = instantiate(module, memory).exports;
     this.exports._initialize();
     this.handles = {};
+  }
+
+  /** Room for what helper `number` has of its own: its stack and thread-local variables. It is never given back. */
+  helperRoom(number) {
+    const { malloc, __tls_size } = this.exports;
+    const bytes = STACK_BYTES + __tls_size.value + ALIGNMENT;
+    const address = malloc(bytes) >>> 0;
+    if (address === 0) throw new CoreFailure(`no memory for a helper's stack (${bytes} bytes)`, OUT_OF_MEMORY);
+    const stackEnd = Math.ceil(address / ALIGNMENT) * ALIGNMENT + STACK_BYTES;
+    return { number, stackEnd, threadLocals: stackEnd };
   }
 
   /** Room for a file of the bundle in the core's memory, to be filled before `open`. Returns its address. */
@@ -263,6 +278,18 @@ export class Core {
   failure(status) {
     return new CoreFailure(this.readText(this.exports.forerun_last_error() >>> 0), status);
   }
+}
+
+/** Memory for model-threads.wasm. */
+export function sharedMemory() {
+  return new WebAssembly.Memory({ initial: FIRST_SHARED_PAGES, maximum: MOST_PAGES, shared: true });
+}
+
+/** An instance of the core with a memory of its own, or on `memory`. */
+export function instantiate(module, memory) {
+  const imports = { env: { memory }, wasi_snapshot_preview1: systemCalls(() => instance.exports.memory) };
+  const instance = new WebAssembly.Instance(module, imports);
+  return instance;
 }
 
 /** What the C library asks of the system (WASI): a clock, and somewhere to write when it aborts. */

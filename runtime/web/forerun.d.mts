@@ -10,7 +10,10 @@ export interface Progress {
 export interface LoadOptions {
   /** Called as bytes come in. */
   onProgress?: (progress: Progress) => void;
-  /** Threads of the core; this build runs on 1. */
+  /** Workers that compute, 1 to 256. If left out: one a processor, at most 4, where workers may share memory, and
+   * otherwise 1. They may in Node, and in pages that are `crossOriginIsolated`, by the headers
+   * Cross-Origin-Opener-Policy: same-origin and Cross-Origin-Embedder-Policy: require-corp; elsewhere more than 1 is
+   * an error. Answers do not depend on it. */
   threads?: number;
   /** Positions of the conversation, prompt and answer together; 0 = the model's context length. Memory for all of
    * them is reserved when the model is loaded. */
@@ -94,7 +97,7 @@ export class ForerunError extends Error {
   readonly status: number | null;
 }
 
-/** A model, and the worker that runs it. One answer at a time. */
+/** A model, and the workers that run it. One answer at a time. */
 export class Forerun {
   private constructor();
 
@@ -110,6 +113,7 @@ export class Forerun {
   /** Continues a text, or token ids, as they are. */
   generate(prompt: string | Iterable<number>, options?: AnswerOptions): Answer;
 
-  /** Ends the worker and gives its memory back; an answer under way rejects. */
+  /** Ends the workers and gives their memory back (Chromium takes some seconds to end several); an answer under way
+   * rejects. */
   close(): void;
 }

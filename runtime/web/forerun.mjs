@@ -1,7 +1,10 @@
 // A language model in the browser, or in Node: `forerun package BUNDLE --target wasm32` wrote this folder.
 // forerun.d.mts describes everything here.
+import { inNode, startWorker } from "./start_worker.mjs";
 
-const inNode = typeof process === "object" && Boolean(process.versions?.node);
+// Phones have few quick cores, and a page shares the machine with others.
+const MOST_DEFAULT_THREADS = 4;
+const MOST_THREADS = 256; // kMaxThreads in team.h; layout.cpp holds it to that
 
 /** A failure; `status` is the number of forerun_status in forerun.h, null where it was none of the core's. */
 export class ForerunError extends Error {
@@ -25,13 +28,14 @@ const DEFAULTS = {
 };
 
 export class Forerun {
-  static async load(url, { onProgress = () => {}, threads = 1, capacity = 0, signal } = {}) {
+  static async load(url, { onProgress = () => {}, threads, capacity = 0, signal } = {}) {
     signal?.throwIfAborted();
-    const model = new Forerun(await startWorker());
+    const wanted = await chooseThreads(threads);
+    const model = new Forerun(await startWorker("./worker.mjs"));
     const stop = () => model.#end(signal.reason);
     signal?.addEventListener("abort", stop);
     try {
-      model.#post({ load: { url: await folderUrl(url), threads, capacity } });
+      model.#post({ load: { url: await folderUrl(url), threads: wanted, capacity } });
       model.facts = await model.#hear(({ progress, loaded }) => {
         if (progress) onProgress(progress);
         return loaded;
@@ -174,24 +178,21 @@ async function folderUrl(url) {
   return (await import("node:url")).pathToFileURL(folder).href;
 }
 
-/** Starts worker.mjs; both kinds of workers behind one face. */
-async function startWorker() {
-  if (inNode) {
-    const { Worker: Thread } = await import("node:worker_threads");
-    // Node's own options are the program's: --input-type, which comes with code on the command line, fails for a file.
-    const thread = new Thread(new URL("./worker.mjs", import.meta.url), { execArgv: [] });
-    return {
-      post: (message) => thread.postMessage(message),
-      onMessage: (listen) => thread.on("message", listen),
-      onError: (listen) => thread.on("error", listen),
-      terminate: () => thread.terminate(),
-    };
+/** The threads that were asked for, or those that pay here. */
+async function chooseThreads(asked) {
+  const isolated = inNode || globalThis.crossOriginIsolated;
+  if (asked === undefined) {
+    if (!isolated) return 1;
+    const here = inNode ? (await import("node:os")).availableParallelism() : navigator.hardwareConcurrency;
+    return Math.min(MOST_DEFAULT_THREADS, here);
   }
-  const worker = new Worker(new URL("./worker.mjs", import.meta.url), { type: "module" });
-  return {
-    post: (message) => worker.postMessage(message),
-    onMessage: (listen) => worker.addEventListener("message", ({ data }) => listen(data)),
-    onError: (listen) => worker.addEventListener("error", listen),
-    terminate: () => worker.terminate(),
-  };
+  if (!Number.isInteger(asked) || asked < 1 || asked > MOST_THREADS) {
+    throw new ForerunError(`threads is ${asked}; it must be a whole number from 1 to ${MOST_THREADS}`);
+  }
+  if (asked === 1 || isolated) return asked;
+  throw new ForerunError(
+    `${asked} threads need memory that workers share, which browsers grant to isolated pages alone; serve the page ` +
+      "with the headers Cross-Origin-Opener-Policy: same-origin and Cross-Origin-Embedder-Policy: require-corp, or " +
+      "ask for 1 thread",
+  );
 }

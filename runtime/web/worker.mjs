@@ -2,10 +2,11 @@
 // only one to talk to it.
 //   in   { load: { url, capacity, threads } }, { answer: { number, prompt, wanted } }, { cancel: number }
 //   out  { progress }, { loaded: facts }, { text, ids }, { finished: result }, { failed: { message, status } }
-import { Core, CoreFailure } from "./core.mjs";
+import { CoreFailure } from "./core.mjs";
+import { moduleName, startCore } from "./start_core.mjs";
+import { inNode, ownPort } from "./start_worker.mjs";
 
-const inNode = typeof process === "object" && Boolean(process.versions?.node);
-const port = inNode ? (await import("node:worker_threads")).parentPort : globalThis;
+const port = await ownPort();
 const FILE_FAILURE = 20; // FORERUN_FILE
 const SIZE_FAILURE = 23; // FORERUN_SIZE
 let core = null;
@@ -60,8 +61,8 @@ async function giveManifest(root, folder) {
 async function load({ url, capacity, threads }) {
   const base = new URL(url);
   const root = new URL("model/", base);
-  const code = await (await open(new URL("model.wasm", base))).arrayBuffer();
-  core = new Core(await WebAssembly.compile(code));
+  const code = await (await open(new URL(moduleName(threads), base))).arrayBuffer();
+  core = await startCore(await WebAssembly.compile(code), threads);
   const { files, drafts } = await giveManifest(root, "");
   for (const draft of drafts) files.push(...(await giveManifest(root, draft)).files);
   const totalBytes = files.reduce((sum, { bytes }) => sum + bytes, 0);
@@ -70,10 +71,10 @@ async function load({ url, capacity, threads }) {
     const address = core.giveFile(file.name, file.bytes);
     await readInto(address, await open(new URL(file.name, root)), file, (bytes) => {
       receivedBytes += bytes;
-      port.postMessage({ progress: { file: file.name, receivedBytes, totalBytes } });
+      port.post({ progress: { file: file.name, receivedBytes, totalBytes } });
     });
   }
-  port.postMessage({ loaded: core.open(threads, capacity) });
+  port.post({ loaded: core.open(threads, capacity) });
 }
 
 // Lets messages in between two steps: timers would wait milliseconds.
@@ -92,14 +93,14 @@ async function answer({ number, prompt, wanted }) {
     result.ids.push(...ids);
     result.text += text;
     result.finish = finish;
-    if (ids.length > 0 || text) port.postMessage({ ids, text });
+    if (ids.length > 0 || text) port.post({ ids, text });
     await turn();
     if (result.finish === null && number <= cancelled) {
       core.abandon();
       result.finish = "cancelled";
     }
   }
-  port.postMessage({ finished: { ...result, statistics: core.statistics() } });
+  port.post({ finished: { ...result, statistics: core.statistics() } });
 }
 
 async function receive(message) {
@@ -108,9 +109,8 @@ async function receive(message) {
     if (message.load) await load(message.load);
     if (message.answer) await answer(message.answer);
   } catch (error) {
-    port.postMessage({ failed: { message: error.message, status: error.status ?? null } });
+    port.post({ failed: { message: error.message, status: error.status ?? null } });
   }
 }
 
-if (inNode) port.on("message", receive);
-else port.onmessage = ({ data }) => receive(data);
+port.onMessage(receive);

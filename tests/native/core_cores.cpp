@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "team.h"
+#include "cores.h"
 
 extern "C" {
 #include "core_test.h"

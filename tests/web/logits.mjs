@@ -1,17 +1,18 @@
-// node logits.mjs PACKAGE ID…: runs token ids one by one, then in calls of many rows, and prints both hashes of every
-// position's logits.
+// node logits.mjs PACKAGE THREADS ID…: runs token ids one by one, then in calls of many rows, and prints both hashes of
+// every position's logits.
 import { readdirSync, readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
-const [folder, ...given] = process.argv.slice(2);
-const { Core } = await import(pathToFileURL(`${folder}/core.mjs`));
-const core = new Core(await WebAssembly.compile(readFileSync(`${folder}/model.wasm`)));
+const [folder, threadsGiven, ...given] = process.argv.slice(2);
+const threads = Number(threadsGiven);
+const { moduleName, startCore } = await import(pathToFileURL(`${folder}/start_core.mjs`));
+const core = await startCore(await WebAssembly.compile(readFileSync(`${folder}/${moduleName(threads)}`)), threads);
 for (const name of readdirSync(`${folder}/model`, { recursive: true })) {
   if (!/\.(bin|json)$/.test(name)) continue;
   const data = readFileSync(`${folder}/model/${name}`);
   core.bytes(core.giveFile(name, data.length), data.length).set(data);
 }
-const { vocabularySize } = core.open(1, 0);
+const { vocabularySize } = core.open(threads, 0);
 const tokens = given.map(Number);
 const { exports, handles } = core;
 
@@ -43,3 +44,4 @@ for (let at = 0, rows = 2; at < tokens.length; at += rows, rows += 3) {
   together.push(...commit(core.sequence, tokens.slice(at, at + rows)));
 }
 console.log(JSON.stringify({ alone, together }));
+process.exit(); // helpers would keep it going

@@ -57,6 +57,7 @@ def test_a_package_is_a_folder_to_serve(package: Path) -> None:
         "forerun-package.json",
         "index.html",
         "model",
+        "model-threads.wasm",
         "model.wasm",
     }
     assert {path.name for path in (package / "model").iterdir()} == {
@@ -86,7 +87,7 @@ def here(bundles: dict[str, Path]) -> dict[str, Any]:
         return {"greedy": greedy.ids, "sampled": sampled.ids, "chat": (chat.ids, chat.text)}
 
 
-def check_ids(made: dict[str, Any], here: dict[str, Any]) -> None:
+def check_ids(made: dict[str, Any], here: dict[str, Any], threads: int) -> None:
     """Plain and drafted answers are this machine's, and drafts were accepted."""
     greedy, sampled = made["answers"][: len(DRAFTERS)], made["answers"][len(DRAFTERS) : -1]
     assert [each["ids"] for each in greedy] == [here["greedy"]] * len(DRAFTERS)
@@ -100,6 +101,7 @@ def check_ids(made: dict[str, Any], here: dict[str, Any]) -> None:
     chat = made["answers"][-1]
     assert (chat["ids"], chat["text"]) == here["chat"]
     assert made["facts"]["target"] == "wasm32" and made["facts"]["endIds"]
+    assert made["facts"]["threads"] == threads
     assert made["progress"]["receivedBytes"] == made["progress"]["totalBytes"] > 0
 
 
@@ -113,17 +115,47 @@ def all_answers() -> list[dict[str, Any]]:
 
 
 @needs_node
-def test_node_has_the_ids_of_this_machine(package: Path, here: dict[str, Any]) -> None:
-    check_ids(run_job_in_node(package, job(str(package), *all_answers())), here)
+@pytest.mark.parametrize("threads", (1, 2))
+def test_node_has_the_ids_of_this_machine(threads: int, package: Path, here: dict[str, Any]) -> None:
+    check_ids(run_job_in_node(package, job(str(package), *all_answers(), threads=threads)), here, threads)
 
 
 @needs_browser
-def test_chromium_has_the_ids_of_this_machine(package: Path, here: dict[str, Any], tmp_path: Path) -> None:
-    check_ids(run_job_in_browser(package, job("/", *all_answers()), tmp_path), here)
+@pytest.mark.parametrize("threads", (1, 2))
+def test_chromium_has_the_ids_of_this_machine(
+    threads: int, package: Path, here: dict[str, Any], tmp_path: Path
+) -> None:
+    made = run_job_in_browser(package, job("/", *all_answers(), threads=threads), tmp_path)
+    check_ids(made, here, threads)
 
 
 @needs_node
-def test_logits_have_the_bits_of_this_machine_in_any_rows(bundles: dict[str, Path], package: Path) -> None:
+def test_closing_ends_every_worker(package: Path) -> None:
+    made = run_node("close.mjs", str(package))
+    assert made["after"] <= made["before"]
+    assert all(running >= made["before"] + 3 for running in made["loaded"])
+
+
+@needs_node
+@pytest.mark.parametrize("threads", (0, 1.5, 257))
+def test_a_number_of_threads_that_cannot_be_is_told(threads: float, package: Path) -> None:
+    error = run_job_in_node(package, job(str(package), threads=threads))["error"]
+    assert str(threads) in error and "from 1 to 256" in error
+
+
+@needs_browser
+def test_several_threads_need_an_isolated_page(package: Path, tmp_path: Path) -> None:
+    made = run_job_in_browser(package, {"page": "isolation.mjs"}, tmp_path, isolated=False)
+    assert (made["isolated"], made["threads"]) == (False, 1)
+    for header in ("Cross-Origin-Opener-Policy: same-origin", "Cross-Origin-Embedder-Policy: require-corp"):
+        assert header in made["error"]
+
+
+@needs_node
+@pytest.mark.parametrize("threads", (1, 2, 3))
+def test_logits_have_the_bits_of_this_machine_in_any_rows(
+    threads: int, bundles: dict[str, Path], package: Path
+) -> None:
     """wasm32 and x86-64 multiply and add with two roundings, in one order."""
     tokens = [*PROMPT, *range(40, 57)]
     with Session(LoadedProgram(bundles["x86-64"]), threads=1) as session:
@@ -131,7 +163,7 @@ def test_logits_have_the_bits_of_this_machine_in_any_rows(bundles: dict[str, Pat
         session.stage(sequence, tokens)
         logits = session.forward([(sequence, row) for row in range(len(tokens))]).logits
         expected = [xxhash.xxh64(row.tobytes()).hexdigest() for row in logits]
-    made = run_node("logits.mjs", str(package), *map(str, tokens))
+    made = run_node("logits.mjs", str(package), str(threads), *map(str, tokens))
     assert made["alone"] == made["together"] == expected
 
 

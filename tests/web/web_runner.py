@@ -46,8 +46,10 @@ def run_job_in_node(package: Path, job: Job) -> Any:
 
 
 @contextmanager
-def served(package: Path, job: Job) -> Iterator[tuple[str, queue.Queue[Any]]]:
-    """Serve a package, these tests below /tests/ and a job by the package's own server; results come as a queue."""
+def served(package: Path, job: Job, *, isolated: bool = True) -> Iterator[tuple[str, queue.Queue[Any]]]:
+    """Serve a package, these tests below /tests/ and a job by the package's own server; results come as a queue.
+
+    Without the server's headers that isolate pages for `isolated` False."""
     spec = spec_from_file_location("serve", package / "serve.py")
     assert spec is not None and spec.loader is not None
     serve = module_from_spec(spec)
@@ -64,6 +66,10 @@ def served(package: Path, job: Job) -> Iterator[tuple[str, queue.Queue[Any]]]:
             self.end_headers()
             self.wfile.write(body)
             return None
+
+        def send_header(self, keyword: str, value: str) -> None:
+            if isolated or not keyword.startswith("Cross-Origin-"):
+                super().send_header(keyword, value)
 
         def do_POST(self) -> None:  # noqa: N802
             results.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
@@ -88,10 +94,10 @@ def served(package: Path, job: Job) -> Iterator[tuple[str, queue.Queue[Any]]]:
         thread.join()
 
 
-def run_job_in_browser(package: Path, job: Job, profile: Path) -> Any:
+def run_job_in_browser(package: Path, job: Job, profile: Path, *, isolated: bool = True) -> Any:
     """Return what a job returns in headless Chromium, which keeps its own files in `profile`."""
     assert BROWSER is not None
-    with served(package, job) as (address, results):
+    with served(package, job, isolated=isolated) as (address, results):
         flags = [
             "--headless=new",
             "--no-sandbox",

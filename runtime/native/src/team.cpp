@@ -1,11 +1,6 @@
 #include "team.h"
 
-#if !defined(__wasm__)
-#include <signal.h>
-#endif
-
 #include <cstring>
-#include <initializer_list>
 #include <new>
 
 #if defined(__x86_64__)
@@ -21,14 +16,6 @@ constexpr int32_t kJobSpins = 10000;
 constexpr int32_t kLeastSpins = 64;
 // So that a thread that once gave up spinning finds out when it pays again.
 constexpr uint32_t kRetryEvery = 256;
-
-void pause() {
-#if defined(__x86_64__)
-  _mm_pause();
-#elif defined(__aarch64__)
-  __asm__ volatile("isb" ::: "memory");
-#endif
-}
 
 // Results must not depend on which thread computes them, so every thread rounds and treats denormals in the
 // same way, whatever the application has set.
@@ -57,68 +44,12 @@ class FloatMode {
 #endif
 };
 
-#if defined(__wasm__)
-
-// WebAssembly has no signals.
-class SignalsKept {};
-
-#else
-
-// Signals stay with the application's own threads, but those that an instruction raises: they belong to the
-// thread that executes it, and blocked they would end the process past any handler that reports or mends
-// them. Threads inherit what their creator blocks.
-class SignalsKept {
- public:
-  SignalsKept() {
-    sigset_t others;
-    sigfillset(&others);
-    for (const int own : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP}) sigdelset(&others, own);
-    pthread_sigmask(SIG_SETMASK, &others, &before_);
-  }
-  ~SignalsKept() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-  SignalsKept(const SignalsKept&) = delete;
-  SignalsKept& operator=(const SignalsKept&) = delete;
-
- private:
-  sigset_t before_;
-};
-
-#endif
-
 }  // namespace
-
-Signal::~Signal() {
-  pthread_cond_destroy(&changed_);
-  pthread_mutex_destroy(&mutex_);
-}
-
-void Signal::advance() {
-  // Sequentially consistent with the sleeper's announcement: either it sees the new value or we see the
-  // sleeper.
-  value_.fetch_add(1, std::memory_order_seq_cst);
-  if (sleepers_.load(std::memory_order_seq_cst) == 0) return;
-  pthread_mutex_lock(&mutex_);
-  pthread_cond_broadcast(&changed_);
-  pthread_mutex_unlock(&mutex_);
-}
-
-bool Signal::wait(uint32_t old, int32_t spins) {
-  for (int32_t i = 0; i < spins; ++i) {
-    if (value_.load(std::memory_order_acquire) != old) return true;
-    pause();
-  }
-  pthread_mutex_lock(&mutex_);
-  sleepers_.fetch_add(1, std::memory_order_seq_cst);
-  while (value_.load(std::memory_order_seq_cst) == old) pthread_cond_wait(&changed_, &mutex_);
-  sleepers_.fetch_sub(1, std::memory_order_relaxed);
-  pthread_mutex_unlock(&mutex_);
-  return false;
-}
 
 Team::~Team() {
   stopping_ = true;
   if (started_ > 0) job_.advance();
-  for (int32_t i = 0; i < started_; ++i) pthread_join(members_[i + 1].thread, nullptr);
+  for (int32_t i = 0; i < started_; ++i) members_[i + 1].thread.join();
 }
 
 void Team::release() {
@@ -134,10 +65,9 @@ Status Team::start(int32_t threads) {
     members_[tid].tid = tid;
     members_[tid].spins = kBarrierSpins;
   }
-  [[maybe_unused]] const SignalsKept kept;
   int error = 0;
   for (int32_t tid = 1; tid < threads && error == 0; ++tid) {
-    error = pthread_create(&members_[tid].thread, nullptr, work, &members_[tid]);
+    error = members_[tid].thread.start(work, &members_[tid]);
     if (error == 0) ++started_;
   }
   if (error == 0) return FORERUN_OK;

@@ -2,14 +2,12 @@
 #ifndef FORERUN_TEAM_H
 #define FORERUN_TEAM_H
 
-#include <pthread.h>
-#include <sched.h>
-
 #include <atomic>
 #include <cstdint>
 #include <memory>
 
 #include "status.h"
+#include "thread.h"
 
 namespace forerun {
 
@@ -17,34 +15,7 @@ namespace forerun {
 // share of processor time where a container limits that.
 int32_t default_threads();
 
-// The same for processors `allowed`, by what the files below `system` (/sys) say.
-int32_t usable_cores(const cpu_set_t& allowed, const char* system);
-
 constexpr int32_t kMaxThreads = 256;
-
-// A number that threads wait on: they spin for a while, then sleep. Spinning makes the short waits between
-// kernels cheap; sleeping keeps a team that has fewer processors than threads moving.
-class Signal {
- public:
-  Signal() = default;
-  Signal(const Signal&) = delete;
-  Signal& operator=(const Signal&) = delete;
-  ~Signal();
-
-  uint32_t value() const { return value_.load(std::memory_order_acquire); }
-
-  // Sets the next value and wakes whoever sleeps.
-  void advance();
-
-  // Returns once the value differs from `old`; true if spinning up to `spins` times was enough.
-  bool wait(uint32_t old, int32_t spins);
-
- private:
-  alignas(64) std::atomic<uint32_t> value_{0};
-  alignas(64) std::atomic<int32_t> sleepers_{0};
-  pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
-  pthread_cond_t changed_ = PTHREAD_COND_INITIALIZER;
-};
 
 class Team {
  public:
@@ -83,7 +54,7 @@ class Team {
     int32_t tid = 0;
     int32_t spins = 0;   // how long this thread spins at a barrier; shrinks while it does not help
     uint32_t waits = 0;  // barriers so far
-    pthread_t thread{};
+    Thread thread;
   };
 
   static void* work(void* member);

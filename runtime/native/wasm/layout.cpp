@@ -1,7 +1,8 @@
-// Holds the offsets that runtime/web/core.mjs writes and reads to the structs of forerun.h.
+// Holds the offsets that runtime/web/core.mjs writes and reads to the structs of forerun.h, and its numbers.
 #include <cstddef>
 
 #include "forerun/forerun.h"
+#include "team.h"
 
 #define FORERUN_AT(type, field, offset) static_assert(offsetof(type, field) == (offset), "core.mjs knows it")
 #define FORERUN_SIZE_OF(type, bytes) static_assert(sizeof(type) == (bytes), "core.mjs knows it")
@@ -40,3 +41,4 @@ FORERUN_AT(forerun_statistics, commit_ms, 72);
 static_assert(sizeof(forerun_statistics) <= 4096, "core.mjs has room for it");
 static_assert(FORERUN_MOST_DRAWN == 64, "core.mjs knows it");
 static_assert(FORERUN_FINISH_CANCELLED == 4, "core.mjs knows it");
+static_assert(forerun::kMaxThreads == 256, "forerun.mjs knows it");
