@@ -116,10 +116,20 @@ def test_two_batches_and_an_answer_share_a_model(tiny_bundle: Path) -> None:
     assert found == {0: alone[0::2], 1: alone[1::2]}
 
 
-def answer_until_closed(model: Model, begun: threading.Event, failures: list[str]) -> None:
-    prompts = [[1], [2], [3]]
+def answer_until_closed(
+    model: Model, begun: threading.Event, closed: threading.Event, failures: list[str]
+) -> None:
+    texts = 0
+
+    def on_text(*_: object) -> None:
+        nonlocal texts
+        texts += 1
+        begun.set()
+        if texts > 30:  # not to the end before the model is closed, however slow that is
+            closed.wait()
+
     try:
-        model.generate_batch(prompts, max_tokens=60, ignore_end=True, on_text=lambda *_: begun.set())
+        model.generate_batch([[1], [2], [3]], max_tokens=60, ignore_end=True, on_text=on_text)
     except BatchError as failure:
         failures.append(str(failure))
 
@@ -128,11 +138,12 @@ def test_a_model_closes_between_steps(tiny_bundle: Path) -> None:
     """Whatever thread is inside one: its answer then ends in an error."""
     for _ in range(20):
         failures: list[str] = []
-        begun = threading.Event()
+        begun, closed = threading.Event(), threading.Event()
         model = forerun.load(tiny_bundle, sequences=4)
-        thread = threading.Thread(target=answer_until_closed, args=(model, begun, failures))
+        thread = threading.Thread(target=answer_until_closed, args=(model, begun, closed, failures))
         thread.start()
         begun.wait()
         model.close()
+        closed.set()
         thread.join()
         assert len(failures) == 1 and "closed" in failures[0]

@@ -79,21 +79,21 @@ def test_measuring_leaves_the_sequence_as_it_was() -> None:
 
 
 def test_rows_that_are_dear_are_not_measured_on() -> None:
-    """Where every row costs as much as the first, four are enough to see it, or six on a busy machine."""
+    """Where every row costs as much as the first, four are enough to see it, or a few more on a busy machine."""
     session = TimedSession(ScriptedConfig(max_rows=40), capacity=60)
     session.row_ms = 6
     costs = measure_rows(session, session.create_sequence(), 4)
-    assert costs.rows[-1] in (4, 6) and costs.is_whole
+    assert 4 <= costs.rows[-1] < 16 and costs.is_whole
     assert LiveCosts(costs).relative(16) == pytest.approx(16, rel=0.3)
 
 
 def test_the_core_does_not_measure_on_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    bundle = make_tiny_bundle(tmp_path, "-DTINY_ROW_US=3000")
+    bundle = make_tiny_bundle(tmp_path, "-DTINY_ROW_US=10000")
     with forerun.load(bundle, threads=2) as model:
         model.generate([1, 2], max_tokens=4, drafter="auto", loop="native", ignore_end=True).complete()
     costs = KeptCosts.of(bundle, 2).load()
-    assert costs is not None and costs.rows[-1] in (4, 6)
+    assert costs is not None and 4 <= costs.rows[-1] < 12  # which the program could take
 
 
 def test_costs_measured_at_the_end_of_the_context_are_not_kept(
