@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from forerun.models import Checkpoint
-from forerun.models.gguf_source import parse_gguf
+from forerun.models.gguf_file import parse_gguf
 from forerun.models.gguf_tokenizer import PRE_TOKENIZERS, read_gguf_tokenizer
 
 pytestmark = pytest.mark.real_model
