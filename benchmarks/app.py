@@ -12,12 +12,12 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Literal
 
 import forerun
+from forerun.cli.measure import Sums, prompt_of
 from forerun.cli.prompts import Prompt, load_prompts
 from forerun.runtime.library import find_library
 from forerun.runtime.model import Model
@@ -28,19 +28,6 @@ Loop = Literal["python", "native"]
 STAGES = ("open the bundle", "make the session", "read the prompt", "all")
 DRAFTERS = ("none", "lookup", "auto")
 LOOPS: tuple[Loop, ...] = ("python", "native")
-
-
-@dataclass
-class Sums:
-    """Of one loop and drafter in one repetition."""
-
-    decode_ms: float = 0.0
-    tokens: int = 0
-
-    @property
-    def tokens_per_s(self) -> float:
-        """Of decoding alone."""
-        return 1000 * self.tokens / self.decode_ms
 
 
 @contextmanager
@@ -87,25 +74,21 @@ def compare_loops(
 
 
 def answer_all(model: Model, prompts: Sequence[Prompt], drafter: str, tokens: int) -> tuple[Sums, Sums]:
-    """Let both loops answer every prompt; ends the program if their ids differ."""
-    sums = (Sums(), Sums())
+    """Let both loops answer the first turn of every prompt; ends the program if their ids differ."""
+    python, native = Sums(), Sums()
     for prompt in prompts:
-        ids = [
-            answer(model, prompt, drafter, tokens, loop, own) for loop, own in zip(LOOPS, sums, strict=True)
-        ]
-        if ids[0] != ids[1]:
+        source = prompt_of(model, [{"role": "user", "content": prompt.turns[0]}])
+        defined, found = (
+            model.generate(
+                source, max_tokens=tokens, drafter=drafter, loop=loop, reuse_cache=False
+            ).complete()
+            for loop in LOOPS
+        )
+        if found.ids != defined.ids:
             raise SystemExit(f"{drafter}: the loops disagree on prompt {prompt.id}")
-    return sums
-
-
-def answer(model: Model, prompt: Prompt, drafter: str, tokens: int, loop: Loop, sums: Sums) -> list[int]:
-    """Answer a prompt's first turn; returns the ids."""
-    messages = [{"role": "user", "content": prompt.turns[0]}]
-    source = messages if model.language.chat_template is not None else prompt.turns[0]
-    done = model.generate(source, max_tokens=tokens, drafter=drafter, loop=loop, reuse_cache=False).complete()
-    sums.decode_ms += done.stats.decode_ms
-    sums.tokens += done.stats.generated_tokens - 1
-    return done.ids
+        python.add(defined.stats, same_ids=True)
+        native.add(found.stats, same_ids=True)
+    return python, native
 
 
 def main() -> None:

@@ -9,29 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "forerun/forerun.h"
-#ifdef LINKED
-#include LINKED_HEADER
-#include "forerun/linked.h"
-#endif
+#include "test_program.h"
 
 enum { MOST = 4096, LINE = 1 << 16, CAPACITY = 512, FIELDS = 8 };
-
-#define CHECK(status)                                \
-  do {                                               \
-    if ((status) != FORERUN_OK) {                    \
-      fprintf(stderr, "%s\n", forerun_last_error()); \
-      exit(1);                                       \
-    }                                                \
-  } while (0)
-
-static void open_bundle(char** arguments, forerun_bundle** bundle) {
-#ifdef LINKED
-  CHECK(forerun_bundle_open_linked(arguments[1], LINKED, (int32_t)(sizeof LINKED / sizeof *LINKED), bundle));
-#else
-  CHECK(forerun_bundle_open(arguments[1], strcmp(arguments[2], "-") ? arguments[2] : NULL, bundle));
-#endif
-}
 
 static int print_ids(void* data, const int32_t* token_ids, int32_t* drawn) {
   (void)data;

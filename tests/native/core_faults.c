@@ -1,7 +1,6 @@
 /* Everything that the system can refuse, refused at each place in turn: memory, threads, and every call that
  * touches a file. What was asked for fails with a reason, holds nothing (the sanitizer counts), and works
  * when it is asked for again. */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -75,15 +74,6 @@ static int use_all(const place* place) {
   forerun_session_release(session);
   forerun_bundle_release(bundle);
   return status;
-}
-
-static int entries_of(const char* path) {
-  int count = 0;
-  DIR* const folder = opendir(path);
-  CHECK(folder != NULL);
-  while (readdir(folder) != NULL) ++count;
-  closedir(folder);
-  return count;
 }
 
 static void test_refused_memory(const place* place) {

@@ -4,17 +4,6 @@
 #include <pthread.h>
 #include <string.h>
 
-uint64_t next_random(uint64_t* state) {
-  uint64_t value = (*state += 0x9E3779B97F4A7C15u);
-  value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9u;
-  value = (value ^ (value >> 27)) * 0x94D049BB133111EBu;
-  return value ^ (value >> 31);
-}
-
-int32_t pick(uint64_t* state, int32_t limit) {
-  return (int32_t)(next_random(state) % (uint64_t)limit);
-}
-
 /* XXH64's own test vectors. */
 static void test_hash(void) {
   CHECK(forerun_hash64("", 0, 0) == 0xEF46DB3751D8E999u);

@@ -3,25 +3,8 @@
 #define FORERUN_CORE_TEST_H
 
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 
-#include "forerun/forerun.h"
-
-/* Ends the test with a place and the core's own words. */
-#define CHECK(condition)                                                                                     \
-  do {                                                                                                       \
-    if (!(condition)) {                                                                                      \
-      fprintf(stderr, "%s:%d: %s (last error: %s)\n", __FILE__, __LINE__, #condition, forerun_last_error()); \
-      exit(1);                                                                                               \
-    }                                                                                                        \
-  } while (0)
-
-/* splitmix64: the same numbers everywhere. */
-uint64_t next_random(uint64_t* state);
-
-/* A number from 0 to limit - 1. */
-int32_t pick(uint64_t* state, int32_t limit);
+#include "test_helpers.h"
 
 /* core_bundle.c: writes a bundle around the library of tiny_program.c. */
 void write_bundle(const char* folder, const char* library);

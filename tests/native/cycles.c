@@ -4,23 +4,14 @@
  * stepped, cancelled, rewound, saved, restored) and once for loading and unloading: heap bytes in use, mapped
  * kilobytes, mappings, file descriptors, threads. The model has the vocabulary of tiny_program.c.
  */
-#include <dirent.h>
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "forerun/forerun.h"
+#include "test_helpers.h"
 
 enum { VOCABULARY = 37, PROMPT = 6 };
-
-#define CHECK(condition)                                                                 \
-  do {                                                                                   \
-    if (!(condition)) {                                                                  \
-      fprintf(stderr, "line %d: %s (%s)\n", __LINE__, #condition, forerun_last_error()); \
-      exit(1);                                                                           \
-    }                                                                                    \
-  } while (0)
 
 static const char* const kDrafters[][3] = {
     {"none", NULL, NULL},
@@ -31,23 +22,6 @@ static const char* const kDrafters[][3] = {
 };
 
 static uint64_t random_state = 1;
-
-/* splitmix64: the same numbers everywhere. */
-static int32_t pick(int32_t limit) {
-  uint64_t value = (random_state += 0x9E3779B97F4A7C15u);
-  value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9u;
-  value = (value ^ (value >> 27)) * 0x94D049BB133111EBu;
-  return (int32_t)((value ^ (value >> 31)) % (uint64_t)limit);
-}
-
-static int entries_of(const char* path) {
-  int count = 0;
-  DIR* const folder = opendir(path);
-  CHECK(folder != NULL);
-  while (readdir(folder) != NULL) ++count;
-  closedir(folder);
-  return count - 2;
-}
 
 static void report(const char* what) {
   long pages;
@@ -65,7 +39,7 @@ static void report(const char* what) {
 }
 
 static void start(forerun_generator* generator, int32_t sequence, const char* const* spec, int32_t tokens) {
-  int32_t prompt[PROMPT] = {1, 2, 3, 1, 2, pick(VOCABULARY)};
+  int32_t prompt[PROMPT] = {1, 2, 3, 1, 2, pick(&random_state, VOCABULARY)};
   const forerun_generation wanted = {spec[0], spec[1], spec[2], {0, 0, 1, 0}, tokens, NULL, 0};
   CHECK(forerun_generate_start(generator, sequence, prompt, PROMPT, &wanted) == FORERUN_OK);
 }
@@ -73,15 +47,17 @@ static void start(forerun_generator* generator, int32_t sequence, const char* co
 static void answer(forerun_session* session, forerun_generator* generator, int32_t sequence) {
   int32_t token_ids[FORERUN_MOST_DRAWN], drawn = 0;
   forerun_finish finish = FORERUN_FINISH_NONE;
-  start(generator, sequence, kDrafters[pick(sizeof kDrafters / sizeof *kDrafters)], 1 + pick(40));
-  for (int32_t step = pick(6); step > 0 && finish == FORERUN_FINISH_NONE; --step) {
+  start(generator, sequence, kDrafters[pick(&random_state, sizeof kDrafters / sizeof *kDrafters)],
+        1 + pick(&random_state, 40));
+  for (int32_t step = pick(&random_state, 6); step > 0 && finish == FORERUN_FINISH_NONE; --step) {
     CHECK(forerun_generate_next(generator, sequence, token_ids, &drawn, &finish) == FORERUN_OK);
-    if (drawn > 0) CHECK(forerun_generate_keep(generator, sequence, 1 + pick(drawn)) == FORERUN_OK);
+    if (drawn > 0)
+      CHECK(forerun_generate_keep(generator, sequence, 1 + pick(&random_state, drawn)) == FORERUN_OK);
   }
   forerun_cancel(generator, sequence);
   CHECK(forerun_generate_next(generator, sequence, token_ids, &drawn, &finish) == FORERUN_OK);
   CHECK(finish != FORERUN_FINISH_NONE);
-  if (pick(2)) CHECK(forerun_rewind(session, sequence, 0) == FORERUN_OK);
+  if (pick(&random_state, 2)) CHECK(forerun_rewind(session, sequence, 0) == FORERUN_OK);
 }
 
 static void run_answers(const char* path, int32_t cycles) {

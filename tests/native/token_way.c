@@ -7,17 +7,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "forerun/forerun.h"
+#include "test_program.h"
 
 enum { WARM_UP = 20, MAX_TOKENS = 400 };
-
-#define CHECK(status)                                \
-  do {                                               \
-    if ((status) != FORERUN_OK) {                    \
-      fprintf(stderr, "%s\n", forerun_last_error()); \
-      exit(1);                                       \
-    }                                                \
-  } while (0)
 
 static int32_t next_token(forerun_session* session, int32_t sequence, int32_t token, int64_t position,
                           double temperature) {

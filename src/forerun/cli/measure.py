@@ -220,8 +220,7 @@ def answer_turn(
     """One turn with every drafter, the prompt read anew each time; returns plain decoding's answer."""
     plain_ids: list[int] = []
     text = ""
-    has_template = model.language.chat_template is not None
-    source = messages if has_template else "\n".join(message["content"] for message in messages)
+    source = prompt_of(model, messages)
     for drafter in drafters:
         generation = model.generate(
             source,
@@ -237,6 +236,13 @@ def answer_turn(
             sums = found.setdefault((drafter, category), Sums())
             sums.add(generation.stats, generation.ids == plain_ids)
     return text
+
+
+def prompt_of(model: Model, messages: list[dict[str, Any]]) -> list[dict[str, Any]] | str:
+    """What to give a model for a conversation: its texts, a line each, where it has no chat template."""
+    if model.language.chat_template is not None:
+        return messages
+    return "\n".join(message["content"] for message in messages)
 
 
 def summarize(plan: Plan, samples: Samples) -> list[Row]:
