@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +44,13 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def forget_older(folder: Path, kept: int = 2) -> None:
+    """Remove what other states of the code left beside `folder`, but for the newest: each is gigabytes."""
+    others = (path for path in folder.parent.glob("[0-9a-f]*") if len(path.name) == 16 and path != folder)
+    for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[kept - 1 :]:
+        shutil.rmtree(path)
+
+
 def trained_draft(folder: Path) -> Path:
     """Export the trained draft that comes with the project."""
     directory = folder / "feature"
@@ -55,6 +63,7 @@ def trained_draft(folder: Path) -> Path:
 def exported() -> Callable[[str], Path]:
     """A function quant → export directory of SmolLM2."""
     folder = ROOT / "build" / "test" / code_digest()
+    forget_older(folder)
 
     def make(quant: str) -> Path:
         directory = folder / f"export-{quant}"
