@@ -109,7 +109,7 @@ def open_export(directory: Path) -> Export:
 
 
 def _calls(model: onnx.ModelProto, functions: dict[str, onnx.FunctionProto]) -> list[ModuleCall]:
-    """Return the module calls in order. A layer's number counts the calls of its kind."""
+    """Return the module calls in order. A layer's number counts the calls of its kind, with or without a window."""
     seen = {"Attention": 0, "FeedForward": 0}
     calls = []
     for node in model.graph.node:
@@ -119,7 +119,7 @@ def _calls(model: onnx.ModelProto, functions: dict[str, onnx.FunctionProto]) -> 
                     f"the exported graph has a stray {node.op_type}; only module calls are expected"
                 )
             continue
-        kind = node.op_type.split("_")[0]
+        kind = next((kind for kind in seen if node.op_type.startswith(kind)), "")
         layer = seen.get(kind, 0)
         if kind in seen:
             seen[kind] += 1

@@ -50,7 +50,8 @@ class Node:
 class Graph:
     """A function: inputs include its weights.
 
-    `elements` gives the ONNX element type of each input, e.g. `int4`, which Relax holds in whole bytes.
+    `elements` gives the ONNX element type of each input, e.g. `int4`, which Relax holds in whole bytes. `window` is
+    how many positions `window_mask`, where the function has that input, lets a row see.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Graph:
     outputs: list[Value]
     nodes: list[Node]
     elements: dict[str, str] = field(default_factory=dict)
+    window: int = 0
 
     def producer(self, value: Value) -> Node | None:
         """Return the node that makes a value; None for inputs and constants."""

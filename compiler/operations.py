@@ -22,12 +22,13 @@ class WeightRows:
 
 @dataclass(frozen=True)
 class Norm:
-    """out = x / rms(x) · weight. Inputs: x. Output: [rows, columns], quantized or float32."""
+    """out = x / rms(x) · weight, or out += with `add`. Inputs: x. Output: [rows, columns], quantized or float32."""
 
     weight: str
     columns: int
     epsilon: float
     quantized: bool
+    add: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,24 +68,29 @@ class Linear:
 
 @dataclass(frozen=True)
 class LinearSwiGlu:
-    """y = silu(x · gateᵀ) · (x · upᵀ), quantized or float32."""
+    """y = activation(x · gateᵀ) · (x · upᵀ), quantized or float32; activations are those of vector_math."""
 
     gate: WeightRows
     up: WeightRows
     quantized: bool
+    activation: str = "silu"
 
 
 @dataclass(frozen=True)
 class SwiGlu:
-    """y = silu(gate) · up for [rows, 2·columns] with gate and up side by side."""
+    """y = activation(gate) · up for [rows, 2·columns] with gate and up side by side."""
 
     columns: int
     quantized: bool
+    activation: str = "silu"
 
 
 @dataclass(frozen=True)
 class RopeStore:
-    """Rotate queries and keys and write keys and values into the cache. Inputs: qkv. Output: queries [rows, H·d]."""
+    """Rotate queries and keys and write keys and values into the cache. Inputs: qkv. Output: queries [rows, H·d].
+
+    `window` is how many positions a row of this layer sees, 0 for all; with one the cache is a ring.
+    """
 
     heads: int
     kv_heads: int
@@ -95,23 +101,29 @@ class RopeStore:
     q_norm: str | None
     k_norm: str | None
     norm_epsilon: float | None
+    window: int = 0
 
 
 @dataclass(frozen=True)
 class CachedAttention:
-    """softmax(q · K) · V over the cache. Inputs: queries. Output: [rows, H·d], quantized or float32."""
+    """softmax(q · K) · V over the cache. Inputs: queries. Output: [rows, H·d], quantized or float32.
+
+    `window` as for `RopeStore`.
+    """
 
     heads: int
     kv_heads: int
     head_dim: int
     quantized: bool
+    window: int = 0
 
 
 @dataclass(frozen=True)
 class Embed:
-    """hidden = table[token_ids]."""
+    """hidden = factor · table[token_ids]."""
 
     table: WeightRows
+    factor: float = 1.0
 
 
 Operation = Norm | Quantize | Linear | LinearSwiGlu | SwiGlu | RopeStore | CachedAttention | Embed

@@ -24,7 +24,7 @@ from forerun.compiler.report import CompileReport, explain, matmul_tilings
 from forerun.compiler.schedules import Choice, schedule
 from forerun.compiler.schedules.attention import attention_space
 from forerun.compiler.schedules.plan import Settings
-from forerun.compiler.schedules.rope import AttentionShape
+from forerun.compiler.schedules.rope import AttentionShape, ring_positions
 from forerun.compiler.schedules.tiling import Tiling
 from forerun.compiler.text import write_text
 from forerun.errors import CompileError, OptionError
@@ -188,7 +188,9 @@ def import_modules(export: Export) -> dict[str, Graph]:
             name: (1, ["M", hidden_size]) if name == "hidden" else export.typed(actual)
             for name, actual in call.inputs.items()
         }
-        graphs[call.function] = import_function(export.functions[call.function], types, frozenset(COMPOSITES))
+        graph = import_function(export.functions[call.function], types, frozenset(COMPOSITES))
+        graph.window = int(export.settings["config"].get("window") or 0)
+        graphs[call.function] = graph
     return graphs
 
 
@@ -246,7 +248,7 @@ def _module(
     roles[graph.outputs[0]] = HEAD_RESULTS.get(name, "call->hidden")
     if name not in FORMS and hidden is not None:
         last = graph.producer(graph.outputs[0])
-        if last is None or last.op != "linear" or not last.detail.add:
+        if last is None or last.op not in ("linear", "norm") or not last.detail.add:
             raise CompileError(f"{name}: the result must be the residual stream plus a projection")
     name_values(graph, roles)
     in_arena = {
@@ -287,6 +289,13 @@ def name_values(graph: Graph, roles: Mapping[Value, str]) -> None:
         value.name = stem if seen[stem] == 1 else f"{stem}{seen[stem]}"
 
 
+def _windows(config: Mapping[str, Any], rows: int) -> list[tuple[int, int]]:
+    """Return window and ring of each layer, zeros where it has none."""
+    window, layers = int(config.get("window") or 0), config.get("windowed_layers", ())
+    ring = ring_positions(window, rows)
+    return [(window, ring) if layer in layers else (0, 0) for layer in range(config["layers"])]
+
+
 def assemble(
     export: Export,
     settings: Settings,
@@ -320,6 +329,7 @@ def assemble(
         context_length=config["context_length"],
         kv_heads=config["kv_heads"],
         head_dim=config["head_dim"],
+        windows=_windows(config, settings.max_gather),
         max_rows=MAX_ROWS,
         max_gather=settings.max_gather,
         kv_element_bytes=element,

@@ -19,7 +19,8 @@ class Decoder:
     """A scheduled decoder, ready to be written out.
 
     `name` is what its symbols in objects start with. `attention` and `feed_forward` hold the distinct modules of that
-    kind, `embed` is None where rows are hidden states; sizes are those of program.h.
+    kind, `embed` is None where rows are hidden states; `windows` gives window and ring of each layer; sizes are those
+    of program.h.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Decoder:
     context_length: int
     kv_heads: int
     head_dim: int
+    windows: Sequence[tuple[int, int]]
     max_rows: int
     max_gather: int
     kv_element_bytes: int
@@ -202,7 +204,10 @@ def program_source(decoder: Decoder) -> str:
         traffic=traffic_table(decoder.modules),
         steps=_steps(decoder),
         embed="0" if decoder.embed is None else "embed_step",
-        layer_table="\n".join([f"    {{{decoder.kv_heads}, {decoder.head_dim}}},"] * decoder.layers),
+        layer_table="\n".join(
+            f"    {{{decoder.kv_heads}, {decoder.head_dim}, {window}, {ring}}},"
+            for window, ring in decoder.windows
+        ),
         arena_bytes=arena + space.shared_bytes,
     )
 

@@ -61,6 +61,24 @@ def silu(writer: tir.KernelWriter, x: tir.Expr) -> tir.Expr:
     return tir.bind(x / (tir.floats(1.0) + exp(writer, negated)))
 
 
+def gelu_tanh(writer: tir.KernelWriter, x: tir.Expr) -> tir.Expr:
+    """Return x · (1 + tanh(√(2/π) · (x + 0.044715 x³))) / 2 for a float32x16 vector (Hendrycks & Gimpel 2016).
+
+    As x · sigmoid(2y), y the argument of tanh: (1 + tanh y) / 2 is that sigmoid.
+    """
+    double = 2.0 * math.sqrt(2.0 / math.pi)
+    square = tir.bind(x * x)
+    inner = writer.multiply_add(square, tir.floats(-double * 0.044715), tir.floats(-double))
+    return tir.bind(x / (tir.floats(1.0) + exp(writer, tir.bind(inner * x))))
+
+
+# The activations of a gated feed-forward sublayer.
+ACTIVATIONS = MappingProxyType({"silu": silu, "gelu_tanh": gelu_tanh})
+
+# What a gated sublayer with each of them is called (Shazeer 2020).
+GATED_NAMES = MappingProxyType({"silu": "swiglu", "gelu_tanh": "geglu"})
+
+
 @dataclass(frozen=True)
 class QuantizedRows:
     """The buffers of quantized activations, x ≈ scale · (values + low/256): two bytes of a 16-bit number.

@@ -22,7 +22,6 @@ from forerun.export.signature import (
     FORMAT,
     MANIFEST_FILE,
     MODEL_FILE,
-    ROPE_TABLES,
     VERSION,
     Form,
 )
@@ -121,7 +120,11 @@ def _write(
     initializers, data_bytes = _write_weights(component, choices, folder / DATA_FILE, report)
     schemes = {name: choice.scheme for name, choice in choices.items()}
     model = build_model(
-        component.form, component.name, traced, schemes | dict.fromkeys(ROPE_TABLES, "float32"), initializers
+        component.form,
+        component.name,
+        traced,
+        schemes | dict.fromkeys(component.form.rope_tables, "float32"),
+        initializers,
     )
     report("writing the graph", 0.98)
     onnx.save(model, folder / MODEL_FILE)
@@ -158,8 +161,9 @@ def _write_weights(
                 initializers.append(
                     writer.add(part_name(name, part.suffix), part.data_type, parts[part.suffix])
                 )
-        tables = rotary_tables(component.form.config) if component.form.attends else ()
-        for name, table in zip(ROPE_TABLES, tables, strict=bool(tables)):
+        tables = component.form.rope_tables
+        for place, (name, windowed) in enumerate(tables.items()):
+            table = rotary_tables(component.form.config, windowed)[place % 2]
             initializers.append(writer.add(name, TensorProto.FLOAT, table.numpy()))
         return initializers, writer.written_bytes
 

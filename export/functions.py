@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 from onnx import FunctionProto, NodeProto, TensorProto, helper, numpy_helper
@@ -14,8 +15,8 @@ from torch import nn
 from forerun.errors import ExportError
 from forerun.export.schemes import SCHEMES
 from forerun.export.signature import (
-    ATTENTION,
     DOMAIN,
+    FEED_FORWARD,
     HEAD,
     OPSET,
     Form,
@@ -55,9 +56,9 @@ def trace_functions(form: Form, network: Any) -> dict[str, FunctionProto]:
     modules: dict[Sublayer, nn.Module] = {HEAD: network.head}
     if form.embed is not None:
         modules[form.embed] = network.embed
-    for sublayer in form.layer:
-        layer = network.layers[0]
-        modules[sublayer] = layer.attention if sublayer is ATTENTION else layer.feed_forward
+    for index, layer in enumerate(network.layers):
+        for sublayer in form.sublayers(index):
+            modules.setdefault(sublayer, layer.feed_forward if sublayer is FEED_FORWARD else layer.attention)
     return {kind.function: _trace(kind, module, form) for kind, module in modules.items()}
 
 
@@ -71,6 +72,7 @@ def _examples(form: Form) -> dict[str, tuple[torch.Tensor, dict[int, Any]]]:
         "features": (torch.zeros(_ROWS, form.feature_size), {0: auto}),
         "positions": (torch.zeros(_ROWS, dtype=torch.int64), {0: auto}),
         "tree_mask": (torch.ones(_ROWS, _PAST + _ROWS, dtype=torch.bool), {0: auto, 1: auto}),
+        "window_mask": (torch.ones(_ROWS, _PAST + _ROWS, dtype=torch.bool), {0: auto, 1: auto}),
         "past_key": (torch.zeros(config.kv_heads, _PAST, config.head_dim), {1: auto}),
         "past_value": (torch.zeros(config.kv_heads, _PAST, config.head_dim), {1: auto}),
     }
@@ -182,12 +184,17 @@ def _as_function(graph: onnx.GraphProto, sublayer: Sublayer, inputs: tuple[str, 
     constants: dict[str, NodeProto] = {}
     for initializer in graph.initializer:
         array = numpy_helper.to_array(initializer)
-        assert array.dtype.kind == "i" and array.ndim == 1, (
-            f"unexpected constant {initializer.name} in a trace"
-        )
-        name = "ints_" + "_".join(str(number).replace("-", "minus") for number in array)
+        if array.dtype == np.float32 and array.ndim == 0:
+            name = f"float_{array.tobytes().hex()}"
+            constant = helper.make_node("Constant", [], [name], value_float=float(array))
+        else:
+            assert array.dtype.kind == "i" and array.ndim == 1, (
+                f"unexpected constant {initializer.name} in a trace"
+            )
+            name = "ints_" + "_".join(str(number).replace("-", "minus") for number in array)
+            constant = helper.make_node("Constant", [], [name], value_ints=array.tolist())
         names[initializer.name] = name
-        constants[name] = helper.make_node("Constant", [], [name], value_ints=array.tolist())
+        constants[name] = constant
     nodes = [_clean(node, names) for node in graph.node]
     outputs = list(sublayer.outputs)
     return helper.make_function(

@@ -12,11 +12,11 @@ from forerun.export.signature import (
     DOMAIN,
     HEAD,
     IR_VERSION,
+    WINDOW_ATTENTION,
     Form,
     Sublayer,
     graph_inputs,
     graph_outputs,
-    initializer_name,
     layer_prefix,
     opset_imports,
     past_names,
@@ -33,6 +33,7 @@ class GraphBuilder:
     name.
     """
 
+    form: Form
     traced: Mapping[str, FunctionProto]
     schemes: Mapping[str, str]
     nodes: list[NodeProto] = field(default_factory=list)
@@ -42,7 +43,7 @@ class GraphBuilder:
         """Add one call; a new combination of schemes brings a new function."""
         traced = self.traced[sublayer.function]
         local = traced.input[len(sublayer.activations) :]
-        weights = [self._shared_name(initializer_name(prefix, name)) for name in local]
+        weights = [self._shared_name(self.form.initializer_name(sublayer, prefix, name)) for name in local]
         schemes = tuple(self.schemes[weight] for weight in weights)
         key = (sublayer.function, schemes)
         if key not in self.functions:
@@ -78,17 +79,19 @@ def build_model(
     initializers: Sequence[TensorProto],
 ) -> ModelProto:
     """The whole network around its initializers."""
-    builder = GraphBuilder(traced, schemes)
+    builder = GraphBuilder(form, traced, schemes)
     if form.embed is not None:
         builder.call(form.embed, "embed", form.row_inputs, ["hidden"])
     hidden = "hidden"
     for layer in range(form.config.layers):
-        for sublayer in form.layer:
-            last = sublayer is form.layer[-1]
+        sublayers = form.sublayers(layer)
+        for sublayer in sublayers:
+            last = sublayer is sublayers[-1]
             output = tap_name(layer) if last else f"hidden.{layer}"
             inputs, outputs = [hidden], [output]
-            if sublayer is ATTENTION:
-                inputs += ["positions", "tree_mask", *past_names(layer)]
+            if sublayer in (ATTENTION, WINDOW_ATTENTION):
+                mask = "tree_mask" if sublayer is ATTENTION else "window_mask"
+                inputs += ["positions", mask, *past_names(layer)]
                 outputs += present_names(layer)
             builder.call(sublayer, layer_prefix(layer, sublayer), inputs, outputs)
             hidden = output

@@ -96,6 +96,10 @@ class Oracle:
         if tree_mask is None:
             tree_mask = np.tril(np.ones((rows, past_rows + rows), bool), past_rows)
         inputs = {"positions": positions, "tree_mask": tree_mask}
+        if self.config.windowed_layers:
+            assert self.config.window is not None
+            seen = np.concatenate([np.arange(past_rows), positions])
+            inputs["window_mask"] = tree_mask & (seen > positions[:, None] - self.config.window)
         for layer, cache in enumerate(past):
             inputs.update(zip(past_names(layer), cache, strict=True))
         return inputs

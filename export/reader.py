@@ -16,6 +16,7 @@ from forerun.export.graph import part_name
 from forerun.export.schemes import SCHEMES
 from forerun.export.signature import (
     DATA_FILE,
+    FEED_FORWARD,
     FORMAT,
     MANIFEST_FILE,
     MODEL_FILE,
@@ -72,7 +73,9 @@ def read_manifest(directory: Path | str) -> ExportManifest:
             raise ExportError(f"{directory / name} is missing; export again")
     try:
         known = {field.name for field in fields(ModelConfig)}
-        config = ModelConfig(**{key: value for key, value in found["config"].items() if key in known})
+        settings = {key: value for key, value in found["config"].items() if key in known}
+        settings["windowed_layers"] = tuple(settings.get("windowed_layers", ()))
+        config = ModelConfig(**settings)
         texts = {key: str(found[key]) for key in ("name", "family", "source", "quant")}
         return ExportManifest(
             directory,
@@ -145,7 +148,14 @@ def _load_weights(manifest: ExportManifest, network: Any) -> None:
             raise ExportError(f"{manifest.directory}: {MANIFEST_FILE} lists no tensor {name}")
         parameter.data = torch.from_numpy(SCHEMES[manifest.schemes[name]]().dequantize(weights[name]))
     if manifest.form.attends:
+        filled: list[Any] = []
         tables = {tensor.name: tensor for tensor in read_graph(manifest.directory).graph.initializer}
-        for name, buffer in network.layers[0].attention.named_buffers():
-            buffer.copy_(torch.from_numpy(read_external(manifest.directory, tables[name])))
+        for index, layer in enumerate(network.layers):
+            if layer.attention.rope in filled:
+                continue
+            filled.append(layer.attention.rope)
+            (kind,) = (kind for kind in manifest.form.sublayers(index) if kind is not FEED_FORWARD)
+            for name, buffer in layer.attention.named_buffers():
+                table = tables[manifest.form.initializer_name(kind, "", name)]
+                buffer.copy_(torch.from_numpy(read_external(manifest.directory, table)))
     network.eval()

@@ -27,6 +27,7 @@ CHAT_TEMPLATE_FILE = "chat_template.jinja"
 VOCABULARY_FILE = "vocabulary.bin"
 DRAFT_FAMILY = "draft"
 ROPE_TABLES = ("rope.cos", "rope.sin")
+WINDOW_ROPE_TABLES = ("window_rope.cos", "window_rope.sin")
 
 _WEIGHT_ORDER = (
     "norm.weight",
@@ -46,6 +47,7 @@ _WEIGHT_ORDER = (
     "up_proj.weight",
     "down_proj.weight",
     "feature_proj.weight",
+    "post_norm.weight",
 )
 
 
@@ -64,6 +66,11 @@ ATTENTION = Sublayer(
     "Attention",
     ("hidden", "positions", "tree_mask", "past_key", "past_value"),
     ("hidden_out", "present_key", "present_value"),
+)
+WINDOW_ATTENTION = Sublayer(
+    "AttentionInWindow",
+    ("hidden", "positions", "window_mask", "past_key", "past_value"),
+    ATTENTION.outputs,
 )
 FEED_FORWARD = Sublayer("FeedForward", ("hidden",), ("hidden_out",))
 HEAD = Sublayer("Head", ("hidden",), ("logits",))
@@ -85,6 +92,26 @@ class Form:
     def row_inputs(self) -> tuple[str, ...]:
         """The graph inputs that say what the rows are."""
         return ("hidden",) if self.embed is None else self.embed.activations
+
+    def sublayers(self, layer: int) -> tuple[Sublayer, ...]:
+        """The sublayers of one layer: its attention may have a window."""
+        windowed = layer in self.config.windowed_layers
+        return tuple(WINDOW_ATTENTION if kind is ATTENTION and windowed else kind for kind in self.layer)
+
+    @property
+    def rope_tables(self) -> dict[str, bool]:
+        """The initializers that hold rotary tables, cosine before sine, and whether they are those of windows."""
+        config = self.config
+        apart = config.windowed_layers and config.window_rope_theta is not None
+        common = dict.fromkeys(ROPE_TABLES, False) if self.attends else {}
+        return common | (dict.fromkeys(WINDOW_ROPE_TABLES, True) if apart else {})
+
+    def initializer_name(self, sublayer: Sublayer, prefix: str, weight: str) -> str:
+        """The graph-wide name of a module's weight; rotary tables are shared by all layers that rotate alike."""
+        if weight not in ROPE_TABLES:
+            return f"{prefix}.{weight}"
+        apart = sublayer is WINDOW_ATTENTION and WINDOW_ROPE_TABLES[0] in self.rope_tables
+        return WINDOW_ROPE_TABLES[ROPE_TABLES.index(weight)] if apart else weight
 
     @property
     def attends(self) -> bool:
@@ -110,14 +137,9 @@ def order_weights(names: set[str]) -> tuple[str, ...]:
     return tuple(name for name in _WEIGHT_ORDER if name in names)
 
 
-def initializer_name(prefix: str, weight: str) -> str:
-    """The graph-wide name of a module's weight; rotary tables are shared by all layers."""
-    return weight if weight in ROPE_TABLES else f"{prefix}.{weight}"
-
-
 def layer_prefix(layer: int, sublayer: Sublayer) -> str:
     """The prefix of a layer's weights, as `Decoder` names its modules."""
-    return f"layers.{layer}.{'attention' if sublayer is ATTENTION else 'feed_forward'}"
+    return f"layers.{layer}.{'feed_forward' if sublayer is FEED_FORWARD else 'attention'}"
 
 
 def tap_name(layer: int) -> str:
@@ -137,7 +159,8 @@ def present_names(layer: int) -> tuple[str, str]:
 
 def graph_inputs(form: Form) -> list[ValueInfoProto]:
     """The rows: token_ids [M], features [M, F], or hidden [M, D]. Then, where rows see each other, positions [M],
-    tree_mask [M, T], and key and value [K, P, d] of each layer.
+    tree_mask [M, T] (True = may see), where layers have a window window_mask [M, T] (of that, the positions inside
+    the row's window), and key and value [K, P, d] of each layer.
     """
     config = form.config
     rows = {
@@ -149,7 +172,8 @@ def graph_inputs(form: Form) -> list[ValueInfoProto]:
     if not form.attends:
         return inputs
     inputs.append(helper.make_tensor_value_info("positions", TensorProto.INT64, ["M"]))
-    inputs.append(helper.make_tensor_value_info("tree_mask", TensorProto.BOOL, ["M", "T"]))
+    masks = ("tree_mask", "window_mask") if config.windowed_layers else ("tree_mask",)
+    inputs += [helper.make_tensor_value_info(name, TensorProto.BOOL, ["M", "T"]) for name in masks]
     cache = [config.kv_heads, "P", config.head_dim]
     names = [name for layer in range(config.layers) for name in past_names(layer)]
     return inputs + [helper.make_tensor_value_info(name, TensorProto.FLOAT, cache) for name in names]

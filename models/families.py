@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from forerun.errors import UnsupportedModelError
 from forerun.models.config import ModelConfig
+from forerun.models.gemma3_family import Gemma3Family
 from forerun.models.llama import Decoder
 from forerun.models.llama_family import LlamaFamily
 
@@ -19,6 +20,7 @@ class Family(Protocol):
     name: str
     huggingface_types: tuple[str, ...]
     gguf_architectures: tuple[str, ...]
+    norm_offset: float
 
     def build(self, config: ModelConfig) -> Decoder:
         """The network with uninitialised weights."""
@@ -54,7 +56,7 @@ class Family(Protocol):
         ...
 
 
-FAMILIES: tuple[type[Family], ...] = (LlamaFamily,)
+FAMILIES: tuple[type[Family], ...] = (LlamaFamily, Gemma3Family)
 
 
 def family_of_huggingface(model_type: object, source: Path) -> Family:

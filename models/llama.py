@@ -1,7 +1,8 @@
 """The Llama family as plain torch modules, cut where the runtime cuts: Embed, Attention, FeedForward, Head.
 
-Llama, Mistral, Qwen2 and Qwen3 differ only in what `ModelConfig` says (biases, q/k norm, tying). Each
-sublayer includes its pre-norm and its residual add, so leaving a sublayer out is not calling it.
+Llama, Mistral, Qwen2, Qwen3 and Gemma 3 differ only in what `ModelConfig` says (biases, q/k norm, norms after a
+sublayer, windows, tying). Each sublayer includes its norms and its residual add, so leaving a sublayer out is not
+calling it.
 Legend: M rows, P past, T = P + M, D hidden, H heads, K kv heads, d head_dim, F feed-forward, V vocabulary.
 """
 
@@ -53,9 +54,9 @@ class Rope(nn.Module):
     cos: torch.Tensor
     sin: torch.Tensor
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, windowed: bool = False) -> None:
         super().__init__()
-        cos, sin = rotary_tables(config)
+        cos, sin = rotary_tables(config, windowed)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
 
@@ -69,21 +70,27 @@ class Embed(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.scale = config.embedding_scale
         self.weight = nn.Parameter(
             torch.empty(config.vocabulary_size, config.hidden_size), requires_grad=False
         )
 
     def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
         """int64 [M] → float32 [M, D]."""
-        return nn.functional.embedding(token_ids, self.weight)
+        rows = nn.functional.embedding(token_ids, self.weight)
+        return rows if self.scale == 1.0 else rows * self.scale
 
 
 class Attention(nn.Module):
-    """Pre-norm, grouped-query attention over past and present rows, output projection, residual add."""
+    """Pre-norm, grouped-query attention over past and present rows, output projection, residual add.
+
+    Where the layer has a window, the mask given is that of the window.
+    """
 
     def __init__(self, config: ModelConfig, rope: Rope) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
+        self.scale = config.head_dim**-0.5 if config.attention_scale is None else config.attention_scale
         query_size, kv_size = config.heads * config.head_dim, config.kv_heads * config.head_dim
         self.norm = RMSNorm(config.hidden_size, config.norm_epsilon)
         self.q_proj = Linear(config.hidden_size, query_size, config.attention_bias)
@@ -92,6 +99,7 @@ class Attention(nn.Module):
         self.o_proj = Linear(query_size, config.hidden_size, config.output_bias)
         self.q_norm = RMSNorm(config.head_dim, config.norm_epsilon) if config.qk_norm else None
         self.k_norm = RMSNorm(config.head_dim, config.norm_epsilon) if config.qk_norm else None
+        self.post_norm = RMSNorm(config.hidden_size, config.norm_epsilon) if config.post_norms else None
         self.rope = rope
 
     def forward(
@@ -118,10 +126,11 @@ class Attention(nn.Module):
             tree_mask,
             past_key.unsqueeze(0),
             past_value.unsqueeze(0),
-            scale=self.head_dim**-0.5,
+            scale=self.scale,
         )
         joined = attended.transpose(1, 2).reshape(-1, self.heads * self.head_dim)
-        return hidden + self.o_proj(joined), present_key.squeeze(0), present_value.squeeze(0)
+        added = _normed(self.post_norm, self.o_proj(joined))
+        return hidden + added, present_key.squeeze(0), present_value.squeeze(0)
 
     def _split_heads(self, x: torch.Tensor, heads: int, norm: RMSNorm | None) -> torch.Tensor:
         """[M, heads · d] → [1, heads, M, d], normalized per head where the model does so."""
@@ -129,8 +138,12 @@ class Attention(nn.Module):
         return (split if norm is None else norm(split)).transpose(1, 2)
 
 
+def _normed(norm: RMSNorm | None, x: torch.Tensor) -> torch.Tensor:
+    return x if norm is None else norm(x)
+
+
 class FeedForward(nn.Module):
-    """Pre-norm, SwiGLU (Shazeer 2020), residual add."""
+    """Pre-norm, SwiGLU or GeGLU (Shazeer 2020), residual add."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -138,11 +151,19 @@ class FeedForward(nn.Module):
         self.gate_proj = Linear(config.hidden_size, config.feed_forward_size)
         self.up_proj = Linear(config.hidden_size, config.feed_forward_size)
         self.down_proj = Linear(config.feed_forward_size, config.hidden_size)
+        self.post_norm = RMSNorm(config.hidden_size, config.norm_epsilon) if config.post_norms else None
+        self.activation = config.activation
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """float32 [M, D] → [M, D]."""
         x = self.norm(hidden)
-        return hidden + self.down_proj(nn.functional.silu(self.gate_proj(x)) * self.up_proj(x))
+        gated = activate(self.activation, self.gate_proj(x)) * self.up_proj(x)
+        return hidden + _normed(self.post_norm, self.down_proj(gated))
+
+
+def activate(name: str, x: torch.Tensor) -> torch.Tensor:
+    """One of `ACTIVATIONS`, element by element."""
+    return nn.functional.silu(x) if name == "silu" else nn.functional.gelu(x, approximate="tanh")
 
 
 class Head(nn.Module):
@@ -169,6 +190,14 @@ class Layer(nn.Module):
         self.feed_forward = FeedForward(config)
 
 
+def layer_ropes(config: ModelConfig) -> list[Rope]:
+    """The rotary tables of each layer: the same object where they are the same."""
+    common = Rope(config)
+    apart = config.windowed_layers and config.window_rope_theta is not None
+    windowed = Rope(config, windowed=True) if apart else common
+    return [windowed if layer in config.windowed_layers else common for layer in range(config.layers)]
+
+
 @dataclass(frozen=True)
 class DecoderOutput:
     """logits [M, V]; taps: hidden [M, D] after each layer; present: (key, value) [K, T, d] of each layer."""
@@ -185,8 +214,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         self.embed = Embed(config)
-        rope = Rope(config)
-        self.layers = nn.ModuleList(Layer(config, rope) for _ in range(config.layers))
+        self.layers = nn.ModuleList(Layer(config, rope) for rope in layer_ropes(config))
         self.head = Head(config)
         if config.tied_embeddings:
             self.head.weight = self.embed.weight
@@ -224,16 +252,29 @@ def run_layers(
     past_rows, rows = past[0][0].shape[1], len(hidden)
     positions = torch.arange(past_rows, past_rows + rows) if positions is None else positions
     tree_mask = chain_mask(rows, past_rows) if tree_mask is None else tree_mask
+    masks = layer_masks(config, positions, tree_mask)
     taps, present = [], []
-    for layer, given in zip(network.layers, past, strict=True):
+    for layer, mask, given in zip(network.layers, masks, past, strict=True):
         key, value = given
         if layer.attention is not None:
-            hidden, key, value = layer.attention(hidden, positions, tree_mask, key, value)
+            hidden, key, value = layer.attention(hidden, positions, mask, key, value)
         if layer.feed_forward is not None:
             hidden = layer.feed_forward(hidden)
         taps.append(hidden)
         present.append((key, value))
     return DecoderOutput(network.head(hidden), tuple(taps), tuple(present))
+
+
+def layer_masks(config: ModelConfig, positions: torch.Tensor, tree_mask: torch.Tensor) -> list[torch.Tensor]:
+    """What rows see in each layer: `tree_mask` bool [M, P + M], with a window the last `window` positions of it."""
+    masks = [tree_mask] * config.layers
+    if config.windowed_layers:
+        assert config.window is not None
+        past = torch.arange(tree_mask.shape[1] - len(positions), device=positions.device)
+        near = torch.cat([past, positions])[None, :] > positions[:, None] - config.window
+        for layer in config.windowed_layers:
+            masks[layer] = tree_mask & near
+    return masks
 
 
 def chain_mask(rows: int, past_rows: int) -> torch.Tensor:

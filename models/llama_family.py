@@ -1,6 +1,7 @@
 """How files of the Llama family name their tensors and write their configuration."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -32,11 +33,18 @@ _HUGGINGFACE_PARTS = {
 
 
 class LlamaFamily:
-    """Llama, Mistral (without sliding window), Qwen2 and Qwen3: one network, different configuration."""
+    """Llama, Mistral, Qwen2 and Qwen3: one network, different configuration.
+
+    `huggingface_parts` and `gguf_parts` translate parts of our names; `norm_offset` is what norm weights in Hugging
+    Face checkpoints lack.
+    """
 
     name = "llama"
     huggingface_types: tuple[str, ...] = ("llama", "mistral", "qwen2", "qwen3")
     gguf_architectures: tuple[str, ...] = ("llama", "qwen2", "qwen3")
+    huggingface_parts: Mapping[str, str] = MappingProxyType(_HUGGINGFACE_PARTS)
+    gguf_parts: Mapping[str, str] = MappingProxyType(_GGUF_PARTS)
+    norm_offset = 0.0
 
     def build(self, config: ModelConfig) -> Decoder:
         """The network with uninitialised weights."""
@@ -56,7 +64,7 @@ class LlamaFamily:
         }
         if name in fixed:
             return fixed[name]
-        for ours, theirs in _HUGGINGFACE_PARTS.items():
+        for ours, theirs in self.huggingface_parts.items():
             name = name.replace(ours, theirs)
         return f"model.{name}"
 
@@ -70,7 +78,7 @@ class LlamaFamily:
         if name in fixed:
             return fixed[name]
         _, layer, *middle, kind = name.split(".")
-        return f"blk.{layer}.{_GGUF_PARTS['.'.join(middle)]}.{kind}"
+        return f"blk.{layer}.{self.gguf_parts['.'.join(middle)]}.{kind}"
 
     def gguf_interleaved_heads(self, architecture: str, name: str, config: ModelConfig) -> int | None:
         """The head count by which a GGUF file interleaved the rows of a weight, None where it did not.
@@ -108,6 +116,7 @@ class LlamaFamily:
             attention_bias=biased or model_type == "qwen2",
             output_bias=biased and model_type != "qwen2",
             qk_norm=model_type == "qwen3",
+            **_window(values),
             rope_divisors=scaling_divisors(
                 {"original_max_position_embeddings": context, **rope}, theta, head_dim
             ),
@@ -115,12 +124,6 @@ class LlamaFamily:
 
     def _refuse_huggingface(self, values: Mapping[str, Any]) -> None:
         """Name the first setting that would make the network another one than ours."""
-        window = values.get("sliding_window")
-        windowed = window and values.get("use_sliding_window", values["model_type"] == "mistral")
-        if windowed and window < values["max_position_embeddings"]:
-            raise UnsupportedModelError(
-                f"sliding-window attention (sliding_window {window}) is not supported"
-            )
         activation = values.get("hidden_act", "silu")
         if activation not in ("silu", "swish"):
             raise UnsupportedModelError(f"activation {activation!r} is not supported; supported: silu")
@@ -176,6 +179,19 @@ class LlamaFamily:
             qk_norm="blk.0.attn_q_norm.weight" in shapes,
             rope_divisors=rope_divisors or _gguf_divisors(values, architecture, head_dim),
         )
+
+
+def _window(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The window of a config.json and the layers that have it; of Mistral all have, of Qwen2 the last ones."""
+    window, layers = values.get("sliding_window"), int(values["num_hidden_layers"])
+    if not window or not values.get("use_sliding_window", values["model_type"] == "mistral"):
+        return {}
+    kinds = values.get("layer_types")
+    if kinds is None:
+        first = 0 if values["model_type"] == "mistral" else int(values.get("max_window_layers", layers))
+        kinds = ["full_attention"] * first + ["sliding_attention"] * (layers - first)
+    windowed = tuple(layer for layer, kind in enumerate(kinds) if kind == "sliding_attention")
+    return {"window": int(window), "windowed_layers": windowed} if windowed else {}
 
 
 def _gguf_divisors(values: Mapping[str, Any], architecture: str, head_dim: int) -> tuple[float, ...] | None:

@@ -12,14 +12,16 @@ from forerun.models.config import ModelConfig
 SUPPORTED_SCALINGS = ("default", "linear", "llama3")
 
 
-def rotary_tables(config: ModelConfig) -> tuple[torch.Tensor, torch.Tensor]:
+def rotary_tables(config: ModelConfig, windowed: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     """Cosines and sines of every position, float32 [context_length, d/2] each (Su et al. 2021, RoFormer).
 
+    `windowed` asks for those of the layers with a window, which may have a base of their own and then no divisors.
     The angles are computed as transformers does, in float32, so that long positions agree with it.
     """
     steps = torch.arange(0, config.head_dim, 2, dtype=torch.int64).to(torch.float32) / config.head_dim
-    frequencies = 1.0 / (config.rope_theta**steps)
-    if config.rope_divisors is not None:
+    own = config.window_rope_theta if windowed else None
+    frequencies = 1.0 / ((config.rope_theta if own is None else own) ** steps)
+    if config.rope_divisors is not None and own is None:
         frequencies = frequencies / torch.tensor(config.rope_divisors, dtype=torch.float32)
     positions = torch.arange(config.context_length, dtype=torch.float32)
     angles = torch.outer(positions, frequencies)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,11 @@ def open_huggingface(folder: Path) -> Checkpoint:
         raise ModelFileError(f"{folder / 'config.json'} has an entry of the wrong kind: {error}") from error
     files = {name: family.huggingface_name(name) for name in family.tensor_shapes(config)}
     stored = _stored_tensors(folder)
-    tensors = {name: stored[file_name] for name, file_name in files.items() if file_name in stored}
+    tensors = {
+        name: _with_offset(stored[file_name], family.norm_offset if name.endswith("norm.weight") else 0.0)
+        for name, file_name in files.items()
+        if file_name in stored
+    }
     require_tensors(folder, tensors, family.tensor_shapes(config), files)
     return Checkpoint(
         name=str(values.get("_name_or_path") or folder.name).rstrip("/").split("/")[-1] or folder.name,
@@ -96,6 +101,13 @@ def _stored_tensor(path: Path, name: str, type_name: str, shape: tuple[int, ...]
     return StoredTensor(
         type_name, shape, _BITS.get(type_name, 8), partial(_read_float32, path, name, type_name)
     )
+
+
+def _with_offset(tensor: StoredTensor, offset: float) -> StoredTensor:
+    """The tensor with a number added to each element as it is read."""
+    if not offset:
+        return tensor
+    return replace(tensor, read_float32=lambda: tensor.read_float32() + np.float32(offset))
 
 
 def _read_float32(path: Path, name: str, type_name: str) -> np.ndarray:

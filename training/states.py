@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-from forerun.models.llama import Decoder
+from forerun.models.llama import Decoder, layer_masks
 from forerun.runtime.session import LoadedProgram, Session
 
 # Token ids and layers → float [tokens, layers, D], the states after those layers, in the order given.
@@ -57,8 +57,8 @@ class TorchStates:
         hidden = model.embed(ids)
         after: list[torch.Tensor] = []
         empty = hidden.new_empty((model.config.kv_heads, 0, model.config.head_dim))
-        for layer in model.layers:
-            hidden, _, _ = layer.attention(hidden, positions, mask, empty, empty)
+        for layer, seen in zip(model.layers, layer_masks(model.config, positions, mask), strict=True):
+            hidden, _, _ = layer.attention(hidden, positions, seen, empty, empty)
             hidden = layer.feed_forward(hidden)
             after.append(hidden)
         return torch.stack([after[layer] for layer in layers], dim=1)

@@ -28,7 +28,8 @@ def fuse_attention(graph: Graph) -> None:
 
     The row of the past → present concatenation and the mask over it is what the cache does: rows are written at
     their slots and each attends to its ancestors. So the pattern asks for exactly that: a mask that is the
-    function's `tree_mask`, keys rotated by the function's `positions`, present outputs that nobody else reads.
+    function's `tree_mask` or `window_mask`, keys rotated by the function's `positions`, present outputs that nobody
+    else reads.
     """
     for node in list(graph.nodes):
         if node.op != "forerun.attention":
@@ -53,7 +54,7 @@ def fuse_attention(graph: Graph) -> None:
         merged = _stack(graph, [query.linear, key.linear, value.linear])
         rotated = Value("queries", ("M", heads * head_dim), "float32")
         output = _merged_heads(graph, node, heads * head_dim)
-        attention = CachedAttention(heads, kv_heads, head_dim, quantized=False)
+        attention = CachedAttention(heads, kv_heads, head_dim, quantized=False, window=rope.window)
         new = [
             *merged,
             Node("rope_store", [merged[0].output], [rotated], rope),
@@ -67,9 +68,8 @@ def _check(graph: Graph, node: Node) -> None:
     require(int(attrs["is_causal"]) == 0, graph, "attention must be masked by tree_mask, not is_causal")
     require(float(attrs["softcap"]) == 0.0, graph, "attention with softcap is not supported")
     mask, _ = through_layout(graph, node.inputs[3])
-    require(
-        mask.name == "tree_mask" and is_weight(graph, mask), graph, "the attention mask must be tree_mask"
-    )
+    known = mask.name == "tree_mask" or (mask.name == "window_mask" and graph.window > 0)
+    require(known and is_weight(graph, mask), graph, "the attention mask must be tree_mask or window_mask")
     for i, name in ((4, "past_key"), (5, "past_value")):
         past, _ = through_layout(graph, node.inputs[i])
         require(past.name == name and is_weight(graph, past), graph, f"attention input {i} must be {name}")
@@ -130,6 +130,7 @@ def _rope_store(graph: Graph, node: Node, query: _Source, key: _Source) -> RopeS
         q_norm=norms[0].inputs[1].name if norms else None,
         k_norm=norms[-1].inputs[1].name if norms else None,
         norm_epsilon=float(norms[0].detail["attrs"].epsilon) if norms else None,
+        window=graph.window if graph.input("window_mask") is not None else 0,
     )
 
 

@@ -1,4 +1,4 @@
-"""RMS norm, SwiGLU and the residual add."""
+"""RMS norm, SwiGLU or GeGLU, and the residual add."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def fuse_norm(graph: Graph) -> None:
 
 
 def fuse_swiglu(graph: Graph) -> None:
-    """Replace silu(gate) · up by `linear_swiglu`, or by linears side by side and `swiglu` where schemes differ."""
+    """Replace activation(gate) · up by `linear_swiglu`; by linears side by side and `swiglu` where schemes differ."""
     for node in list(graph.nodes):
         if node.op != "relax.multiply" or node not in graph.nodes:
             continue
         found = _gate_and_up(graph, node)
         if found is None:
             continue
-        gate, up, extra = found
+        gate, up, extra, activation = found
         columns = gate.detail.columns
         same = gate.detail.scheme == up.detail.scheme and columns % GROUP == 0
         if same:
-            detail = LinearSwiGlu(gate.detail.weights[0], up.detail.weights[0], quantized=False)
+            detail = LinearSwiGlu(gate.detail.weights[0], up.detail.weights[0], False, activation)
             graph.replace(
                 [gate, up, *extra, node], [Node("linear_swiglu", gate.inputs, node.outputs, detail)]
             )
@@ -44,20 +44,23 @@ def fuse_swiglu(graph: Graph) -> None:
             Node("linear", side.inputs, [both], replace(side.detail, first_column=at, stride=2 * columns))
             for side, at in ((gate, 0), (up, columns))
         ]
-        swiglu = Node("swiglu", [both], node.outputs, SwiGlu(columns, quantized=False))
+        swiglu = Node("swiglu", [both], node.outputs, SwiGlu(columns, False, activation))
         graph.replace([gate, up, *extra, node], [*sides, swiglu])
 
 
-def _gate_and_up(graph: Graph, node: Node) -> tuple[Node, Node, list[Node]] | None:
-    """Match silu(linear) · linear with both linears on the same rows; `extra` are the nodes of the silu."""
+def _gate_and_up(graph: Graph, node: Node) -> tuple[Node, Node, list[Node], str] | None:
+    """Match activation(linear) · linear, both linears on the same rows: gate, up, the activation's nodes and name."""
     for activated, other in (node.inputs, node.inputs[::-1]):
         up = made_by(graph, other, "linear")
         gate, extra = _silu_of_linear(graph, activated)
+        activation = "silu"
+        if gate is None and (gelu := made_by(graph, activated, "relax.nn.gelu_tanh")) is not None:
+            gate, extra, activation = made_by(graph, gelu.inputs[0], "linear"), [gelu], "gelu_tanh"
         if gate is None or up is None or gate.inputs != up.inputs:
             continue
         if any(bias is not None for bias in (*gate.detail.biases, *up.detail.biases)):
             continue
-        return gate, up, extra
+        return gate, up, extra, activation
     return None
 
 
@@ -76,7 +79,8 @@ def _silu_of_linear(graph: Graph, value: Value) -> tuple[Node | None, list[Node]
 
 
 def fuse_residual(graph: Graph) -> None:
-    """Fold `hidden + linear(…)` into the linear, which then adds to the residual stream in place.
+    """Fold `hidden + linear(…)` into the linear, which then adds to the residual stream in place; where a norm comes
+    between, into the norm.
 
     An embedding's rows are the stream's beginning: a projection of features adds to what the lookup wrote.
     """
@@ -84,13 +88,13 @@ def fuse_residual(graph: Graph) -> None:
         if node.op != "relax.add":
             continue
         for stream, made in (node.inputs, node.inputs[::-1]):
-            linear, lookup = made_by(graph, made, "linear"), made_by(graph, stream, "embed")
+            linear, lookup = made_by(graph, made, "linear", "norm"), made_by(graph, stream, "embed")
             given = stream.name == "hidden" and is_weight(graph, stream)
             if linear is None or not (given or lookup):
                 continue
             require(graph.consumers(made) == [node], graph, "the residual's addend is read elsewhere, too")
-            detail: Linear = replace(linear.detail, add=True)
+            detail: Linear | Norm = replace(linear.detail, add=True)
             if lookup is not None:
                 lookup.outputs = node.outputs
-            graph.replace([linear, node], [Node("linear", linear.inputs, node.outputs, detail)])
+            graph.replace([linear, node], [Node(linear.op, linear.inputs, node.outputs, detail)])
             break

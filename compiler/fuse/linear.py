@@ -29,11 +29,20 @@ def fuse_linear(graph: Graph) -> None:
 
 
 def fuse_embed(graph: Graph) -> None:
-    """Replace a lookup of rows of a weight, dequantized after it where it is quantized, by one `embed` node."""
+    """Replace a lookup of rows of a weight, dequantized after it where it is quantized, by one `embed` node; a factor
+    of the rows becomes part of it.
+    """
     for node in list(graph.nodes):
         table, takes = _lookup(graph, node)
-        if table is not None:
-            graph.replace([node], [Node("embed", [takes[0].inputs[1]], node.outputs, Embed(table))])
+        if table is None:
+            continue
+        old, factor = [node], 1.0
+        following = graph.consumers(node.output)
+        if len(following) == 1 and following[0].op == "relax.multiply":
+            other = next(value for value in following[0].inputs if value is not node.output)
+            if other.constant is not None and other.constant.size == 1:
+                old, factor = [node, following[0]], float(other.constant.reshape(-1)[0])
+        graph.replace(old, [Node("embed", [takes[0].inputs[1]], old[-1].outputs, Embed(table, factor))])
     graph.remove_unused()
 
 

@@ -15,7 +15,6 @@ from tvm.tirx import op
 
 from forerun.compiler import tir
 from forerun.compiler.schedules.attention_block import (
-    BLOCK,
     RowParts,
     merge_parts,
     open_block,
@@ -23,7 +22,7 @@ from forerun.compiler.schedules.attention_block import (
     write_part,
 )
 from forerun.compiler.schedules.plan import ALONE_ROWS
-from forerun.compiler.schedules.rope import AttentionShape
+from forerun.compiler.schedules.rope import BLOCK, AttentionShape
 from forerun.compiler.vector_math import FLOAT_OUTPUTS, QUANTIZED_OUTPUTS
 from forerun.targets import Target
 from forerun.targets.target import Arithmetic
@@ -83,6 +82,23 @@ def _blocks(length: tir.Expr) -> tir.Expr:
     return tirx.floordiv(length + (BLOCK - 1), BLOCK)
 
 
+def _seen(shape: AttentionShape, position: tir.Expr) -> tir.Expr:
+    """Return how many positions a row sees."""
+    return op.min(position + 1, shape.window) if shape.window else position + 1
+
+
+def _first_block(shape: AttentionShape, position: tir.Expr) -> tir.Expr | int:
+    """Return the first block of positions of which a row sees any."""
+    if not shape.window:
+        return 0
+    return tirx.floordiv(op.max(position + 1 - shape.window, 0), BLOCK)
+
+
+def _part_count(shape: AttentionShape, position: tir.Expr) -> tir.Expr:
+    """Return the number of blocks that a row sees something of."""
+    return _blocks(position + 1) - _first_block(shape, position)
+
+
 @dataclass(frozen=True)
 class _Share:
     """Items dealt out in order: each thread gets those whose middle lies in its part of the total cost."""
@@ -100,21 +116,39 @@ class _Share:
             yield
 
 
-def _share(writer: tir.KernelWriter, shape: AttentionShape) -> tuple[_Share, tir.Expr]:
-    """Return the sharing by positions attended to, and the length of the longest row."""
-    total, longest, passed = (
-        tir.registers(1, "int64"),
-        tir.registers(1, "int32"),
-        tir.registers(1, "int64"),
-    )
-    for counter in (total, longest, passed):
-        tir.store_one(counter, tirx.const(0, counter.dtype), 0)
-    with tir.loop(0, writer.rows) as row:
-        length = tir.bind(writer.named["positions"][row] + 1)
-        tir.store_one(total, total[0] + tir.cast(length, "int64"), 0)
-        tir.store_one(longest, op.max(longest[0], length), 0)
-    begin, end = writer.share(tir.bind(total[0] * shape.kv_heads))
-    return _Share(begin, end, passed), tir.bind(longest[0])
+@dataclass(frozen=True)
+class _Span:
+    """What some rows see: `seen` positions in all, in blocks `first` … `stop` - 1."""
+
+    seen: tir.Expr
+    first: tir.Expr | int
+    stop: tir.Expr
+
+
+def _span(
+    writer: tir.KernelWriter, shape: AttentionShape, begin: tir.Expr | int, end: tir.Expr, dtype: str
+) -> _Span:
+    """Go through rows begin … end-1; `dtype` is wide enough for what they see together."""
+    seen, first, longest = tir.registers(1, dtype), tir.registers(1, "int32"), tir.registers(1, "int32")
+    tir.store_one(seen, tirx.const(0, dtype), 0)
+    tir.store_one(first, tirx.const(2**31 - 1, "int32"), 0)
+    tir.store_one(longest, tirx.const(0, "int32"), 0)
+    with tir.loop(begin, end) as row:
+        position = tir.bind(writer.named["positions"][row])
+        tir.store_one(seen, seen[0] + tir.cast(_seen(shape, position), dtype), 0)
+        tir.store_one(longest, op.max(longest[0], position + 1), 0)
+        if shape.window:
+            tir.store_one(first, op.min(first[0], _first_block(shape, position)), 0)
+    return _Span(tir.bind(seen[0]), tir.bind(first[0]) if shape.window else 0, tir.bind(_blocks(longest[0])))
+
+
+def _share(writer: tir.KernelWriter, shape: AttentionShape) -> tuple[_Share, _Span]:
+    """Return the sharing by positions attended to, and what all rows see."""
+    span = _span(writer, shape, 0, writer.rows, "int64")
+    passed = tir.registers(1, "int64")
+    tir.store_one(passed, tirx.const(0, "int64"), 0)
+    begin, end = writer.share(tir.bind(span.seen * shape.kv_heads))
+    return _Share(begin, end, passed), span
 
 
 def attention_parts(name: str, target: Target, shape: AttentionShape) -> tir.Kernel:
@@ -124,16 +158,18 @@ def attention_parts(name: str, target: Target, shape: AttentionShape) -> tir.Ker
     values, tail and scores (private), parts; capacity, gather_stride.
     """
     with _writing(name, target.arithmetic, shape, {}) as writer:
-        share, longest = _share(writer, shape)
+        share, span = _share(writer, shape)
         with (
             tir.loop(0, shape.kv_heads) as head,
-            tir.loop(0, _blocks(longest)) as index,
+            tir.loop(span.first, span.stop) as index,
             tir.loop(0, writer.rows) as row,
         ):
-            start = tir.bind(index * BLOCK)
-            seen = tir.bind(op.min(writer.named["positions"][row] + 1 - start, BLOCK))
+            start, position = tir.bind(index * BLOCK), tir.bind(writer.named["positions"][row])
+            begin = op.max(start, position + 1 - shape.window) if shape.window else start
+            seen = tir.bind(op.min(position + 1, start + BLOCK) - begin)
             with share.item(op.max(seen, 0)):
-                place = (index * writer.rows + row) * shape.heads + head * shape.group
+                own = index - _first_block(shape, position)
+                place = (own * writer.rows + row) * shape.heads + head * shape.group
                 first = tir.bind(tir.cast(place, "int64") * part_floats(shape))
                 block = open_block(writer, shape, _accumulators(target), row, head, start)
                 write_part(block, writer.named["parts"], first)
@@ -149,7 +185,7 @@ def attention_merge(name: str, target: Target, shape: AttentionShape, quantized:
             first = tir.bind(tir.cast(item, "int64") * part_floats(shape))
             stride = tir.bind(tir.cast(writer.rows * (shape.heads * part_floats(shape)), "int64"))
             row = tirx.floordiv(item, shape.heads)
-            count = tir.bind(_blocks(writer.named["positions"][row] + 1))
+            count = tir.bind(_part_count(shape, writer.named["positions"][row]))
             parts = RowParts(writer.named["parts"], first, stride, count)
             merge_parts(writer, shape, parts, list(outputs), tir.bind(item * shape.head_dim))
     return writer.kernel()
@@ -167,16 +203,9 @@ def attention_rows(name: str, target: Target, shape: AttentionShape, quantized: 
         with tir.loop(0, shape.kv_heads) as head, tir.loop(0, groups) as index:
             begin = tir.bind(index * _ROWS_TOGETHER)
             end = tir.bind(op.min(begin + _ROWS_TOGETHER, writer.rows))
-            cost, longest = tir.registers(1, "int32"), tir.registers(1, "int32")
-            tir.store_one(cost, 0, 0)
-            tir.store_one(longest, 0, 0)
-            with tir.loop(begin, end) as row:
-                length = tir.bind(writer.named["positions"][row] + 1)
-                tir.store_one(cost, cost[0] + length, 0)
-                tir.store_one(longest, op.max(longest[0], length), 0)
-            with share.item(tir.bind(cost[0])):
-                bounds, most = (begin, end), tir.bind(longest[0])
-                _attend_rows(writer, shape, _accumulators(target), head, bounds, most)
+            span = _span(writer, shape, begin, end, "int32")
+            with share.item(span.seen):
+                _attend_rows(writer, shape, _accumulators(target), head, (begin, end), span)
                 _merge_rows(writer, shape, head, (begin, end), list(outputs))
     return writer.kernel()
 
@@ -187,14 +216,15 @@ def _attend_rows(
     accumulators: int,
     head: tir.Expr,
     rows: tuple[tir.Expr, tir.Expr],
-    longest: tir.Expr,
+    span: _Span,
 ) -> None:
     """Write the private parts [blocks, rows together, group, part] of a few rows for one key/value head."""
     begin, end = rows
-    with tir.loop(0, _blocks(longest)) as index, tir.loop(begin, end) as row:
-        start = tir.bind(index * BLOCK)
-        with tir.when(start <= writer.named["positions"][row]):
-            place = (index * _ROWS_TOGETHER + row - begin) * shape.group
+    with tir.loop(span.first, span.stop) as index, tir.loop(begin, end) as row:
+        start, position = tir.bind(index * BLOCK), tir.bind(writer.named["positions"][row])
+        own = index - _first_block(shape, position)
+        with tir.when(tirx.all(start <= position, own >= 0) if shape.window else start <= position):
+            place = (own * _ROWS_TOGETHER + row - begin) * shape.group
             first = tir.bind(tir.cast(place, "int64") * part_floats(shape))
             block = open_block(writer, shape, accumulators, row, head, start)
             write_part(block, writer.named["parts"], first)
@@ -212,7 +242,7 @@ def _merge_rows(
     with tir.loop(begin, end) as row, tir.loop(0, shape.group) as g:
         place = (row - begin) * shape.group + g
         first = tir.bind(tir.cast(place, "int64") * part_floats(shape))
-        count = tir.bind(_blocks(writer.named["positions"][row] + 1))
+        count = tir.bind(_part_count(shape, writer.named["positions"][row]))
         query = ((row * shape.kv_heads + head) * shape.group + g) * shape.head_dim
         parts = RowParts(writer.named["parts"], first, stride, count)
         merge_parts(writer, shape, parts, outputs, tir.bind(query))

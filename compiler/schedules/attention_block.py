@@ -16,12 +16,8 @@ from tvm import tirx
 from tvm.tirx import op
 
 from forerun.compiler import tir
-from forerun.compiler.schedules.rope import AttentionShape, key_block_start
+from forerun.compiler.schedules.rope import BLOCK, AttentionShape, key_block_start, ring_slot
 from forerun.compiler.vector_math import GROUP, QuantizedRows, exp, quantize_group
-
-# Positions of a block. Of 64, 128 and 256: smaller ones share a short context out more evenly, larger ones leave
-# fewer parts to merge in a long one.
-BLOCK = 128
 
 # Positions between a key or value and the one asked for while it is used: scoring and weighing take turns, which
 # hardware prefetching does not follow. One thread of a Zen 5 read keys and values from memory at 31 GB/s, without
@@ -39,14 +35,19 @@ def part_floats(shape: AttentionShape) -> int:
 
 @dataclass(frozen=True)
 class RowBlock:
-    """One block of one row for one key/value head: positions start … stop-1, found in the cache through `gather`."""
+    """One block of one row for one key/value head: positions start … stop-1, found in the cache through `gather`.
+
+    With a window the row sees only those from `first` on.
+    """
 
     writer: tir.KernelWriter
     shape: AttentionShape
     row: tir.Expr
     head: tir.Expr
     start: tir.Expr
+    first: tir.Expr
     stop: tir.Expr
+    turned: tir.Expr | int  # slot less position of what is read in place: not 0 where a ring has come round
     base: tir.Expr  # first element of the sequence's keys and values for this head
     gather_start: tir.Expr
     direct: tir.Expr  # lanes-wide groups of keys read in place; the rest is copied to the tail
@@ -68,7 +69,7 @@ class RowBlock:
         """The cache slot of a position at or past gather_start."""
         _, stride = self.writer.scalars
         offset = tir.cast(position - self.gather_start, "int64")
-        return self.buffers["gather"][tir.cast(self.row, "int64") * stride + offset]
+        return ring_slot(self.shape, self.buffers["gather"][tir.cast(self.row, "int64") * stride + offset])
 
 
 def open_block(
@@ -84,13 +85,16 @@ def open_block(
     base = tir.bind(key_block_start(shape, capacity, buffers["sequences"][row], head))
     length = tir.bind(buffers["positions"][row] + 1)
     stop = tir.bind(op.min(length, start + BLOCK))
+    first = tir.bind(op.max(start, length - shape.window)) if shape.window else start
+    turned = tir.bind(ring_slot(shape, start) - start) if shape.window else 0
     ahead = tir.bind(op.if_then_else(length > start + _AHEAD, _AHEAD * shape.head_dim, 0))
     gather_start = tir.bind(buffers["gather_start"][row])
     groups = tir.bind(tirx.floordiv(stop - start + (tir.LANES - 1), tir.LANES))
     in_place = tirx.floordiv(op.max(gather_start - start, 0), tir.LANES)
     direct = tir.bind(op.if_then_else(gather_start >= stop, groups, in_place))
     return RowBlock(
-        writer, shape, row, head, start, stop, base, gather_start, direct, groups, ahead, accumulators
+        *(writer, shape, row, head, start, first, stop, turned, base),
+        *(gather_start, direct, groups, ahead, accumulators),
     )
 
 
@@ -112,7 +116,7 @@ def _gather_tail(block: RowBlock) -> None:
     begin = tir.bind(block.start + block.direct * tir.LANES)
     with tir.loop(begin, op.max(block.stop, begin)) as position:
         slot = tir.registers(1, "int32")
-        tir.store_one(slot, position, 0)
+        tir.store_one(slot, position + block.turned, 0)
         with tir.when(position >= block.gather_start):
             tir.store_one(slot, block.slot(position), 0)
         source = tir.bind(block.base + tir.cast(_key_offset(block.shape, slot[0]), "int64"))
@@ -127,7 +131,7 @@ def _score(block: RowBlock) -> list[tir.Expr]:
     running = [tir.registers(tir.LANES) for _ in range(shape.group)]
     for vector in running:
         tir.store(vector, tir.floats(_MASKED), 0)
-    first = tir.bind(block.base + tir.cast(block.start, "int64") * shape.head_dim)
+    first = tir.bind(block.base + tir.cast(block.start + block.turned, "int64") * shape.head_dim)
     # Two groups share the load of a query's element and are enough independent sums to hide their latency.
     together = 2 if 2 * _PARTIAL_SUMS * shape.group <= block.accumulators else 1
     steps = tir.bind(tirx.floordiv(block.direct, together))
@@ -146,7 +150,9 @@ def _score(block: RowBlock) -> list[tir.Expr]:
 
 def _inside(block: RowBlock, index: tir.Expr) -> tir.Expr:
     """Which lanes of a group of positions the row sees."""
-    return tir.ramp(tir.bind(block.start + index * tir.LANES)) < tir.splat(block.stop)
+    positions = tir.ramp(tir.bind(block.start + index * tir.LANES))
+    inside = positions < tir.splat(block.stop)
+    return op.bitwise_and(inside, positions >= tir.splat(block.first)) if block.shape.window else inside
 
 
 def _score_groups(
@@ -223,14 +229,15 @@ def _weigh_values(block: RowBlock, parts: tirx.Buffer, first: tir.Expr) -> None:
     limit = max(1, block.accumulators // shape.group)
     vectors = shape.head_dim // tir.LANES
     at_once = max(n for n in range(1, vectors + 1) if vectors % n == 0 and n <= limit)
-    in_place = tir.bind(op.min(op.max(block.gather_start, block.start), block.stop))
+    # A position that is not seen may hold anything, also what a weight of 0 does not make 0.
+    in_place = tir.bind(op.min(op.max(block.gather_start, block.first), block.stop))
     for column in range(0, vectors, at_once):
         sums = [tir.registers(at_once * tir.LANES) for _ in range(shape.group)]
         for total in sums:
             for v in range(at_once):
                 tir.store(total, tir.floats(0.0), v * tir.LANES)
-        with tir.loop(block.start, in_place) as position:
-            _add_value(block, position, position, column, sums)
+        with tir.loop(block.first, in_place) as position:
+            _add_value(block, position, position + block.turned, column, sums)
         with tir.loop(in_place, block.stop) as position:
             _add_value(block, position, tir.bind(block.slot(position)), column, sums)
         for g, total in enumerate(sums):

@@ -14,9 +14,14 @@ from forerun.targets.target import Arithmetic
 
 
 def embed_quantized(
-    name: str, arithmetic: Arithmetic, layout: BlockLayout, scheme: Scheme, columns: int
+    name: str,
+    arithmetic: Arithmetic,
+    layout: BlockLayout,
+    scheme: Scheme,
+    columns: int,
+    factor: float = 1.0,
 ) -> tir.Kernel:
-    """Return the kernel hidden[row] = table[token_ids[row]] for packed weights.
+    """Return the kernel hidden[row] = factor · table[token_ids[row]] for packed weights.
 
     Parameters of the kernel: token_ids, weights, weight_scale [, weight_minimum], out.
     """
@@ -39,7 +44,7 @@ def embed_quantized(
                 value = _unpack(weights, start, lane, layout.place(k, scheme.bits), scheme.bits)
                 value = tir.cast(value - scheme.offset, "float32")
                 value = scale * value if base is None else writer.multiply_add(scale, value, base)
-                tir.store_one(out, value, row * columns + g * GROUP + k)
+                tir.store_one(out, _times(value, factor), row * columns + g * GROUP + k)
     return writer.kernel()
 
 
@@ -53,7 +58,11 @@ def _unpack(weights: tirx.Buffer, start: tir.Expr, lane: tir.Expr, place: Place,
     return op.bitwise_and(value, tvm.tirx.const((1 << bits) - 1, "int32"))
 
 
-def embed_float(name: str, arithmetic: Arithmetic, columns: int) -> tir.Kernel:
+def _times(value: tir.Expr, factor: float) -> tir.Expr:
+    return value if factor == 1.0 else value * tirx.const(factor, "float32")
+
+
+def embed_float(name: str, arithmetic: Arithmetic, columns: int, factor: float = 1.0) -> tir.Kernel:
     """Return the same for float32 weights laid out [V/16, columns, 16].
 
     Parameters of the kernel: token_ids, weights, out.
@@ -66,5 +75,5 @@ def embed_float(name: str, arithmetic: Arithmetic, columns: int) -> tir.Kernel:
             block = tir.bind(tirx.floordiv(token, tir.LANES) * columns)
             with tir.loop(0, columns) as k:
                 place = (block + tir.cast(k, "int64")) * tir.LANES + tirx.floormod(token, tir.LANES)
-                tir.store_one(out, weights[place], row * columns + k)
+                tir.store_one(out, _times(weights[place], factor), row * columns + k)
     return writer.kernel()

@@ -14,12 +14,12 @@ from tvm.tirx import op
 
 from forerun.compiler import tir
 from forerun.compiler.vector_math import (
+    ACTIVATIONS,
     FLOAT_OUTPUTS,
     GROUP,
     QUANTIZED_OUTPUTS,
     QuantizedRows,
     quantize_group,
-    silu,
 )
 
 
@@ -108,10 +108,11 @@ class StoreColumns(_Sums):
 
 @dataclass(frozen=True)
 class SwiGlu:
-    """silu(gate) · up, for weights whose rows alternate 32 of gate, 32 of up; stored quantized or as float."""
+    """activation(gate) · up, for weights whose rows alternate 32 of gate, 32 of up; stored quantized or as float."""
 
     columns: int
     quantized: bool
+    activation: str = "silu"
 
     blocks_per_unit = 4
     listed = None
@@ -140,11 +141,10 @@ class SwiGlu:
                     for half, value in enumerate(halves):
                         tir.store(buffers["out"], value, start + half * tir.LANES)
 
-    @staticmethod
-    def _gated(writer: tir.KernelWriter, tile: Tile, m: tir.Expr, half: int) -> tir.Expr:
+    def _gated(self, writer: tir.KernelWriter, tile: Tile, m: tir.Expr, half: int) -> tir.Expr:
         gate = tir.load(tile.totals[half], m * tir.LANES)
         up = tir.load(tile.totals[2 + half], m * tir.LANES)
-        return tir.bind(silu(writer, tir.bind(gate)) * up)
+        return tir.bind(ACTIVATIONS[self.activation](writer, tir.bind(gate)) * up)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from forerun.compiler.schedules.plan import (
 )
 from forerun.compiler.schemes import Scheme
 from forerun.compiler.tir import Kernel
-from forerun.compiler.vector_math import GROUP
+from forerun.compiler.vector_math import GATED_NAMES, GROUP
 from forerun.targets.target import Arithmetic
 
 
@@ -229,7 +229,8 @@ def plan_tiles(
 def _epilogue(operation: Linear | LinearSwiGlu, columns: int) -> tuple[Epilogue, str]:
     if isinstance(operation, LinearSwiGlu):
         form = "quantized" if operation.quantized else "float"
-        return SwiGlu(operation.gate.columns, operation.quantized), f"_swiglu_{form}"
+        gated = SwiGlu(operation.gate.columns, operation.quantized, operation.activation)
+        return gated, f"_{GATED_NAMES[operation.activation]}_{form}"
     bias = any(name is not None for name in operation.biases)
     suffix = ("_bias" if bias else "") + ("_add" if operation.add else "")
     if operation.head == "maxima":

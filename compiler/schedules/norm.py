@@ -8,12 +8,12 @@ from tvm import tirx
 
 from forerun.compiler import tir
 from forerun.compiler.vector_math import (
+    ACTIVATIONS,
     FLOAT_OUTPUTS,
     GROUP,
     QUANTIZED_OUTPUTS,
     QuantizedRows,
     quantize_group,
-    silu,
 )
 from forerun.targets.target import Arithmetic
 
@@ -35,8 +35,10 @@ def reciprocal_rms(writer: tir.KernelWriter, total: tir.Expr, columns: int, epsi
     return tir.bind(tirx.const(1.0, "float32") / tir.square_root(mean))
 
 
-def rms_norm(name: str, arithmetic: Arithmetic, columns: int, epsilon: float, quantized: bool) -> tir.Kernel:
-    """Return the kernel out = x / rms(x) · weight over [rows, columns], quantized or as float32.
+def rms_norm(
+    name: str, arithmetic: Arithmetic, columns: int, epsilon: float, quantized: bool, add: bool = False
+) -> tir.Kernel:
+    """Return the kernel out = x / rms(x) · weight over [rows, columns], quantized or as float32; out += with `add`.
 
     Parameters of the kernel: x, weight, then the outputs. Rows are shared among the threads.
     Source: Zhang & Sennrich 2019, "Root Mean Square Layer Normalization".
@@ -51,7 +53,8 @@ def rms_norm(name: str, arithmetic: Arithmetic, columns: int, epsilon: float, qu
             factor = tir.splat(reciprocal_rms(writer, total, columns, epsilon))
 
             def normalized(column: tir.Expr, start: tir.Expr = start, factor: tir.Expr = factor) -> tir.Expr:
-                return tir.bind(tir.load(x, start + column) * factor * tir.load(weight, column))
+                value = tir.bind(tir.load(x, start + column) * factor * tir.load(weight, column))
+                return tir.bind(tir.load(out[0], start + column) + value) if add else value
 
             _write_row(writer, normalized, start, columns, out)
     return writer.kernel()
@@ -72,8 +75,10 @@ def quantize_rows(name: str, arithmetic: Arithmetic, columns: int) -> tir.Kernel
     return writer.kernel()
 
 
-def swiglu(name: str, arithmetic: Arithmetic, columns: int, quantized: bool) -> tir.Kernel:
-    """Return the kernel out = silu(gate) · up for gate and up side by side in [rows, 2·columns].
+def swiglu(
+    name: str, arithmetic: Arithmetic, columns: int, quantized: bool, activation: str = "silu"
+) -> tir.Kernel:
+    """Return the kernel out = activation(gate) · up for gate and up side by side in [rows, 2·columns].
 
     Parameters of the kernel: x, then the outputs. Source: Shazeer 2020, "GLU Variants Improve Transformer".
     """
@@ -85,7 +90,10 @@ def swiglu(name: str, arithmetic: Arithmetic, columns: int, quantized: bool) -> 
 
             def gated(column: tir.Expr, row: tir.Expr = row) -> tir.Expr:
                 gate = tir.bind(tir.load(x, row * (2 * columns) + column))
-                return tir.bind(silu(writer, gate) * tir.load(x, row * (2 * columns) + columns + column))
+                return tir.bind(
+                    ACTIVATIONS[activation](writer, gate)
+                    * tir.load(x, row * (2 * columns) + columns + column)
+                )
 
             _write_row(writer, gated, row * columns, columns, out)
     return writer.kernel()

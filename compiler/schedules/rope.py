@@ -6,15 +6,24 @@ import math
 from dataclasses import dataclass
 
 from tvm import tirx
+from tvm.tirx import op
 
 from forerun.compiler import tir
 from forerun.compiler.schedules.norm import reciprocal_rms, sum_of_squares
 from forerun.targets.target import Arithmetic
 
+# Positions of a block. Of 64, 128 and 256: smaller ones share a short context out more evenly, larger ones leave
+# fewer parts to merge in a long one.
+BLOCK = 128
+
 
 @dataclass(frozen=True)
 class AttentionShape:
-    """Heads and sizes of one attention module. `kv_dtype` is the cache's element: float16 or float32."""
+    """Heads and sizes of one attention module. `kv_dtype` is the cache's element: float16 or float32.
+
+    A row sees the last `window` positions; 0: all. With a window the cache is a ring of at most `ring` slots, a
+    multiple of a block: slot s of the session lies at s mod ring.
+    """
 
     heads: int
     kv_heads: int
@@ -22,6 +31,8 @@ class AttentionShape:
     scale: float
     kv_dtype: str
     norm_epsilon: float | None = None
+    window: int = 0
+    ring: int = 0
 
     @property
     def group(self) -> int:
@@ -29,13 +40,29 @@ class AttentionShape:
         return self.heads // self.kv_heads
 
 
+def ring_positions(window: int, rows: int) -> int:
+    """Return the slots of a layer with a window for calls and trees of at most `rows` rows; 0 without a window.
+
+    The oldest row of a call, up to `rows` before the first staged one, still sees its window after the newest staged
+    row has been written, up to `rows` after that one.
+    """
+    return -(-(window + 2 * rows) // BLOCK) * BLOCK if window else 0
+
+
 def key_block_start(
     shape: AttentionShape, capacity: tir.Expr, sequence: tir.Expr, head: tir.Expr
 ) -> tir.Expr:
     """Return the index of a sequence's first key element for one head: keys are [S, Kv, C/16, d, 16]."""
+    if shape.ring:
+        capacity = op.min(capacity, tirx.const(shape.ring, "int64"))
     return (
         (tir.cast(sequence, "int64") * shape.kv_heads + tir.cast(head, "int64")) * capacity * shape.head_dim
     )
+
+
+def ring_slot(shape: AttentionShape, slot: tir.Expr) -> tir.Expr:
+    """Return where a slot of the session lies in this layer's cache."""
+    return tirx.floormod(slot, shape.ring) if shape.ring else slot
 
 
 def rope_store(name: str, arithmetic: Arithmetic, shape: AttentionShape) -> tir.Kernel:
@@ -122,7 +149,7 @@ class _Head:
         """Write a rotated key: one column of a block of 16 positions."""
         (capacity,) = self.writer.scalars
         shape, kv_head = self.shape, self.head - self.shape.heads
-        slot = tir.bind(self.buffers["slots"][self.row])
+        slot = tir.bind(ring_slot(shape, self.buffers["slots"][self.row]))
         base = key_block_start(shape, capacity, self.buffers["sequences"][self.row], kv_head)
         within = tirx.floordiv(slot, tir.LANES) * (shape.head_dim * tir.LANES) + tirx.floormod(
             slot, tir.LANES
@@ -140,7 +167,8 @@ class _Head:
         shape, width = self.shape, self._width
         kv_head = self.head - shape.heads - shape.kv_heads
         base = key_block_start(shape, capacity, self.buffers["sequences"][self.row], kv_head)
-        start = tir.bind(base + tir.cast(self.buffers["slots"][self.row], "int64") * shape.head_dim)
+        slot = ring_slot(shape, self.buffers["slots"][self.row])
+        start = tir.bind(base + tir.cast(slot, "int64") * shape.head_dim)
         for i in range(0, shape.head_dim, width):
             vector = tir.load(self.buffers["qkv"], self._start + i, width)
             tir.store(self.buffers["values"], tir.cast(vector, f"{shape.kv_dtype}x{width}"), start + i, width)

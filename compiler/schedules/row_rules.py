@@ -22,9 +22,9 @@ from forerun.compiler.schedules.plan import (
     SharedParts,
     Stage,
 )
-from forerun.compiler.schedules.rope import AttentionShape, rope_store
+from forerun.compiler.schedules.rope import AttentionShape, ring_positions, rope_store
 from forerun.compiler.tir import LANES
-from forerun.compiler.vector_math import GROUP
+from forerun.compiler.vector_math import GATED_NAMES, GROUP
 
 
 def _outputs(quantized: bool) -> list[Argument]:
@@ -33,6 +33,14 @@ def _outputs(quantized: bool) -> list[Argument]:
 
 def _form(quantized: bool) -> str:
     return "quantized" if quantized else "float"
+
+
+def _window(positions: int) -> str:
+    return f"_window{positions}" if positions else ""
+
+
+def _scaled(factor: float) -> str:
+    return "" if factor == 1.0 else "_scaled"
 
 
 def _uneven(columns: int, quantized: bool) -> Decline | None:
@@ -51,7 +59,8 @@ class EmbedRows:
         table, arithmetic = operation.table, settings.target.arithmetic
         if not table.scheme.quantized:
             packing = Packing("float_blocks", table.parts, (table.columns,), row_bytes=4 * table.inputs)
-            kernel = embed_float(f"embed_float32_{table.inputs}", arithmetic, table.inputs)
+            name = f"embed_float32_{table.inputs}{_scaled(operation.factor)}"
+            kernel = embed_float(name, arithmetic, table.inputs, operation.factor)
             return Plan({0: kernel}, (packing,), (Field("token_ids"), Packed(0), Output()), by_row=False)
         layout = LAYOUTS[settings.target.weight_layout]
         blocks, halves = table.inputs * table.scheme.bits // 8, table.inputs // GROUP * 2
@@ -68,9 +77,8 @@ class EmbedRows:
         packings += [
             Packing("halves", (part,), (table.columns,), row_bytes=halves) for part in table.parts[1:]
         ]
-        kernel = embed_quantized(
-            f"embed_{table.scheme.name}_{table.inputs}", arithmetic, layout, table.scheme, table.inputs
-        )
+        name = f"embed_{table.scheme.name}_{table.inputs}{_scaled(operation.factor)}"
+        kernel = embed_quantized(name, arithmetic, layout, table.scheme, table.inputs, operation.factor)
         arguments: tuple[Argument, ...] = (
             Field("token_ids"),
             *(Packed(i) for i in range(len(packings))),
@@ -89,11 +97,10 @@ class RmsNorm:
         assert isinstance(operation, Norm)
         if (declined := _uneven(operation.columns, operation.quantized)) is not None:
             return declined
-        name = f"rms_norm_{_form(operation.quantized)}_{operation.columns}_eps{operation.epsilon:g}"
+        o = operation
+        name = f"rms_norm_{_form(o.quantized)}_{o.columns}_eps{o.epsilon:g}{'_add' if o.add else ''}"
         name = name.replace("-", "m").replace(".", "p")
-        kernel = rms_norm(
-            name, settings.target.arithmetic, operation.columns, operation.epsilon, operation.quantized
-        )
+        kernel = rms_norm(name, settings.target.arithmetic, o.columns, o.epsilon, o.quantized, o.add)
         weight = Packing("vector", (operation.weight,), (operation.columns,))
         arguments = (Input(0), Packed(0), *_outputs(operation.quantized))
         return Plan({0: kernel}, (weight,), arguments, by_row=True)
@@ -123,8 +130,9 @@ class SwiGluRows:
         assert isinstance(operation, SwiGlu)
         if (declined := _uneven(operation.columns, operation.quantized)) is not None:
             return declined
-        name = f"swiglu_{_form(operation.quantized)}_{operation.columns}"
-        kernel = swiglu(name, settings.target.arithmetic, operation.columns, operation.quantized)
+        o = operation
+        name = f"{GATED_NAMES[o.activation]}_{_form(o.quantized)}_{o.columns}"
+        kernel = swiglu(name, settings.target.arithmetic, o.columns, o.quantized, o.activation)
         return Plan({0: kernel}, (), (Input(0), *_outputs(operation.quantized)))
 
 
@@ -139,8 +147,11 @@ class RopeStoreRule:
         if operation.head_dim % LANES:
             return Decline(f"head_dim {operation.head_dim} is no multiple of {LANES}")
         o = operation
-        shape = AttentionShape(o.heads, o.kv_heads, o.head_dim, o.scale, settings.kv_dtype, o.norm_epsilon)
-        suffix = "" if o.q_norm is None else "_norm"
+        shape = AttentionShape(
+            *(o.heads, o.kv_heads, o.head_dim, o.scale, settings.kv_dtype, o.norm_epsilon),
+            *(o.window, ring_positions(o.window, settings.max_gather)),
+        )
+        suffix = ("" if o.q_norm is None else "_norm") + _window(o.window)
         kernel = rope_store(
             f"rope_store_{o.heads}_{o.kv_heads}x{o.head_dim}{suffix}", settings.target.arithmetic, shape
         )
@@ -170,8 +181,12 @@ class AttentionBlocked:
         if (declined := _uneven(operation.head_dim, operation.quantized)) is not None:
             return declined
         o = operation
-        shape = AttentionShape(o.heads, o.kv_heads, o.head_dim, 1.0, settings.kv_dtype)
-        size, target, outputs = f"{o.heads}_{o.kv_heads}x{o.head_dim}", settings.target, _outputs(o.quantized)
+        shape = AttentionShape(
+            *(o.heads, o.kv_heads, o.head_dim, 1.0, settings.kv_dtype, None),
+            *(o.window, ring_positions(o.window, settings.max_gather)),
+        )
+        size = f"{o.heads}_{o.kv_heads}x{o.head_dim}{_window(o.window)}"
+        target, outputs = settings.target, _outputs(o.quantized)
         fields = ("positions", "sequences", "gather_start", "gather", "keys", "values")
         read: tuple[Argument, ...] = (
             Input(0),

@@ -61,6 +61,7 @@ def _attend(
                 first_value[:, rows],
                 [one[:, rows] for one in own_keys],
                 [one[:, rows] for one in own_values],
+                attention.scale,
             )
         )
     joined = torch.cat(attended, dim=1).transpose(0, 1).reshape(len(hidden), -1)
@@ -73,13 +74,14 @@ def _attended(
     value: torch.Tensor,
     own_keys: Sequence[torch.Tensor],
     own_values: Sequence[torch.Tensor],
+    scale: float,
 ) -> torch.Tensor:
     """query [H, L, d], key and value [K, L, d], of which a row sees those up to its own, and more of them of which it
     sees its own alone → [H, L, d].
     """
     heads, length, size = query.shape
     kv_heads = key.shape[0]
-    grouped = query.reshape(kv_heads, -1, size) * size**-0.5  # [K, H / K · L, d]
+    grouped = query.reshape(kv_heads, -1, size) * scale  # [K, H / K · L, d]
     future = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
     scores = (grouped @ key.transpose(1, 2)).float().view(heads, length, length)
     scores = scores.masked_fill(future, -torch.inf)

@@ -5,7 +5,6 @@ layers below it run for every drafted token, and the verify call goes on from th
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -32,7 +31,7 @@ class ExitAdapter(Component):
             raise OptionError(f"component 'exit': after is {after}; it must be 1 to {model.layers - 1}")
         if form not in ("kangaroo", "eesd"):
             raise OptionError(f"component 'exit': form is {form!r}; it is kangaroo or eesd")
-        network = replace(model, layers=1, vocabulary_size=vocabulary_size, tied_embeddings=False)
+        network = model.own_layers(1, vocabulary_size)
         sublayers = ("attention",) if form == "kangaroo" else ("attention", "feed_forward")
         return DraftConfig(cls.name, network, (after - 1,), sublayers, 0, model.layers, model.vocabulary_size)
 

@@ -7,7 +7,6 @@ will when it drafts.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -50,7 +49,7 @@ class FeatureDraft(Component):
             raise OptionError(f"component 'feature': layers is {layers}; it must be 1 or more")
         ends = (model.layers // 3 - 1, 2 * model.layers // 3 - 1, model.layers - 1)
         taps = tuple(options.get("taps") or sorted({max(end, 0) for end in ends}))
-        network = replace(model, layers=layers, vocabulary_size=vocabulary_size, tied_embeddings=False)
+        network = model.own_layers(layers, vocabulary_size)
         size = (len(taps) + 1) * model.hidden_size
         return DraftConfig(
             cls.name,

@@ -31,13 +31,7 @@ class ParallelHeads(Component):
             raise OptionError(
                 f"component 'heads': heads {heads}, depth {depth}, feed_forward_size {size}; all must be 1 or more"
             )
-        network = replace(
-            model,
-            layers=heads * depth,
-            feed_forward_size=size,
-            vocabulary_size=vocabulary_size,
-            tied_embeddings=False,
-        )
+        network = replace(model.own_layers(heads * depth, vocabulary_size), feed_forward_size=size)
         return DraftConfig(
             cls.name,
             network,

@@ -87,6 +87,7 @@ def read_draft_config(described: Mapping[str, Any]) -> DraftConfig:
         network = dict(values["network"])
         divisors = network.get("rope_divisors")
         network["rope_divisors"] = None if divisors is None else tuple(divisors)
+        network["windowed_layers"] = tuple(network.get("windowed_layers", ()))
         lists = {name: tuple(values[name]) for name in ("taps", "sublayers")}
         return DraftConfig(**{**values, **lists, "network": ModelConfig(**network)})
     except (KeyError, TypeError) as error:

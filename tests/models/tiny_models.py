@@ -40,10 +40,24 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mistral": {"model_type": "mistral", "sliding_window": None},
     "qwen2": {"model_type": "qwen2", "tie_word_embeddings": True},
     "qwen3": {"model_type": "qwen3", "head_dim": 32},
+    "mistral-window": {"model_type": "mistral", "sliding_window": 24},
+    "qwen2-window": {
+        **{"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 24},
+        "max_window_layers": 1,
+    },
+    "gemma3": {
+        **{"model_type": "gemma3_text", "head_dim": 32, "tie_word_embeddings": True, "num_hidden_layers": 3},
+        **{"sliding_window": 24, "query_pre_attn_scalar": 16, "hidden_activation": "gelu_pytorch_tanh"},
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000000.0},
+        },
+    },
 }
 
 # Those whose exported graphs differ; the others differ in numbers only.
-STRUCTURES = ("llama-tied", "llama-multi-head", "llama-biased", "qwen2", "qwen3")
+STRUCTURES = ("llama-tied", "llama-multi-head", "llama-biased", "qwen2", "qwen3", "mistral-window", "gemma3")
 
 
 def tiny_values(**changes: Any) -> dict[str, Any]:
@@ -67,15 +81,18 @@ def tiny_values(**changes: Any) -> dict[str, Any]:
     }
 
 
-def random_weights(values: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
-    """float32 weights under our names, large enough that every part of the network shows in the logits."""
+def random_weights(values: dict[str, Any], seed: int, in_file: bool = False) -> dict[str, np.ndarray]:
+    """float32 weights under our names, `in_file` as a Hugging Face checkpoint has them; large enough that every part
+    of the network shows in the logits.
+    """
     family = family_of_huggingface(values["model_type"], Path("tiny"))
     random = np.random.default_rng(seed)
     weights = {}
     for name, shape in family.tensor_shapes(family.config_from_huggingface(values)).items():
         noise = random.standard_normal(shape).astype(np.float32)
         is_norm = name.endswith("norm.weight")
-        weights[name] = 1 + noise / 4 if is_norm else noise / np.sqrt(np.float32(shape[-1]))
+        offset = 1 - family.norm_offset if in_file else 1
+        weights[name] = offset + noise / 4 if is_norm else noise / np.sqrt(np.float32(shape[-1]))
     return weights
 
 
@@ -86,7 +103,7 @@ def write_folder(
     folder.mkdir(parents=True, exist_ok=True)
     values = tiny_values(**changes)
     family = family_of_huggingface(values["model_type"], folder)
-    named = random_weights(values, seed)
+    named = random_weights(values, seed, in_file=True)
     tensors = {
         family.huggingface_name(name): torch.from_numpy(array).to(dtype) for name, array in named.items()
     }

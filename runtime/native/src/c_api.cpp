@@ -214,7 +214,7 @@ int forerun_rewind(forerun_session* session, int32_t sequence, int32_t length) {
   Sequence* found = nullptr;
   FORERUN_TRY(visit.status());
   FORERUN_TRY(find_sequence(*session, sequence, &found));
-  return rewind_sequence(*found, length);
+  return rewind_sequence(*session, *found, length);
 }
 
 int forerun_row_done(forerun_session* session, int32_t sequence, int32_t slot, int32_t* done) {
@@ -255,6 +255,12 @@ int forerun_read_kv(forerun_session* session, int32_t sequence, int32_t layer, i
   for (int32_t slot = start; slot < stop; ++slot) {
     if (is_filled(*session, *found, slot, layer)) continue;
     return fail(FORERUN_NOT_COMPUTED, "slot %d holds no keys and values of layer %d yet", slot, layer);
+  }
+  const int32_t oldest = oldest_kept(*session, *found, layer);
+  if (start < stop && start < oldest) {
+    return fail(FORERUN_NOT_COMPUTED,
+                "layer %d sees a window of %d positions: slot %d is gone, the oldest is %d", layer,
+                session->program().layer[layer].window, start, oldest);
   }
   session->cache.read(sequence, layer, start, stop, keys, values);
   return FORERUN_OK;

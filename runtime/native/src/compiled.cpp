@@ -11,6 +11,7 @@ namespace {
 constexpr int32_t kMaxLayers = 4096;
 constexpr int32_t kMaxSize = 1 << 26;
 constexpr int32_t kMaxRows = 1 << 16;
+constexpr int32_t kMaxRing = 1 << 26;
 constexpr int32_t kMaxKernels = 1 << 16;
 
 bool within(int32_t value, int32_t least, int32_t most) {
@@ -39,6 +40,12 @@ Status check_sizes(const forerun_program& program) {
   for (int32_t l = 0; l < program.layers; ++l) {
     if (!within(program.layer[l].kv_heads, 1, kMaxRows)) return refuse("kv_heads", program.layer[l].kv_heads);
     if (!within(program.layer[l].head_dim, 1, kMaxRows)) return refuse("head_dim", program.layer[l].head_dim);
+    const forerun_layer& layer = program.layer[l];
+    if (!within(layer.window, 0, kMaxRing)) return refuse("window", layer.window);
+    const int64_t least = layer.window == 0 ? 0 : layer.window + 2 * static_cast<int64_t>(program.max_rows);
+    const bool round = layer.ring % FORERUN_KEY_BLOCK == 0;
+    if (!within(layer.ring, least, layer.window == 0 ? 0 : kMaxRing) || !round)
+      return refuse("ring", layer.ring);
   }
   if (!within(program.kernels, 0, kMaxKernels)) return refuse("kernels", program.kernels);
   if (program.kernels > 0 && program.kernel == nullptr) return refuse("kernel", 0);

@@ -1,5 +1,6 @@
 #include "kv_cache.h"
 
+#include <algorithm>
 #include <cstring>
 #include <new>
 
@@ -13,10 +14,11 @@ struct Head {
   int64_t base;
 
   int64_t key(int64_t slot, int64_t dimension) const {
+    slot %= capacity;
     return base + slot / FORERUN_KEY_BLOCK * head_dim * FORERUN_KEY_BLOCK + dimension * FORERUN_KEY_BLOCK +
            slot % FORERUN_KEY_BLOCK;
   }
-  int64_t value(int64_t slot) const { return base + slot * head_dim; }
+  int64_t value(int64_t slot) const { return base + slot % capacity * head_dim; }
 };
 
 Head head_of(const forerun_layer& layer, int64_t capacity, int32_t sequence, int32_t head) {
@@ -89,7 +91,7 @@ Status KvCache::reserve(const forerun_program& program, int32_t sequences, int32
   for (int32_t l = 0; l < program.layers; ++l) {
     const forerun_layer& layer = program.layer[l];
     const uint64_t heads = static_cast<uint64_t>(sequences) * static_cast<uint64_t>(layer.kv_heads);
-    const uint64_t bytes = static_cast<uint64_t>(capacity_) * static_cast<uint64_t>(layer.head_dim) *
+    const uint64_t bytes = static_cast<uint64_t>(slots(l)) * static_cast<uint64_t>(layer.head_dim) *
                            static_cast<uint64_t>(program.kv_element_bytes);
     FORERUN_TRY(layers_[2 * l].reserve(heads, bytes, "the keys and values of all positions"));
     FORERUN_TRY(layers_[2 * l + 1].reserve(heads, bytes, "the keys and values of all positions"));
@@ -99,10 +101,15 @@ Status KvCache::reserve(const forerun_program& program, int32_t sequences, int32
   return FORERUN_OK;
 }
 
+int64_t KvCache::slots(int32_t layer) const {
+  const int64_t ring = program_->layer[layer].ring;
+  return ring > 0 ? std::min(ring, capacity_) : capacity_;
+}
+
 void KvCache::move_row(int32_t sequence, int32_t from, int32_t to, int32_t first, int32_t last) {
   for (int32_t l = first; l < last; ++l) {
     for (int32_t h = 0; h < program_->layer[l].kv_heads; ++h) {
-      const Head head = head_of(program_->layer[l], capacity_, sequence, h);
+      const Head head = head_of(program_->layer[l], slots(l), sequence, h);
       if (program_->kv_element_bytes == 2) {
         move_in_head(head, static_cast<uint16_t*>(keys()[l]), static_cast<uint16_t*>(values()[l]), from, to);
       } else {
@@ -114,15 +121,16 @@ void KvCache::move_row(int32_t sequence, int32_t from, int32_t to, int32_t first
 
 void KvCache::copy_rows(int32_t from, int32_t to, int32_t rows) {
   const int64_t size = program_->kv_element_bytes;
-  const int64_t blocks = static_cast<int64_t>(round_up(static_cast<uint64_t>(rows), FORERUN_KEY_BLOCK));
+  const auto blocks = static_cast<int64_t>(round_up(static_cast<uint64_t>(rows), FORERUN_KEY_BLOCK));
   for (int32_t l = 0; l < program_->layers; ++l) {
+    const int64_t copied = std::min(blocks, slots(l));
     uint8_t* keys = static_cast<uint8_t*>(keys_.as<void*>()[l]);
     uint8_t* values = static_cast<uint8_t*>(values_.as<void*>()[l]);
     for (int32_t h = 0; h < program_->layer[l].kv_heads; ++h) {
-      const Head source = head_of(program_->layer[l], capacity_, from, h);
-      const Head sink = head_of(program_->layer[l], capacity_, to, h);
-      std::memcpy(keys + sink.base * size, keys + source.base * size, blocks * source.head_dim * size);
-      std::memcpy(values + sink.base * size, values + source.base * size, rows * source.head_dim * size);
+      const Head source = head_of(program_->layer[l], slots(l), from, h);
+      const Head sink = head_of(program_->layer[l], slots(l), to, h);
+      std::memcpy(keys + sink.base * size, keys + source.base * size, copied * source.head_dim * size);
+      std::memcpy(values + sink.base * size, values + source.base * size, copied * source.head_dim * size);
     }
   }
 }
@@ -136,7 +144,7 @@ uint64_t KvCache::row_bytes(int32_t layer) const {
 void KvCache::store_row(int32_t sequence, int32_t layer, int32_t slot, void* row) const {
   const void *const keys = this->keys()[layer], *const values = this->values()[layer];
   for (int32_t h = 0; h < program_->layer[layer].kv_heads; ++h) {
-    const Head head = head_of(program_->layer[layer], capacity_, sequence, h);
+    const Head head = head_of(program_->layer[layer], slots(layer), sequence, h);
     const int64_t at = 2 * h * head.head_dim;
     if (program_->kv_element_bytes == 2) {
       store_head(head, static_cast<const uint16_t*>(keys), static_cast<const uint16_t*>(values), slot,
@@ -151,7 +159,7 @@ void KvCache::store_row(int32_t sequence, int32_t layer, int32_t slot, void* row
 void KvCache::load_row(int32_t sequence, int32_t layer, int32_t slot, const void* row) {
   void *const keys = this->keys()[layer], *const values = this->values()[layer];
   for (int32_t h = 0; h < program_->layer[layer].kv_heads; ++h) {
-    const Head head = head_of(program_->layer[layer], capacity_, sequence, h);
+    const Head head = head_of(program_->layer[layer], slots(layer), sequence, h);
     const int64_t at = 2 * h * head.head_dim;
     if (program_->kv_element_bytes == 2) {
       load_head(head, static_cast<const uint16_t*>(row) + at, slot, static_cast<uint16_t*>(keys),
@@ -168,7 +176,7 @@ void KvCache::read(int32_t sequence, int32_t layer, int32_t start, int32_t stop,
   const void* keys = this->keys()[layer];
   const void* values = this->values()[layer];
   for (int32_t h = 0; h < program_->layer[layer].kv_heads; ++h) {
-    const Head head = head_of(program_->layer[layer], capacity_, sequence, h);
+    const Head head = head_of(program_->layer[layer], slots(layer), sequence, h);
     if (program_->kv_element_bytes == 2) {
       read_head(head, static_cast<const uint16_t*>(keys), static_cast<const uint16_t*>(values), start, stop,
                 keys_out, values_out);

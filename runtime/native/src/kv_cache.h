@@ -1,4 +1,7 @@
 // Keys and values of all sequences and layers, in the layout that program.h describes.
+//
+// Slots are those of a sequence; where a layer with a window keeps them is not the caller's business, but
+// which of them it still holds is: see oldest_kept in sequence.h.
 #ifndef FORERUN_KV_CACHE_H
 #define FORERUN_KV_CACHE_H
 
@@ -18,6 +21,9 @@ class KvCache {
   void* const* keys() const { return keys_.as<void*>(); }
   void* const* values() const { return values_.as<void*>(); }
   int64_t capacity() const { return capacity_; }
+
+  // Slots that a layer has: all, or with a window those of a ring, in which slot s lies at s mod ring.
+  int64_t slots(int32_t layer) const;
 
   // Copies the row in slot `from` to slot `to` in layers first … last - 1.
   void move_row(int32_t sequence, int32_t from, int32_t to, int32_t first, int32_t last);

@@ -41,7 +41,9 @@ uint64_t file_bytes(const Session& session, const Sequence& sequence) {
     if (has_hidden(session, row)) bytes += hidden_bytes(session);
     if (has_features(session, row)) bytes += feature_bytes(session);
     const int32_t first = (row.start + 1) / 2, last = (row.done + 1) / 2;
-    for (int32_t l = first; l < last; ++l) bytes += session.cache.row_bytes(l);
+    for (int32_t l = first; l < last; ++l) {
+      if (slot >= oldest_kept(session, sequence, l)) bytes += session.cache.row_bytes(l);
+    }
   }
   return bytes;
 }
@@ -68,7 +70,7 @@ Status reserve_row(const Session& session, Region* row) {
 template <typename Visitor>
 Status for_each_cell(const Session& session, const Sequence& sequence, Visitor visit) {
   for (int32_t l = 0; l < session.program().layers; ++l) {
-    for (int32_t slot = 0; slot < sequence.committed; ++slot) {
+    for (int32_t slot = oldest_kept(session, sequence, l); slot < sequence.committed; ++slot) {
       if (is_filled(session, sequence, slot, l)) FORERUN_TRY(visit(l, slot));
     }
   }
@@ -101,6 +103,17 @@ Status refuse(const char* path, const char* what) {
   return fail(FORERUN_SAVED, "%s %s; it is not a saved sequence, or damaged: save it again", path, what);
 }
 
+// How far rows may have been staged, that what the next ones see is there; 0 for a program without windows.
+int64_t most_reach(const Session& session, int32_t rows) {
+  int64_t most = 0;
+  for (int32_t l = 0; l < session.program().layers; ++l) {
+    const forerun_layer& layer = session.program().layer[l];
+    const int64_t own = static_cast<int64_t>(rows) + layer.ring - layer.window;
+    if (layer.window > 0) most = most > 0 ? std::min(most, own) : own;
+  }
+  return most;
+}
+
 Status check_header(const Session& session, const char* path, const SavedHeader& header, uint64_t bytes) {
   const SavedHeader own = make_header(session);
   if (std::memcmp(header.magic, own.magic, sizeof own.magic) != 0)
@@ -127,7 +140,9 @@ Status check_header(const Session& session, const char* path, const SavedHeader&
                 path, header.bundle, own.bundle);
   }
   const int32_t most = std::min(session.options.capacity, session.program().context_length);
-  if (header.rows < 0 || header.zero != 0) return refuse(path, "has a broken header");
+  if (header.rows < 0 || header.reach < 0 || header.reach > most_reach(session, header.rows)) {
+    return refuse(path, "has a broken header");
+  }
   if (header.rows <= most) return FORERUN_OK;
   return fail(FORERUN_CONTEXT_FULL,
               "%s holds %d positions, a sequence of this session %d; create the session with a larger "
@@ -197,6 +212,7 @@ Status read_into(Session& session, const char* path, FileReader* file, int32_t n
   SavedHeader header;
   FORERUN_TRY(file->take(&header, sizeof header));
   FORERUN_TRY(check_header(session, path, header, file->bytes()));
+  sequence.reach = std::max(header.rows, header.reach);
   int32_t shallowest = session.full_depth();
   for (int32_t i = 0; i < header.rows; ++i) {
     FORERUN_TRY(read_row(session, path, file, &sequence, &shallowest));
@@ -221,6 +237,8 @@ Status save_sequence(Session& session, int32_t number, const char* path) {
   FORERUN_TRY(find_sequence(session, number, &sequence));
   SavedHeader header = make_header(session);
   header.rows = sequence->committed;
+  // What is staged is not saved, but it may have overwritten something.
+  if (most_reach(session, 1) > 0) header.reach = sequence->reach;
   header.bytes = file_bytes(session, *sequence);
   Region row;
   FORERUN_TRY(reserve_row(session, &row));

@@ -4,7 +4,7 @@
 //   SavedRow [rows]                          by position
 //   float [D] for each row between its start and full depth, by position: the hidden state it stands at
 //   float [F] for each row whose features wait to be embedded, by position
-//   for each layer, for each row that holds keys and values there, for each key/value head:
+//   for each layer, for each row whose keys and values it holds, for each key/value head:
 //     the key [d], then the value [d], in the cache's element type
 //   uint64 checksum (stream.h)
 #ifndef FORERUN_SAVED_SEQUENCE_H
@@ -24,7 +24,7 @@ struct SavedHeader {
   uint64_t bundle;      // XXH64 of the manifest, which holds those of all other files
   char target[64];      // its name, cut off: programs of different targets may round differently
   int32_t rows;
-  int32_t zero;
+  int32_t reach;  // of the sequence; 0 for a program without windows
 };
 
 struct SavedRow {

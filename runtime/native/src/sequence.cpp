@@ -1,5 +1,6 @@
 #include "sequence.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "session.h"
@@ -110,6 +111,46 @@ void copy_features(const Session& session, const Sequence& source, Sequence& sin
   }
 }
 
+// A ring has room for so many staged rows beside the window of the oldest pending one.
+Status check_ring(const Session& session, int32_t staged) {
+  for (int32_t l = 0; l < session.program().layers; ++l) {
+    const forerun_layer& layer = session.program().layer[l];
+    const int32_t most = (layer.ring - layer.window) / 2;
+    if (layer.window == 0 || staged <= most) continue;
+    return fail(FORERUN_INVALID_ARGUMENT,
+                "%d rows would be staged; layers that see a window of %d positions allow %d: commit first",
+                staged, layer.window, most);
+  }
+  return FORERUN_OK;
+}
+
+// Whether every layer still has what the row at `position` sees.
+bool sees_all(const Session& session, const Sequence& sequence, int32_t position) {
+  for (int32_t l = 0; l < session.program().layers; ++l) {
+    const int32_t oldest = oldest_kept(session, sequence, l);
+    if (oldest > 0 && position - session.program().layer[l].window + 1 < oldest) return false;
+  }
+  return true;
+}
+
+// Makes rows 0 … length - 1 pending from the start.
+Status begin_again(const Session& session, Sequence& sequence, int32_t length) {
+  for (int32_t slot = 0; slot < length; ++slot) {
+    if (sequence.rows[slot].token >= 0 && session.program().feature_size == 0) continue;
+    return fail(
+        FORERUN_NOT_COMPUTED,
+        "cannot rewind to length %d: layers with a window no longer hold what rows there see, and row %d was "
+        "not given by its token alone, so that it could be computed again; rewind to 0",
+        length, slot);
+  }
+  for (int32_t slot = 0; slot < length; ++slot) {
+    sequence.rows[slot].done = 0;
+    sequence.pending[slot] = slot;
+  }
+  sequence.pending_count = sequence.reach = length;
+  return FORERUN_OK;
+}
+
 Status check_path(const Sequence& sequence, int32_t count, const int32_t* path) {
   int32_t parent = sequence.committed - 1;
   for (int32_t i = 0; i < count; ++i) {
@@ -169,7 +210,7 @@ Status create_sequence(Session& session, int32_t* number) {
     Sequence& sequence = session.sequences()[s];
     if (sequence.used) continue;
     sequence.used = true;
-    sequence.committed = sequence.staged = sequence.pending_count = 0;
+    sequence.committed = sequence.staged = sequence.pending_count = sequence.reach = 0;
     *number = s;
     return FORERUN_OK;
   }
@@ -186,6 +227,7 @@ Status fork_sequence(Session& session, int32_t number, int32_t* fork) {
   const int64_t hidden_size = session.program().hidden_size;
   sink.committed = source->committed;
   sink.pending_count = source->pending_count;
+  sink.reach = source->reach;
   std::memcpy(sink.rows, source->rows, source->committed * sizeof(Row));
   std::memcpy(sink.pending, source->pending, source->pending_count * sizeof(int32_t));
   for (int32_t i = 0; i < source->pending_count; ++i) {
@@ -213,6 +255,7 @@ Status stage_rows(Session& session, Sequence& sequence, const NewRows& rows) {
                 session.full_depth());
   }
   FORERUN_TRY(check_inputs(session, rows));
+  FORERUN_TRY(check_ring(session, sequence.staged + rows.count));
   if (rows.features != nullptr) FORERUN_TRY(check_room(session, sequence, rows.count));
   for (int32_t i = 0; i < rows.count; ++i) FORERUN_TRY(make_row(session, sequence, rows, i));
   if (rows.features != nullptr) keep_features(session, sequence, rows);
@@ -222,6 +265,7 @@ Status stage_rows(Session& session, Sequence& sequence, const NewRows& rows) {
                 rows.count * hidden_size * sizeof(float));
   }
   sequence.staged += rows.count;
+  sequence.reach = std::max(sequence.reach, sequence.committed + sequence.staged);
   return FORERUN_OK;
 }
 
@@ -237,7 +281,7 @@ Status commit_path(Session& session, int32_t number, int32_t count, const int32_
   return FORERUN_OK;
 }
 
-Status rewind_sequence(Sequence& sequence, int32_t length) {
+Status rewind_sequence(const Session& session, Sequence& sequence, int32_t length) {
   if (length < 0 || length > sequence.committed) {
     return fail(FORERUN_INVALID_ARGUMENT, "cannot rewind to length %d; the sequence has %d positions", length,
                 sequence.committed);
@@ -247,7 +291,14 @@ Status rewind_sequence(Sequence& sequence, int32_t length) {
   while (sequence.pending_count > 0 && sequence.pending[sequence.pending_count - 1] >= length) {
     --sequence.pending_count;
   }
-  return FORERUN_OK;
+  const int32_t first = sequence.pending_count > 0 ? sequence.pending[0] : length;
+  if (length == 0) sequence.reach = 0;
+  return sees_all(session, sequence, first) ? FORERUN_OK : begin_again(session, sequence, length);
+}
+
+int32_t oldest_kept(const Session& session, const Sequence& sequence, int32_t layer) {
+  const int32_t ring = session.program().layer[layer].ring;
+  return ring > 0 ? std::max(sequence.reach - ring, 0) : 0;
 }
 
 bool is_filled(const Session& session, const Sequence& sequence, int32_t slot, int32_t layer) {

@@ -30,9 +30,10 @@ struct Sequence {
   int32_t committed;
   int32_t staged;
   int32_t pending_count;
-  uint32_t walked;   // number of the last forward that looked at its pending rows
-  Row* rows;         // [capacity], by slot
-  float* hidden;     // [capacity, D], by slot; only of rows between their start and full depth
+  int32_t reach;    // slots of rows staged since the cache holds what it does: which a ring still has follows
+  uint32_t walked;  // number of the last forward that looked at its pending rows
+  Row* rows;        // [capacity], by slot
+  float* hidden;    // [capacity, D], by slot; only of rows between their start and full depth
   uint64_t* filled;  // [capacity, words], by slot; which layers hold keys and values of an inexact row
   int32_t* pending;  // [pending_count] committed slots below full depth, ascending
   // Features of rows that wait to be embedded. Entry e belongs to the row in slot feature_slots[e] as long as
@@ -60,7 +61,13 @@ Status create_sequence(Session& session, int32_t* number);
 Status fork_sequence(Session& session, int32_t number, int32_t* fork);
 Status stage_rows(Session& session, Sequence& sequence, const NewRows& rows);
 Status commit_path(Session& session, int32_t number, int32_t count, const int32_t* path);
-Status rewind_sequence(Sequence& sequence, int32_t length);
+
+// Where a ring has lost what the rows up to `length` see, they become pending: the next forward computes them
+// anew.
+Status rewind_sequence(const Session& session, Sequence& sequence, int32_t length);
+
+// The first slot whose keys and values a layer has not overwritten: 0 without a window.
+int32_t oldest_kept(const Session& session, const Sequence& sequence, int32_t layer);
 
 // Whether the layer holds the row's keys and values.
 bool is_filled(const Session& session, const Sequence& sequence, int32_t slot, int32_t layer);

@@ -18,7 +18,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a struct below changes; a library built for another number is refused. */
-#define FORERUN_PROGRAM_ABI 4
+#define FORERUN_PROGRAM_ABI 5
 
 /* Keys are stored in blocks of this many positions, so that one vector holds one dimension of a block. */
 #define FORERUN_KEY_BLOCK 16
@@ -80,9 +80,15 @@ typedef struct forerun_call {
   void* profile;
 } forerun_call;
 
+/* Of a layer with a window a row sees the last `window` positions, its own included, and the cache is a ring:
+ * C above is the smaller of the session's capacity and `ring`, and slot p stands for p mod C. A ring has room
+ * for the window of the oldest row of a call beside the newest staged row: window + 2 × the rows that may be
+ * staged, or more. */
 typedef struct forerun_layer {
   int32_t kv_heads;
   int32_t head_dim;
+  int32_t window; /* 0: rows see all positions, and there is no ring */
+  int32_t ring;   /* slots, a multiple of FORERUN_KEY_BLOCK */
 } forerun_layer;
 
 /* A kernel as profiles count it, and what it reads in one layer beside activations. */

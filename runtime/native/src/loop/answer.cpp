@@ -135,7 +135,7 @@ void Answer::rewind_to_shared(const int32_t* prompt, int32_t count) {
   int32_t shared = 0;
   const int32_t most = std::min(target.committed, count - 1);
   while (shared < most && target.rows[shared].token == prompt[shared]) ++shared;
-  rewind_sequence(target, shared);
+  rewind_sequence(session_, target, shared);
 }
 
 // ---- steps ----
@@ -163,7 +163,7 @@ Status Answer::next(int32_t* token_ids, int32_t* count) {
 Status Answer::give_up(Status status) {
   started_ = false;
   Sequence& target = session_.sequences()[sequence_];
-  rewind_sequence(target, target.committed);
+  rewind_sequence(session_, target, target.committed);
   return status;
 }
 

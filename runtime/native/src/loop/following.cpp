@@ -54,7 +54,7 @@ Status Following::begin(DraftNetwork* network, const Beginning& beginning, int32
   followed.rows = kept;
   followed.count = cached;
   std::copy_n(beginning.token_ids, cached, followed.token_ids);
-  return rewind_sequence(network->session().sequences()[sequence_], kept);
+  return rewind_sequence(network->session(), network->session().sequences()[sequence_], kept);
 }
 
 void Following::add(const Observation& observation) {

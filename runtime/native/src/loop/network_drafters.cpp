@@ -206,7 +206,7 @@ Status HeadsDrafter::prepare(const Beginning&) {
     FORERUN_TRY(state_.reserve(1, own.program().hidden_size * sizeof(float), "a draft's state"));
   }
   has_state_ = false;
-  return rewind_sequence(own.sequences()[sequence_], 0);
+  return rewind_sequence(own, own.sequences()[sequence_], 0);
 }
 
 // The state of the last row is all that they read; a row that left the model early has none.
