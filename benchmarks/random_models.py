@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from safetensors.numpy import save_file
-from tokenizers import Tokenizer, models
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from forerun.compiler import compile_export
 from forerun.export import export_model
@@ -21,7 +22,7 @@ CONTEXT_LENGTH = 8448  # 8,192 positions and room for the rows after them
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a Llama model."""
+    """Sizes of a model of the Llama family."""
 
     name: str
     layers: int
@@ -31,11 +32,12 @@ class Shape:
     feed_forward_size: int
     vocabulary_size: int
     tied: bool
+    model_type: str = "llama"
 
     def config(self) -> dict[str, Any]:
         """As config.json says it."""
         return {
-            "model_type": "llama",
+            "model_type": self.model_type,
             "num_hidden_layers": self.layers,
             "hidden_size": self.hidden_size,
             "num_attention_heads": self.heads,
@@ -79,26 +81,47 @@ def make_bundle(shape: Shape, folder: Path, quant: str = "q4") -> Path:
     return bundle
 
 
-def write_model(shape: Shape, folder: Path, seed: int = 0) -> None:
-    """Write a Hugging Face folder, float16, one file a tensor so that memory holds one."""
+def write_model(
+    shape: Shape, folder: Path, seed: int = 0, dtype: torch.dtype = torch.float16, shard_bytes: int = 0
+) -> None:
+    """Write a Hugging Face folder; a file holds tensors of `shard_bytes` in all, 0: one tensor."""
     folder.mkdir(parents=True, exist_ok=True)
-    values, random = shape.config(), np.random.default_rng(seed)
-    family = family_of_huggingface("llama", folder)
-    weight_map = {}
-    shapes = family.tensor_shapes(family.config_from_huggingface(values))
-    for number, (name, size) in enumerate(shapes.items()):
-        weights: np.ndarray = random.standard_normal(size, np.float32)
+    values = shape.config()
+    generator = torch.Generator().manual_seed(seed)
+    family = family_of_huggingface(shape.model_type, folder)
+    weight_map: dict[str, str] = {}
+    shard: dict[str, torch.Tensor] = {}
+
+    def save() -> None:
+        file_name = f"model-{len(set(weight_map.values())):04}.safetensors"
+        save_file(shard, folder / file_name)
+        weight_map.update(dict.fromkeys(shard, file_name))
+        shard.clear()
+
+    for name, size in family.tensor_shapes(family.config_from_huggingface(values)).items():
+        weights = torch.randn(size, generator=generator)
         # Norms about one; matrices that keep the size of what they multiply.
-        weights = 1 + weights / 8 if len(size) == 1 else weights / np.sqrt(np.float32(size[-1]))
-        file_name, stored_name = f"tensor-{number:04}.safetensors", family.huggingface_name(name)
-        save_file({stored_name: weights.astype(np.float16)}, folder / file_name)
-        weight_map[stored_name] = file_name
+        weights = 1 + weights / 8 if len(size) == 1 else weights / size[-1] ** 0.5
+        shard[family.huggingface_name(name)] = weights.to(dtype)
+        if sum(tensor.nbytes for tensor in shard.values()) >= shard_bytes:
+            save()
+    if shard:
+        save()
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     (folder / "config.json").write_text(json.dumps(values))
     write_tokenizer(shape.vocabulary_size, folder / "tokenizer.json")
 
 
 def write_tokenizer(size: int, path: Path) -> None:
-    """Write a tokenizer of words `0`, `1`, …: nothing is ever read from or shown as text."""
-    vocabulary = {str(token_id): token_id for token_id in range(size)}
-    Tokenizer(models.WordLevel(vocab=vocabulary, unk_token="0")).save(str(path))
+    """Write byte-level BPE whose tokens are bytes, then pairs of them, then threes: so many merges as a real one."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens, merges = alphabet[:size], []
+    for left, right in product([*alphabet, *map("".join, product(alphabet, repeat=2))], alphabet):
+        if len(tokens) >= size:
+            break
+        merges.append((left, right))
+        tokens.append(left + right)
+    tokenizer = Tokenizer(models.BPE(vocab={token: n for n, token in enumerate(tokens)}, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(path))

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGUFReader
 from gguf.constants import GGMLQuantizationType
 
 from forerun.errors import ModelFileError
+from forerun.models.gguf_reader import Reader
 
 _MAGIC = b"GGUF"
 # What the reader raises when the bytes end early or do not mean what they should.
@@ -44,7 +44,7 @@ def parse_gguf(path: Path) -> GgufFile:
     if magic != _MAGIC:
         raise ModelFileError(f"{path} is not a GGUF file (it starts with {magic!r}, not {_MAGIC!r})")
     try:
-        reader = GGUFReader(path)
+        reader = Reader(path)
         values = {name: field.contents() for name, field in reader.fields.items()}
         tensors = {
             tensor.name: GgufTensor(

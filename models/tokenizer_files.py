@@ -9,7 +9,10 @@ from tokenizers import Tokenizer
 from forerun.errors import ModelFileError
 
 # Tokens that end a turn or a text whatever the file declares; chat models are asked to stop at any of them.
-END_TOKENS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>", "<|end|>", "</s>")
+END_TOKENS = (
+    *("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>", "<|end|>", "</s>"),
+    *("<end_of_turn>", "<eos>", "<end_of_utterance>", "<EOT>", "[EOS]", "<｜end▁of▁sentence｜>"),
+)
 
 
 def load_tokenizer_json(text: str, source: Path) -> Tokenizer:

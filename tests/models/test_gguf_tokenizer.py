@@ -10,7 +10,8 @@ from transformers import AutoTokenizer
 
 from forerun.models import Checkpoint
 from forerun.models.gguf_file import parse_gguf
-from forerun.models.gguf_tokenizer import PRE_TOKENIZERS, read_gguf_tokenizer
+from forerun.models.gguf_tokenizer import read_gguf_tokenizer
+from forerun.models.pre_tokenizers import PRE_TOKENIZERS
 
 pytestmark = pytest.mark.real_model
 

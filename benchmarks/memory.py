@@ -1,0 +1,97 @@
+"""Time and peak memory of `forerun export` and `forerun compile` for a model of Qwen2-1.5B's shape.
+
+`python -m benchmarks.memory`. Weights are random, in bfloat16, in shards of a gigabyte: they cost what real ones of
+that shape do. Peak memory is the resident set of each command's process, with what it maps of its files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from benchmarks.random_models import Shape, write_model
+
+QWEN2 = Shape("Qwen2-1.5B", 28, 1536, 12, 2, 8960, 151936, True, "qwen2")
+TOKENS = 8
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one command took."""
+
+    name: str
+    seconds: float
+    peak_bytes: int
+
+
+def bound_bytes(shape: Shape) -> float:
+    """What may be used: one and a half times the larger of head and layer in float32, and a gigabyte."""
+    head = shape.vocabulary_size * shape.hidden_size
+    head_dim = shape.hidden_size // shape.heads
+    attention = 2 * shape.hidden_size * head_dim * (shape.heads + shape.kv_heads)
+    layer = attention + 3 * shape.hidden_size * shape.feed_forward_size
+    return 1.5 * 4 * max(head, layer) + 1e9
+
+
+def run(name: str, arguments: Sequence[str]) -> Cost:
+    """Run a verb of forerun; raises `CalledProcessError` if it fails."""
+    command = [sys.executable, "-m", "forerun", *arguments]
+    started, peak = time.perf_counter(), 0
+    process = subprocess.Popen(command)
+    while process.poll() is None:
+        peak = max(peak, peak_bytes(process.pid))
+        time.sleep(0.02)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return Cost(name, time.perf_counter() - started, peak)
+
+
+def peak_bytes(pid: int) -> int:
+    """The largest resident set that a process has had, 0 once it is gone.
+
+    Not `ru_maxrss`: a process that was forked from a larger one begins with that one's peak.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    except OSError:
+        return 0
+    found = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(found[0]) * 1024 if found else 0
+
+
+def main() -> None:
+    """Write the model, export, compile and run it, and print what each took."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path("build/memory"), help="where all is written")
+    parser.add_argument("--quant", default="q4", help="quantization (default q4)")
+    parser.add_argument(
+        "--keep", action="store_true", help="leave the folder there, and take its model again"
+    )
+    arguments = parser.parse_args()
+    model, export, bundle = (arguments.folder / name for name in ("model", "export", "bundle"))
+    if not (model / "config.json").exists():
+        write_model(QWEN2, model, dtype=torch.bfloat16, shard_bytes=1 << 30)
+    costs = [
+        run("export", ["export", str(model), "-o", str(export), "--quant", arguments.quant]),
+        run("compile", ["compile", str(export), "-o", str(bundle)]),
+        run("run", ["run", str(bundle), "-p", "Hello", "--max-tokens", str(TOKENS), "--context", "512"]),
+    ]
+    print(
+        f"{QWEN2.name}, random weights, --quant {arguments.quant}; at most {bound_bytes(QWEN2) / 1e9:.2f} GB"
+    )
+    for cost in costs:
+        print(f"{cost.name}: {cost.seconds:.1f} s, {cost.peak_bytes / 1e9:.2f} GB")
+    if not arguments.keep:
+        shutil.rmtree(arguments.folder)
+
+
+if __name__ == "__main__":
+    main()
