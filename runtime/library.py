@@ -214,6 +214,7 @@ class NativeMessage(ctypes.Structure):
 _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "forerun_bundle_open": (c_char_p, c_char_p, POINTER(c_void_p)),
     "forerun_bundle_model": (c_void_p, POINTER(NativeModel)),
+    "forerun_bundle_cache_bytes": (c_void_p, c_int32, POINTER(c_uint64)),
     "forerun_bundle_layer": (c_void_p, c_int32, POINTER(c_int32), POINTER(c_int32)),
     "forerun_session_create": (c_void_p, POINTER(NativeOptions), POINTER(c_void_p)),
     "forerun_session_describe": (c_void_p, POINTER(NativeOptions)),

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from forerun.errors import RuntimeFailure
+from forerun.errors import OptionError, RuntimeFailure
 from forerun.runtime.bundle import read_bundle
 from forerun.runtime.library import Handle, NativeModel, check, load_library
 
@@ -74,6 +74,14 @@ class LoadedProgram:
         if self._handle is None:
             raise RuntimeFailure(f"the program of {self.path} is closed")
         return self._handle
+
+    def cache_bytes(self, capacity: int = 0) -> int:
+        """Memory for the keys and values of one sequence of `capacity` positions, 0 for the context length."""
+        found = ctypes.c_uint64()
+        check(
+            self._library.forerun_bundle_cache_bytes(self.handle.pointer, capacity, byref(found)), OptionError
+        )
+        return found.value
 
     def close(self) -> None:
         """Give up the bundle. Sessions over it keep it open until they are closed."""

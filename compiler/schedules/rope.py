@@ -155,11 +155,12 @@ class _Head:
             slot, tir.LANES
         )
         column = tir.bind(base + tir.cast(within, "int64"))
-        staged = tir.registers(shape.head_dim)
+        staged = tir.registers(self._width)
         for vector, i in self._rotated("k_norm"):
-            tir.store(staged, vector, i, self._width)
-        for i in range(shape.head_dim):
-            tir.store_one(self.buffers["keys"], tir.cast(staged[i], shape.kv_dtype), column + i * tir.LANES)
+            tir.store(staged, vector, 0, self._width)
+            for lane in range(self._width):
+                element = tir.cast(staged[lane], shape.kv_dtype)
+                tir.store_one(self.buffers["keys"], element, column + (i + lane) * tir.LANES)
 
     def write_value(self) -> None:
         """Write a value row."""

@@ -75,6 +75,15 @@ int forerun_bundle_layer(const forerun_bundle* bundle, int32_t layer, int32_t* k
   return FORERUN_OK;
 }
 
+int forerun_bundle_cache_bytes(const forerun_bundle* bundle, int32_t capacity, uint64_t* bytes) {
+  FORERUN_TRY(require(bundle, "bundle"));
+  FORERUN_TRY(require(bytes, "bytes"));
+  const forerun_program& program = bundle->program();
+  if (capacity < 0) return fail(FORERUN_INVALID_ARGUMENT, "capacity is %d; it must be 0 or more", capacity);
+  *bytes = forerun::KvCache::bytes(program, capacity > 0 ? capacity : program.context_length);
+  return FORERUN_OK;
+}
+
 const char* forerun_bundle_target(const forerun_bundle* bundle) {
   return bundle != nullptr ? bundle->target().c_str() : "";
 }

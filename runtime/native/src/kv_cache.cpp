@@ -21,6 +21,17 @@ struct Head {
   int64_t value(int64_t slot) const { return base + slot % capacity * head_dim; }
 };
 
+int64_t slots_of(const forerun_layer& layer, int64_t capacity) {
+  return layer.ring > 0 ? std::min<int64_t>(layer.ring, capacity) : capacity;
+}
+
+// A key and a value of every head.
+uint64_t slot_bytes(const forerun_program& program, int32_t layer) {
+  const forerun_layer& sizes = program.layer[layer];
+  return 2 * static_cast<uint64_t>(sizes.kv_heads) * static_cast<uint64_t>(sizes.head_dim) *
+         static_cast<uint64_t>(program.kv_element_bytes);
+}
+
 Head head_of(const forerun_layer& layer, int64_t capacity, int32_t sequence, int32_t head) {
   const int64_t number = static_cast<int64_t>(sequence) * layer.kv_heads + head;
   return {capacity, layer.head_dim, number * capacity * layer.head_dim};
@@ -102,8 +113,16 @@ Status KvCache::reserve(const forerun_program& program, int32_t sequences, int32
 }
 
 int64_t KvCache::slots(int32_t layer) const {
-  const int64_t ring = program_->layer[layer].ring;
-  return ring > 0 ? std::min(ring, capacity_) : capacity_;
+  return slots_of(program_->layer[layer], capacity_);
+}
+
+uint64_t KvCache::bytes(const forerun_program& program, int32_t capacity) {
+  const auto rounded = static_cast<int64_t>(round_up(static_cast<uint64_t>(capacity), FORERUN_KEY_BLOCK));
+  uint64_t bytes = 0;
+  for (int32_t l = 0; l < program.layers; ++l) {
+    bytes += static_cast<uint64_t>(slots_of(program.layer[l], rounded)) * slot_bytes(program, l);
+  }
+  return bytes;
 }
 
 void KvCache::move_row(int32_t sequence, int32_t from, int32_t to, int32_t first, int32_t last) {
@@ -136,9 +155,7 @@ void KvCache::copy_rows(int32_t from, int32_t to, int32_t rows) {
 }
 
 uint64_t KvCache::row_bytes(int32_t layer) const {
-  const forerun_layer& sizes = program_->layer[layer];
-  return 2 * static_cast<uint64_t>(sizes.kv_heads) * static_cast<uint64_t>(sizes.head_dim) *
-         static_cast<uint64_t>(program_->kv_element_bytes);
+  return slot_bytes(*program_, layer);
 }
 
 void KvCache::store_row(int32_t sequence, int32_t layer, int32_t slot, void* row) const {

@@ -15,6 +15,9 @@ namespace forerun {
 
 class KvCache {
  public:
+  // Memory of one sequence with so many positions.
+  static uint64_t bytes(const forerun_program& program, int32_t capacity);
+
   // Room for `sequences` × `capacity` positions (rounded up to whole key blocks) in every layer.
   Status reserve(const forerun_program& program, int32_t sequences, int32_t capacity);
 

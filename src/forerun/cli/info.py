@@ -19,11 +19,14 @@ EXAMPLES = ("forerun info build/demo/smollm2", "forerun info BUNDLE --json")
 
 @dataclass(frozen=True)
 class TargetState:
-    """One target of a bundle; `obstacle` says why this machine cannot run it, None if it can."""
+    """One target of a bundle; `obstacle` says why this machine cannot run it, None if it can: then `cache_bytes` is the
+    memory for the keys and values of one sequence of the whole context.
+    """
 
     name: str
     features: tuple[str, ...]
     obstacle: str | None
+    cache_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -65,10 +68,10 @@ def try_target(bundle: "Bundle", name: str, features: tuple[str, ...]) -> Target
     from forerun.runtime.session import LoadedProgram
 
     try:
-        LoadedProgram(bundle.path, name).close()
+        with LoadedProgram(bundle.path, name) as program:
+            return TargetState(name, features, None, program.cache_bytes())
     except TargetError as error:
         return TargetState(name, features, str(error))
-    return TargetState(name, features, None)
 
 
 def try_draft(draft: "DraftInfo") -> DraftState:
@@ -93,7 +96,12 @@ def as_json(bundle: "Bundle", states: list[TargetState], drafts: list[DraftState
         "config": dict(bundle.config),
         "files": dict(bundle.files),
         "targets": [
-            {"name": state.name, "runs_here": state.obstacle is None, "obstacle": state.obstacle}
+            {
+                "name": state.name,
+                "runs_here": state.obstacle is None,
+                "obstacle": state.obstacle,
+                "cache_bytes": state.cache_bytes,
+            }
             for state in states
         ],
         "drafts": [asdict(draft) for draft in drafts],
@@ -130,6 +138,11 @@ def print_bundle(bundle: "Bundle", states: list[TargetState], drafts: list[Draft
         ]
         print_table(make_table(columns, cells, text_columns=4))
     targets = [
-        (state.name, state.obstacle or "runs here", ", ".join(state.features) or "none") for state in states
+        (
+            *(state.name, state.obstacle or "runs here", ", ".join(state.features) or "none"),
+            "" if state.cache_bytes is None else f"{state.cache_bytes:,}",
+        )
+        for state in states
     ]
-    print_table(make_table(("target", "here", "features it needs"), targets, text_columns=3))
+    columns = ("target", "here", "features it needs", "cache of a full context, bytes")
+    print_table(make_table(columns, targets, text_columns=3))
