@@ -14,6 +14,7 @@ import tvm
 from tvm import relax
 
 from forerun.compiler import onnx_attention, onnx_operators
+from forerun.compiler.schemes import SCHEMES
 
 Converter = Callable[[relax.BlockBuilder, Any, dict[str, Any]], relax.Expr]
 
@@ -56,7 +57,7 @@ def gather(bb: relax.BlockBuilder, inputs: Any, attrs: dict[str, Any]) -> relax.
 def _dequantize(name: str) -> Converter:
     def keep(bb: relax.BlockBuilder, inputs: Any, attrs: dict[str, Any]) -> relax.Expr:
         shape = inputs[0].ty.shape
-        return external(name, list(inputs), [relax.TensorType(shape, "float32")], {})
+        return external(f"forerun.{name}", list(inputs), [relax.TensorType(shape, "float32")], {})
 
     return keep
 
@@ -66,8 +67,7 @@ COMPOSITES: Mapping[str, Converter] = MappingProxyType(
         "RotaryEmbedding": rotary_embedding,
         "Attention": attention,
         "Gather": gather,
-        "DequantizeSymmetric": _dequantize("forerun.dequantize_symmetric"),
-        "DequantizeAffine": _dequantize("forerun.dequantize_affine"),
+        **{function: _dequantize(function) for function, _ in SCHEMES},
     }
 )
 

@@ -22,8 +22,8 @@ Load = Callable[[str], np.ndarray]
 class Packing:
     """One packed array: which function inputs it is made of, stacked, and in what layout.
 
-    Layouts: `blocks` quantized weights in a `block_layout`; `halves` their float16 scales or minimums [N/16, K/32, 16];
-    `float_blocks` float32 weights [N/16, K, 16]; `vector` float32 as it is (None among the parts: zeros).
+    Layouts: `blocks` quantized weights in a `block_layout`; `halves` their float16 scales or minimums [N/16, K/group, 16],
+    the scheme's group; `float_blocks` float32 weights [N/16, K, 16]; `vector` float32 as it is (None among the parts: zeros).
     `interleave` alternates 32 rows of the first part with 32 of the second. `row_bytes` is what one row of a call
     reads of a table that is looked up by row; 0 where a call reads all of the array, however many rows it has.
     """
@@ -43,12 +43,15 @@ class Packing:
 
     def bytes(self, inputs: int) -> int:
         """Return the size of the packed array of a matrix with that many inputs."""
+        if self.layout == "vector":
+            return sum(self.columns) * 4
         rows = -(-sum(self.columns) // LANES) * LANES
-        if self.layout == "blocks":
-            assert self.scheme is not None
-            return rows // LANES * (inputs // GROUP) * block_bytes(self.scheme.bits)
-        each = {"halves": inputs // GROUP * 2, "float_blocks": inputs * 4, "vector": 4}
-        return (sum(self.columns) if self.layout == "vector" else rows) * each[self.layout]
+        if self.layout == "float_blocks":
+            return rows * inputs * 4
+        assert self.scheme is not None
+        if self.layout == "halves":
+            return rows * (inputs // self.scheme.group) * 2
+        return rows // LANES * (inputs // GROUP) * block_bytes(self.scheme.bits)
 
     def pack(self, load: Load) -> np.ndarray:
         """Return the packed array; `load` gives a function input's data by name."""

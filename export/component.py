@@ -50,12 +50,12 @@ class Component:
 
 @dataclass(frozen=True)
 class TensorReport:
-    """What became of one tensor. `note` is empty unless the scheme is another than the one asked for."""
+    """What became of one tensor. `note` is empty unless its blocks are not kept, or not as asked for."""
 
     name: str
     stored_as: str
     scheme: str
-    exact: bool
+    takes_blocks: bool
     note: str
 
 
@@ -82,14 +82,24 @@ class ExportReport:
         names = [tensor.scheme for tensor in self.tensors]
         return {name: names.count(name) for name in sorted(set(names))}
 
+    def grouped_differences(self) -> list[str]:
+        """One line for all tensors that share a stored type, a scheme and a note: the first two names, how many more,
+        and the reason."""
+        groups: dict[tuple[str, str, str], list[str]] = {}
+        for each in self.differences:
+            groups.setdefault((each.stored_as, each.scheme, each.note), []).append(each.name)
+        lines = []
+        for (stored_as, scheme, note), names in groups.items():
+            more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+            lines.append(f"{', '.join(names[:2])}{more}: {stored_as} → {scheme} ({note})")
+        return lines
+
     def __str__(self) -> str:
         counts = ", ".join(f"{count} {name}" for name, count in self.scheme_counts().items())
         lines = [
             f"{self.name}, quantization {self.quant}: {counts}; {self.data_bytes / 2**20:.1f} MiB of weights",
             f"functions: {', '.join(self.functions)}",
-        ]
-        lines += [
-            f"{each.name} ({each.stored_as}): {each.scheme}, for {each.note}" for each in self.differences
+            *self.grouped_differences(),
         ]
         return "\n".join(lines)
 
@@ -138,7 +148,7 @@ def _write(
         name=component.name,
         quant=policy.name,
         tensors=tuple(
-            TensorReport(name, component.tensors[name].type_name, choice.scheme, choice.exact, choice.note)
+            TensorReport(name, component.tensors[name].type_name, choice.scheme, choice.takes_blocks, choice.note)
             for name, choice in choices.items()
         ),
         functions=tuple(function.name for function in model.functions),
@@ -171,7 +181,7 @@ def _write_weights(
 def _parts(tensor: StoredTensor, choice: Choice, name: str) -> dict[str, np.ndarray]:
     scheme = SCHEMES[choice.scheme]()
     try:
-        if choice.exact and tensor.read_blocks is not None:
+        if choice.takes_blocks and tensor.read_blocks is not None:
             parts = scheme.take_blocks(tensor.type_name, tensor.read_blocks())
         else:
             parts = scheme.quantize(tensor.read_float32())

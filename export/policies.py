@@ -9,19 +9,22 @@ from forerun.export.signature import GROUP
 from forerun.models.checkpoint import StoredTensor
 from forerun.registry import Registry
 
-# Block types of at most this many bits per weight are nearest to a 4-bit scheme.
-_FOUR_BIT_LIMIT = 4.5
+# Block types that no scheme holds as they are, whose few values a smaller scheme than symmetric8 fits all the same.
+FITTING = {
+    **dict.fromkeys(("TQ1_0", "TQ2_0", "MXFP4", "IQ1_S", "IQ3_S"), "symmetric5"),
+    **dict.fromkeys(("Q3_K", "IQ1_M", "IQ3_XXS", "NVFP4"), "symmetric6"),
+}
 _VOCABULARY_TENSORS = ("embed.weight", "head.weight")
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A scheme by name; `exact`: the stored blocks are taken over; `note`: why it is not what was asked
-    for.
+    """A scheme by name; `takes_blocks`: the stored integers are taken over; `note`: what of the file is not kept, or
+    why the scheme is not what was asked for.
     """
 
     scheme: str
-    exact: bool = False
+    takes_blocks: bool = False
     note: str = ""
 
 
@@ -36,19 +39,19 @@ class Policy(Protocol):
 
 
 class KeepPolicy:
-    """The file's own blocks wherever a scheme holds them exactly, else the nearest scheme."""
+    """The file's own blocks wherever a scheme holds them, else the nearest scheme."""
 
     name = "keep"
 
     def choose(self, tensor_name: str, tensor: StoredTensor) -> Choice:
-        """Exact takeover, float32 for plain numbers, otherwise by bits per weight."""
+        """Takeover of the integers, float32 for plain numbers, otherwise a scheme that fits the type's values."""
         if tensor.read_blocks is None:
             return Choice("float32")
-        exact = _exact_scheme(tensor)
-        if exact is not None:
-            return Choice(exact, exact=True)
-        nearest = "affine4" if tensor.bits_per_weight <= _FOUR_BIT_LIMIT else "symmetric8"
-        note = f"no scheme holds {tensor.type_name} blocks exactly; {nearest} is nearest"
+        for name in SCHEMES:
+            if _holds(name, tensor):
+                return _taken(name, tensor)
+        nearest = FITTING.get(tensor.type_name, "symmetric8")
+        note = f"no scheme holds {tensor.type_name} blocks as they are; {nearest} is nearest"
         return _grouped(tensor, Choice(nearest, note=note))
 
 
@@ -125,18 +128,24 @@ def find_policy(quant: str | None, kind: str) -> Policy:
     return POLICIES[name]()
 
 
-def _exact_scheme(tensor: StoredTensor) -> str | None:
-    """The scheme that holds a tensor's blocks exactly, if there is one."""
-    return next((name for name, scheme in SCHEMES.items() if tensor.type_name in scheme.exact_types), None)
+def _holds(scheme: str, tensor: StoredTensor) -> bool:
+    """Whether a scheme holds the integers of a tensor's blocks."""
+    entry = SCHEMES[scheme]
+    return tensor.read_blocks is not None and tensor.type_name in (*entry.exact_types, *entry.rounded_types)
+
+
+def _taken(scheme: str, tensor: StoredTensor) -> Choice:
+    rounded = tensor.type_name in SCHEMES[scheme].rounded_types
+    note = f"{tensor.type_name} multiplies its scales in two steps; they are rounded to float16" if rounded else ""
+    return Choice(scheme, takes_blocks=True, note=note)
 
 
 def _wanted(tensor: StoredTensor, scheme: str) -> Choice:
-    exact = tensor.read_blocks is not None and tensor.type_name in SCHEMES[scheme].exact_types
-    return Choice(scheme, exact=exact)
+    return _taken(scheme, tensor) if _holds(scheme, tensor) else Choice(scheme)
 
 
 def _grouped(tensor: StoredTensor, choice: Choice) -> Choice:
     """float32 instead where rows do not divide into groups."""
-    if choice.exact or tensor.shape[1] % GROUP == 0:
+    if choice.takes_blocks or tensor.shape[1] % GROUP == 0:
         return choice
     return Choice("float32", note=f"rows of {tensor.shape[1]} do not divide into groups of {GROUP}")

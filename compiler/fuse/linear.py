@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from forerun.compiler.fuse.match import is_weight, made_by, quantized_rows, weight_rows
+from forerun.compiler.fuse.match import DEQUANTIZE, is_weight, made_by, quantized_rows, weight_rows
 from forerun.compiler.graph import Graph, Node, Value
 from forerun.compiler.operations import Embed, Linear, WeightRows
 from forerun.compiler.schemes import FLOAT32
@@ -48,11 +48,11 @@ def fuse_embed(graph: Graph) -> None:
 
 def _lookup(graph: Graph, node: Node) -> tuple[WeightRows | None, list[Node]]:
     if node.op == "relax.take" and is_weight(graph, node.inputs[0]) and node.inputs[0].dtype == "float32":
-        if any(user.op.startswith("forerun.dequantize") for user in graph.consumers(node.output)):
+        if any(user.op in DEQUANTIZE for user in graph.consumers(node.output)):
             return None, []
         table = node.inputs[0]
         return WeightRows(FLOAT32, (table.name,), *map(int, table.shape)), [node]
-    if not node.op.startswith("forerun.dequantize"):
+    if node.op not in DEQUANTIZE:
         return None, []
     takes = [made_by(graph, part, "relax.take") for part in node.inputs]
     if any(take is None for take in takes):

@@ -11,10 +11,8 @@ from forerun.errors import CompileError
 
 # Operations that move elements without changing them.
 LAYOUT_OPS = ("relax.reshape", "relax.permute_dims", "relax.expand_dims", "relax.squeeze")
-_DEQUANTIZE = {
-    "forerun.dequantize_symmetric": "DequantizeSymmetric",
-    "forerun.dequantize_affine": "DequantizeAffine",
-}
+# The calls that `converters.py` keeps of the schemes' functions.
+DEQUANTIZE = {f"forerun.{function}": function for function, _ in SCHEMES}
 
 
 def made_by(graph: Graph, value: Value, *ops: str) -> Node | None:
@@ -32,7 +30,7 @@ def weight_rows(graph: Graph, value: Value) -> WeightRows | None:
     """Read a weight matrix [N, K]: an input of the function, or inputs through a scheme's function."""
     if is_weight(graph, value) and len(value.shape) == 2 and value.dtype == "float32":
         return WeightRows(FLOAT32, (value.name,), *map(int, value.shape))
-    node = made_by(graph, value, *_DEQUANTIZE)
+    node = made_by(graph, value, *DEQUANTIZE)
     if node is None or not all(is_weight(graph, part) for part in node.inputs):
         return None
     return quantized_rows(graph, node, [part.name for part in node.inputs])
@@ -41,7 +39,7 @@ def weight_rows(graph: Graph, value: Value) -> WeightRows | None:
 def quantized_rows(graph: Graph, node: Node, parts: list[str]) -> WeightRows:
     """Describe the weight behind a scheme's function whose inputs come from the function inputs `parts`."""
     element = graph.elements[parts[0]]
-    key = (_DEQUANTIZE[node.op], element)
+    key = (DEQUANTIZE[node.op], element)
     if key not in SCHEMES:
         known = ", ".join(f"{function} of {kind}" for function, kind in SCHEMES)
         raise CompileError(f"{graph.name}: no scheme for {key[0]} of {element}; known: {known}")

@@ -88,7 +88,9 @@ class _TileSums(QuantizedSums):
             scaled: tir.Expr | None = None
             for half in range(2):
                 scaled = self.half(self._dots(half, m), (first_row + m, group.number, half), scaled)
-            totals.store(m, self.scaled(group, first_row + m, scaled, totals.load(m)))
+                if self.ends_scale(half):
+                    totals.store(m, self.scaled(group, half, first_row + m, scaled, totals.load(m)))
+                    scaled = None
 
     def _load_weights(self, group: Group) -> None:
         """Emit the unpacking of a group's weights to signed bytes u - offset.

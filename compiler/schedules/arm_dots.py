@@ -9,8 +9,8 @@ from tvm import tirx
 from tvm.tirx import op
 
 from forerun.compiler import tir
-from forerun.compiler.schedules.dots import NOTHING, QUADS, HalfBlock, Loaded
-from forerun.compiler.schedules.layouts import BlockLayout, QuadLayout
+from forerun.compiler.schedules.dots import NOTHING, QUADS, HalfBlock, Loaded, with_high_bits
+from forerun.compiler.schedules.layouts import BlockLayout, QuadLayout, low_bits
 from forerun.compiler.vector_math import HALF
 
 SIDES = 4  # registers of 4 columns in a block of 16
@@ -51,8 +51,8 @@ class SdotDot:
 class NeonDot:
     """smull: products of 2 columns × 4 inputs in 16 bits, then added up in pairs.
 
-    With 4-bit weights the four quads of a half stay within 4 · 15 · 128 = 7,680 in 16 bits and are widened together;
-    8-bit ones (up to 16,384 a product) are widened quad by quad.
+    With weights of up to 6 bits the four quads of a half stay within 4 · 63 · 128 = 32,256 in 16 bits and are widened
+    together; 8-bit ones (up to 16,384 a product) are widened quad by quad.
     """
 
     layout: BlockLayout = QuadLayout()
@@ -76,13 +76,14 @@ def _load_sides(half: HalfBlock, signed: bool) -> list[list[tir.Expr]]:
 
 
 def _load_side(half: HalfBlock, side: int) -> list[tir.Expr]:
-    chunks = HALF * half.bits // 8 * tir.LANES // 64
+    chunks = HALF * low_bits(half.bits) // 8 * tir.LANES // 64
     first = half.start + half.half * chunks * 64 + side * _BYTES
     packed = [tir.bind(tir.load(half.weights, first + chunk * 64, _BYTES)) for chunk in range(chunks)]
     if half.bits == 8:
         return packed
     low, four = (tir.splat(tirx.const(value, "uint8"), _BYTES) for value in (15, 4))
-    return [part for chunk in packed for part in (op.bitwise_and(chunk, low), op.shift_right(chunk, four))]
+    nibbles = [part for chunk in packed for part in (op.bitwise_and(chunk, low), op.shift_right(chunk, four))]
+    return with_high_bits(half, nibbles, side * _BYTES, _BYTES)
 
 
 def _as(weights: tir.Expr, bits: int, signed: bool) -> tir.Expr:
@@ -127,7 +128,7 @@ def _pair_sums(bits: int, side: Sequence[tir.Expr], fours: Sequence[tir.Expr], c
         )
         for weights, four in zip(side, fours, strict=True)
     ]
-    if bits == 4:
+    if bits < 8:
         products = [_sum(products)]
     return _sum(
         [op.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.saddlp", product) for product in products]

@@ -16,7 +16,7 @@ from tvm import tirx
 from tvm.tirx import op
 
 from forerun.compiler import tir
-from forerun.compiler.schedules.layouts import BlockLayout, ColumnLayout, QuadLayout
+from forerun.compiler.schedules.layouts import BlockLayout, ColumnLayout, Place, QuadLayout, low_bits
 from forerun.compiler.vector_math import HALF
 
 QUADS = HALF // 4  # dot products of four bytes in half a block
@@ -101,36 +101,42 @@ class NarrowVnniDot:
 
 
 class MaddDot:
-    """vpmaddubsw and vpmaddwd on 256-bit registers, in 4-bit weights, which cannot saturate them.
+    """vpmaddubsw and vpmaddwd on 256-bit registers, in weights of up to 6 bits, which cannot saturate them.
 
-    vpmaddubsw adds two products in 16 signed bits. With weights of at most 15 and activations of at least -128 a
-    pair is within 2 · 15 · 128 = 3,840 and the four quads of a half together within 15,360 < 32,768: so they are
-    added up in 16 bits and widened once, by vpmaddwd with ones. Eight bits (pairs up to 65,280) would saturate:
-    they are split into two nibbles, whose sums vpmaddwd widens with ones and with sixteens.
+    vpmaddubsw adds two products in 16 signed bits. With 5-bit weights and activations of at least -128 a pair is within
+    2 · 31 · 128 = 7,936 and the four quads of a half together within 31,744 < 32,768: so they are added up in 16 bits
+    and widened once, by vpmaddwd with ones. With 6 bits two quads stay within 32,256. Eight bits (pairs up to 65,280)
+    would saturate: they are split into two nibbles, whose sums vpmaddwd widens with ones and with sixteens.
     """
 
     layout: BlockLayout = QuadLayout()
     subtracted = NOTHING
 
     def load(self, half: HalfBlock) -> Loaded:
-        """Return vectors of 32 4-bit weights: the quads of columns 0-7, of 8-15, [then both in high nibbles]."""
+        """Return how many quads are widened at once, and vectors of 32 weights: the quads of columns 0-7, of 8-15
+        [, then both in high nibbles].
+        """
         quads = [*load_quads(half, 0, 32), *load_quads(half, 32, 32)]
-        if half.bits == 4:
-            return quads
-        nibbles = [_nibbles(quad, 32) for quad in quads]
-        return [*(low for low, _ in nibbles), *(high for _, high in nibbles)]
+        if half.bits == 8:
+            nibbles = [_nibbles(quad, 32) for quad in quads]
+            quads = [*(low for low, _ in nibbles), *(high for _, high in nibbles)]
+        return 2 if half.bits == 6 else QUADS, quads
 
     def add(self, loaded: Loaded, values: tirx.Buffer, start: tir.Expr, first: tir.Expr) -> tir.Expr:
         """Return `first` (int32x16) plus the products with the 16 activations at `start`."""
-        words: list[tir.Expr] = []
-        for quad in range(QUADS):
-            four = tir.bind(_broadcast_four(values, start + quad * 4, 32))
-            products = [
-                op.call_llvm_pure_intrin("int16x16", "llvm.x86.avx2.pmadd.ub.sw", weights, four)
-                for weights in loaded[quad::QUADS]
-            ]
-            words = [tir.bind(a + b) for a, b in zip(words, products, strict=True)] if words else products
-        return tir.bind(first + _widened(words))
+        at_once, quads = loaded
+        total = first
+        for begin in range(0, QUADS, at_once):
+            words: list[tir.Expr] = []
+            for quad in range(begin, begin + at_once):
+                four = tir.bind(_broadcast_four(values, start + quad * 4, 32))
+                products = [
+                    op.call_llvm_pure_intrin("int16x16", "llvm.x86.avx2.pmadd.ub.sw", weights, four)
+                    for weights in quads[quad::QUADS]
+                ]
+                words = [tir.bind(a + b) for a, b in zip(words, products, strict=True)] if words else products
+            total = tir.bind(total + _widened(words))
+        return total
 
 
 class WideningDot:
@@ -150,7 +156,21 @@ class WideningDot:
             packed = tir.bind(tir.load(half.weights, half.start + (first + k) * tir.LANES))
             column = self._nibble(packed, half.bits, half.half)
             tir.store(widened, tir.cast(column, "int16x16"), k * tir.LANES)
+        if half.bits != low_bits(half.bits):
+            self._add_high_bits(half, widened)
         return widened
+
+    def _add_high_bits(self, half: HalfBlock, widened: tirx.Buffer) -> None:
+        """Emit the loop over rows of high bits, each of which holds those of several inputs of the half."""
+        high = half.bits - low_bits(half.bits)
+        rows = HALF * high * 2 // 8
+        with tir.loop(0, rows) as row:
+            for first in range(0, HALF, rows):
+                place = self.layout.places(half.half * HALF + first, half.bits)[-1]
+                bits = tir.bind(tir.load(half.weights, half.start + place.offset + row * tir.LANES))
+                at = (first + row) * tir.LANES
+                column = tir.load(widened, at) + tir.cast(moved_bits(bits, place, tir.LANES), "int16x16")
+                tir.store(widened, column, at)
 
     def add(self, loaded: Loaded, values: tirx.Buffer, start: tir.Expr, first: tir.Expr) -> tir.Expr:
         """Return `first` (int32x16) plus the products with the 16 activations at `start`."""
@@ -173,10 +193,37 @@ class WideningDot:
 
 def load_quads(half: HalfBlock, offset: int, size: int) -> list[tir.Expr]:
     """Return a vector of unsigned bytes for each quad: `size` bytes at `offset` of its chunk of 64."""
-    chunks = HALF * half.bits // 8 * tir.LANES // 64
+    chunks = HALF * low_bits(half.bits) // 8 * tir.LANES // 64
     places = [half.start + (half.half * chunks + chunk) * 64 + offset for chunk in range(chunks)]
     packed = [tir.bind(tir.load(half.weights, place, size)) for place in places]
-    return packed if half.bits == 8 else [part for chunk in packed for part in _nibbles(chunk, size)]
+    if half.bits == 8:
+        return packed
+    return with_high_bits(half, [part for chunk in packed for part in _nibbles(chunk, size)], offset, size)
+
+
+def with_high_bits(half: HalfBlock, quads: Sequence[tir.Expr], offset: int, size: int) -> list[tir.Expr]:
+    """Return the half's four quads, vectors of `size` nibbles, with the bits above those where weights have some."""
+    if half.bits == low_bits(half.bits):
+        return list(quads)
+    places = [QuadLayout().places(half.half * HALF + 4 * quad, half.bits)[-1] for quad in range(QUADS)]
+    loaded = {
+        start: tir.bind(tir.load(half.weights, half.start + start + offset, size))
+        for start in sorted({place.offset for place in places})
+    }
+    return [
+        tir.bind(op.bitwise_or(quad, moved_bits(loaded[place.offset], place, size)))
+        for quad, place in zip(quads, places, strict=True)
+    ]
+
+
+def moved_bits(packed: tir.Expr, place: Place, size: int) -> tir.Expr:
+    """Return a vector of bytes with the bits at `place` of each where they belong in a weight, and no others."""
+    distance = place.first_bit - place.shift
+    if distance:
+        shift = op.shift_left if distance > 0 else op.shift_right
+        packed = shift(packed, tir.splat(tirx.const(abs(distance), "uint8"), size))
+    mask = (1 << place.bits) - 1 << place.first_bit
+    return op.bitwise_and(packed, tir.splat(tirx.const(mask, "uint8"), size))
 
 
 def _nibbles(packed: tir.Expr, size: int) -> tuple[tir.Expr, tir.Expr]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import tvm
+from collections.abc import Sequence
+from functools import reduce
+
 from tvm import tirx
 from tvm.tirx import op
 
@@ -37,12 +39,15 @@ def embed_quantized(
             lane = tir.bind(tirx.floormod(token, tir.LANES))
             block = tir.cast(tirx.floordiv(token, tir.LANES), "int64")
             group = tir.bind(block * groups + tir.cast(g, "int64"))
-            scale = tir.bind(_half(weight_scale, group, lane))
+            scales = [
+                tir.bind(_half(weight_scale, group * scheme.scales + part, lane))
+                for part in range(scheme.scales)
+            ]
             base = tir.bind(_half(rest[0], group, lane)) if scheme.affine else None
             start = tir.bind(group * block_bytes(scheme.bits))
             for k in range(GROUP):
-                value = _unpack(weights, start, lane, layout.place(k, scheme.bits), scheme.bits)
-                value = tir.cast(value - scheme.offset, "float32")
+                value = _unpack(weights, start, lane, layout.places(k, scheme.bits))
+                value, scale = tir.cast(value - scheme.offset, "float32"), scales[k // scheme.group]
                 value = scale * value if base is None else writer.multiply_add(scale, value, base)
                 tir.store_one(out, _times(value, factor), row * columns + g * GROUP + k)
     return writer.kernel()
@@ -52,10 +57,15 @@ def _half(buffer: tirx.Buffer, group: tir.Expr, lane: tir.Expr) -> tir.Expr:
     return tir.cast(buffer[group * tir.LANES + tir.cast(lane, "int64")], "float32")
 
 
-def _unpack(weights: tirx.Buffer, start: tir.Expr, lane: tir.Expr, place: Place, bits: int) -> tir.Expr:
-    byte = weights[start + place.offset + tir.cast(lane * place.lane_stride, "int64")]
-    value = op.shift_right(tir.cast(byte, "int32"), tvm.tirx.const(place.shift, "int32"))
-    return op.bitwise_and(value, tvm.tirx.const((1 << bits) - 1, "int32"))
+def _unpack(weights: tirx.Buffer, start: tir.Expr, lane: tir.Expr, places: Sequence[Place]) -> tir.Expr:
+    """Return a weight put together of its bits, int32."""
+    parts = []
+    for place in places:
+        byte = weights[start + place.offset + tir.cast(lane * place.lane_stride, "int64")]
+        bits = op.shift_right(tir.cast(byte, "int32"), tirx.const(place.shift, "int32"))
+        bits = op.bitwise_and(bits, tirx.const((1 << place.bits) - 1, "int32"))
+        parts.append(op.shift_left(bits, tirx.const(place.first_bit, "int32")) if place.first_bit else bits)
+    return reduce(op.bitwise_or, parts)
 
 
 def _times(value: tir.Expr, factor: float) -> tir.Expr:

@@ -1,6 +1,7 @@
 """How groups of 32 quantized weights are stored: the byte layout of one (16 output columns × 32 inputs) block.
 
-Weights are unsigned here: 4-bit values 0…15, 8-bit values with 128 added. Several dots may read one layout, so that
+Weights are unsigned here: 4-bit values 0…15, 8-bit values with 128 added. Those of 5 and 6 bits are two arrays, one
+after the other: their low 4 bits as 4-bit weights are, then their high bits. Several dots may read one layout, so that
 one weights file serves the targets of all of them.
 """
 
@@ -16,46 +17,68 @@ from forerun.compiler.tir import LANES
 from forerun.compiler.vector_math import GROUP
 
 
+LOW_BITS = 4  # of weights of 5 and 6 bits, that lie apart from the others
+LOW_BYTES = LANES * GROUP * LOW_BITS // 8  # of those of a block
+
+
+def low_bits(bits: int) -> int:
+    """Return how many of a weight's bits lie in the first array."""
+    return bits if bits == 8 else LOW_BITS
+
+
 @dataclass(frozen=True)
 class Place:
-    """Where one weight of a block lies: byte offset for lane 0, byte stride between lanes, bit shift."""
+    """Where some bits of a weight of a block lie: byte offset for lane 0, byte stride between lanes, bit shift there;
+    how many they are, and the lowest one's number in the weight.
+    """
 
     offset: int
     lane_stride: int
     shift: int
+    bits: int
+    first_bit: int = 0
 
 
 class QuadLayout:
     """Four inputs of a column side by side, as instructions want them that add up products of four bytes.
 
-    4-bit blocks are 4 chunks of 64 bytes; byte 4·lane + b of chunk j holds inputs 8j + b (low nibble) and
-    8j + 4 + b (high nibble). 8-bit blocks are 8 such chunks with one input a byte.
+    Chunks are of 64 bytes, whose byte 4·lane + b belongs to input b of each quad that the chunk holds. 8-bit blocks are
+    8 chunks with one quad a byte; 4-bit ones 4 with two, the even quad in the low nibble. High bits are one chunk with
+    those of 8 quads in a byte (5 bits), or two with those of 4 (6 bits).
     """
 
     name = "quads"
 
-    def place(self, k: int, bits: int) -> Place:
-        """Return where input k (0…31) of a block lies."""
+    def places(self, k: int, bits: int) -> tuple[Place, ...]:
+        """Return where the parts of input k (0…31) of a block lie, the lowest bits first."""
         quad, b = divmod(k, 4)
-        if bits == 8:
-            return Place(quad * 64 + b, 4, 0)
-        return Place(quad // 2 * 64 + b, 4, 4 * (quad % 2))
+        low = low_bits(bits)
+        chunk, part = divmod(quad, 8 // low)
+        places = (Place(chunk * 64 + b, 4, part * low, low),)
+        if (high := bits - low) == 0:
+            return places
+        chunk, part = divmod(quad, 8 // high)
+        return (*places, Place(LOW_BYTES + chunk * 64 + b, 4, part * high, high, low))
 
 
 class ColumnLayout:
-    """One input of 16 columns side by side.
+    """One input of 16 columns side by side, in rows of 16 bytes.
 
-    8-bit blocks are [32 inputs][16 lanes] bytes; 4-bit blocks [16][16] with input k in the low nibble and
-    k + 16 in the high one.
+    8-bit blocks are 32 rows; 4-bit blocks 16 with input k in the low nibble and k + 16 in the high one. High bits are
+    4 rows with those of inputs k, k + 4, k + 8 … in a byte (5 bits), or 8 with those of k, k + 8, k + 16 and k + 24.
     """
 
     name = "columns"
 
-    def place(self, k: int, bits: int) -> Place:
-        """Return where input k (0…31) of a block lies."""
-        if bits == 8:
-            return Place(k * LANES, 1, 0)
-        return Place(k % 16 * LANES, 1, k // 16 * 4)
+    def places(self, k: int, bits: int) -> tuple[Place, ...]:
+        """Return where the parts of input k (0…31) of a block lie, the lowest bits first."""
+        low = low_bits(bits)
+        part, row = divmod(k, GROUP * low // 8)
+        places = (Place(row * LANES, 1, part * low, low),)
+        if (high := bits - low) == 0:
+            return places
+        part, row = divmod(k, GROUP * high // 8)
+        return (*places, Place(LOW_BYTES + row * LANES, 1, part * high, high, low))
 
 
 BlockLayout = QuadLayout | ColumnLayout
@@ -75,8 +98,8 @@ def pack_blocks(layout: BlockLayout, values: np.ndarray, bits: int) -> np.ndarra
 
     Args:
         layout: where each weight goes.
-        values: uint8 [N, K], N a multiple of 16, K of 32; 0…15 for 4 bits.
-        bits: 4 or 8.
+        values: uint8 [N, K], N a multiple of 16, K of 32; below 2^bits.
+        bits: 4, 5, 6 or 8.
 
     Returns:
         uint8 [N/16, K/32, block_bytes(bits)].
@@ -86,6 +109,7 @@ def pack_blocks(layout: BlockLayout, values: np.ndarray, bits: int) -> np.ndarra
     packed = np.zeros((*blocks.shape[:2], block_bytes(bits)), np.uint8)
     lanes = np.arange(LANES)
     for k in range(GROUP):
-        place = layout.place(k, bits)
-        packed[:, :, place.offset + lanes * place.lane_stride] |= blocks[:, :, k] << place.shift
+        for place in layout.places(k, bits):
+            some = blocks[:, :, k] >> place.first_bit & (1 << place.bits) - 1
+            packed[:, :, place.offset + lanes * place.lane_stride] |= some << place.shift
     return packed

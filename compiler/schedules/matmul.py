@@ -140,11 +140,11 @@ def quantized_matmul(
 
 @dataclass(frozen=True)
 class Group:
-    """A group of 32 inputs of a block: its number within a row, its place in the weights, its scale [and minimum]."""
+    """A group of 32 inputs of a block: its number within a row, its place in the weights, its scales [and minimum]."""
 
     number: tir.Expr
     place: tir.Expr
-    scale: tir.Expr
+    scales: tuple[tir.Expr, ...]
     minimum: tir.Expr | None
 
 
@@ -178,17 +178,27 @@ class QuantizedSums:
     def _open(self, number: tir.Expr, place: tir.Expr) -> Group:
         """Emit the prefetches for a group and load its scales."""
         size, ahead = block_bytes(self.scheme.bits), self.shape.prefetch_bytes
-        scales = ["weight_scale", "weight_minimum"] if self.scheme.affine else ["weight_scale"]
         for line in range(0, size if ahead else 0, 64):
             tir.prefetch(self.buffers["weights"], place * size + ahead + line)
-        for name in scales if ahead else ():
-            tir.prefetch(self.buffers[name], (place + ahead // size) * tir.LANES)
-        scale, *minimum = (
-            self.writer.to_floats(tir.load(self.buffers[name], place * tir.LANES)) for name in scales
-        )
+        names = ["weight_scale", "weight_minimum"] if self.scheme.affine else ["weight_scale"]
+        first = place * self.scheme.scales
+        for name in names if ahead else ():
+            tir.prefetch(self.buffers[name], (first + ahead // size * self.scheme.scales) * tir.LANES)
+        scales = (self._open_scale(first + part) for part in range(self.scheme.scales))
+        minimum = self._read_halves("weight_minimum", place) if self.scheme.affine else None
+        return Group(number, place, tuple(scales), minimum if minimum is None else tir.bind(minimum))
+
+    def _open_scale(self, place: tir.Expr) -> tir.Expr:
         # Two bytes of activations count in 256ths; a power of two rounds nothing.
-        scale = tir.bind(scale * tir.floats(1.0 / 256.0) if self.scheme.wide else scale)
-        return Group(number, place, scale, tir.bind(minimum[0]) if minimum else None)
+        scale = self._read_halves("weight_scale", place)
+        return tir.bind(scale * tir.floats(1.0 / 256.0) if self.scheme.wide else scale)
+
+    def _read_halves(self, name: str, place: tir.Expr) -> tir.Expr:
+        return self.writer.to_floats(tir.load(self.buffers[name], place * tir.LANES))
+
+    def ends_scale(self, half: int) -> bool:
+        """Return whether a scale's inputs end with this half of a group."""
+        return half == 1 or self.scheme.scales == 2
 
     def half(self, dots: tir.Expr, place: Place, before: tir.Expr | None) -> tir.Expr:
         """Return Σ x · (u - offset) over half a group of one row, scaled by its activation scale, plus `before`."""
@@ -206,9 +216,9 @@ class QuantizedSums:
         row, g, half = place
         return row * self.shape.inputs + g * GROUP + half * HALF
 
-    def scaled(self, group: Group, row: tir.Expr, products: tir.Expr, total: tir.Expr) -> tir.Expr:
-        """Return total + weight scale · products (+ weight minimum · Σ activations)."""
-        total = self.writer.multiply_add(products, group.scale, total)
+    def scaled(self, group: Group, half: int, row: tir.Expr, products: tir.Expr, total: tir.Expr) -> tir.Expr:
+        """Return total + weight scale · products (+ weight minimum · Σ activations); `half` is the scale's last."""
+        total = self.writer.multiply_add(products, group.scales[half * self.scheme.scales // 2], total)
         if group.minimum is None:
             return total
         scaled_sum = self.buffers["scaled_sum"][row * self.groups + group.number]
@@ -246,8 +256,9 @@ class _DotSums(QuantizedSums):
             for m in rows:
                 place = (first_row + m, group.number, half)
                 products[m] = self.half(self._dots(loaded[half], place), place, products.get(m))
-        for m in rows:
-            totals.store(m, self.scaled(group, first_row + m, products[m], totals.load(m)))
+            for m in rows if self.ends_scale(half) else ():
+                scaled = self.scaled(group, half, first_row + m, products.pop(m), totals.load(m))
+                totals.store(m, scaled)
 
     def _dots(self, loaded: Loaded, place: Place) -> tir.Expr:
         """Return Σ x · (u - offset) of 16 columns."""

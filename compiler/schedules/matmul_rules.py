@@ -66,7 +66,8 @@ class _GroupedRule:
             )
         ]
         packings += [
-            Packing("halves", tuple(r.parts[i] for r in rows), **stack) for i in range(1, len(rows[0].parts))
+            Packing("halves", tuple(r.parts[i] for r in rows), scheme=scheme, **stack)
+            for i in range(1, len(rows[0].parts))
         ]
 
         build = partial(self._build, settings.target.arithmetic, scheme)

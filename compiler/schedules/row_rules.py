@@ -63,22 +63,24 @@ class EmbedRows:
             kernel = embed_float(name, arithmetic, table.inputs, operation.factor)
             return Plan({0: kernel}, (packing,), (Field("token_ids"), Packed(0), Output()), by_row=False)
         layout = LAYOUTS[settings.target.weight_layout]
-        blocks, halves = table.inputs * table.scheme.bits // 8, table.inputs // GROUP * 2
+        scheme = table.scheme
+        blocks, halves = table.inputs * scheme.bits // 8, table.inputs // scheme.group * 2
         packings = [
             Packing(
                 "blocks",
                 table.parts[:1],
                 (table.columns,),
                 block_layout=layout.name,
-                scheme=table.scheme,
+                scheme=scheme,
                 row_bytes=blocks,
             )
         ]
         packings += [
-            Packing("halves", (part,), (table.columns,), row_bytes=halves) for part in table.parts[1:]
+            Packing("halves", (part,), (table.columns,), scheme=scheme, row_bytes=halves)
+            for part in table.parts[1:]
         ]
-        name = f"embed_{table.scheme.name}_{table.inputs}{_scaled(operation.factor)}"
-        kernel = embed_quantized(name, arithmetic, layout, table.scheme, table.inputs, operation.factor)
+        name = f"embed_{scheme.name}_{table.inputs}{_scaled(operation.factor)}"
+        kernel = embed_quantized(name, arithmetic, layout, scheme, table.inputs, operation.factor)
         arguments: tuple[Argument, ...] = (
             Field("token_ids"),
             *(Packed(i) for i in range(len(packings))),

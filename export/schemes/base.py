@@ -28,12 +28,17 @@ class Part:
 
 
 class Scheme(Protocol):
-    """How a weight [N, K] is stored. `exact_types` are the GGUF block types it holds without any change."""
+    """How a weight [N, K] is stored.
+
+    `exact_types` are the GGUF block types it holds without any change, `rounded_types` those whose integers it holds,
+    with scales rounded to float16 (see `blocks.py`).
+    """
 
     name: str
     bits: float
     parts: tuple[Part, ...]
     exact_types: tuple[str, ...]
+    rounded_types: tuple[str, ...]
     function_name: str | None
 
     def quantize(self, weight: np.ndarray) -> dict[str, np.ndarray]:
@@ -41,7 +46,7 @@ class Scheme(Protocol):
         ...
 
     def take_blocks(self, type_name: str, blocks: np.ndarray) -> dict[str, np.ndarray]:
-        """GGUF blocks uint8 [N, bytes per row] of one of `exact_types` → array per part suffix, exactly."""
+        """GGUF blocks uint8 [N, bytes per row] of one of `exact_types` or `rounded_types` → array per part suffix."""
         ...
 
     def dequantize(self, parts: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -53,11 +58,11 @@ class Scheme(Protocol):
         ...
 
 
-def split_groups(weight: np.ndarray) -> np.ndarray:
-    """float32 [N, K] → [N, K/32, 32]; raises `ExportError` for numbers that are not finite."""
+def split_groups(weight: np.ndarray, size: int = GROUP) -> np.ndarray:
+    """float32 [N, K] → [N, K/size, size]; raises `ExportError` for numbers that are not finite."""
     if not np.isfinite(weight).all():
         raise ExportError("it holds values that are not finite; the model file is damaged")
-    return weight.reshape(weight.shape[0], -1, GROUP)
+    return weight.reshape(weight.shape[0], -1, size)
 
 
 def to_float16(values: np.ndarray) -> np.ndarray:
@@ -74,7 +79,7 @@ def safe_reciprocal(scale: np.ndarray) -> np.ndarray:
     return reciprocal
 
 
-def expand_groups(per_group: np.ndarray) -> np.ndarray:
-    """float16 [N, K/32] → float32 [N, K]."""
-    expanded: np.ndarray = np.repeat(per_group.astype(np.float32), GROUP, axis=1)
+def expand_groups(per_group: np.ndarray, size: int = GROUP) -> np.ndarray:
+    """float16 [N, K/size] → float32 [N, K]."""
+    expanded: np.ndarray = np.repeat(per_group.astype(np.float32), size, axis=1)
     return expanded

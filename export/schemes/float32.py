@@ -15,6 +15,7 @@ class Float32:
     bits = 32.0
     parts: tuple[Part, ...] = (Part("", TensorProto.FLOAT),)
     exact_types: tuple[str, ...] = ("F32", "F16", "BF16")
+    rounded_types: tuple[str, ...] = ()
     function_name: str | None = None
 
     def quantize(self, weight: np.ndarray) -> dict[str, np.ndarray]:

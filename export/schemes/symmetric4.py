@@ -21,6 +21,7 @@ class Symmetric4:
     bits = 4.5
     parts: tuple[Part, ...] = (Part("q", TensorProto.INT4), Part("scale", TensorProto.FLOAT16))
     exact_types: tuple[str, ...] = ("Q4_0",)
+    rounded_types: tuple[str, ...] = ()
     function_name: str | None = FUNCTION_NAME
 
     def quantize(self, weight: np.ndarray) -> dict[str, np.ndarray]:

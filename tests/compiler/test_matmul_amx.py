@@ -21,7 +21,7 @@ from forerun.compiler.schedules import RULES
 from forerun.compiler.schedules.matmul_rules import kernels_name, stacked_rows
 from forerun.compiler.schedules.plan import Decline, Plan, Settings
 from forerun.compiler.schedules.tiling import Tiling, default_tiling
-from forerun.compiler.schemes import AFFINE4, SYMMETRIC4, SYMMETRIC8, Scheme
+from forerun.compiler.schemes import AFFINE4, SYMMETRIC4, SYMMETRIC6, SYMMETRIC8, Scheme
 from forerun.compiler.tune.search import find_matmuls, tuning_settings
 from forerun.errors import OptionError
 from forerun.export import export_model
@@ -30,7 +30,7 @@ from forerun.targets import TARGETS, Target, detect_target
 
 AMX, VNNI = TARGETS["x86-64-amx"], TARGETS["x86-64-avx512-vnni"]
 MATRIX = Tiling(8, 8192, (), 16)
-SCHEMES = (AFFINE4, SYMMETRIC4, SYMMETRIC8)
+SCHEMES = (AFFINE4, SYMMETRIC4, SYMMETRIC6, SYMMETRIC8)
 
 # The kernels' other instructions are AVX-512's.
 pytestmark = pytest.mark.skipif(VNNI not in RUNNABLE, reason="needs AVX512-VNNI beside the emulated AMX")
@@ -142,7 +142,7 @@ def test_extreme_integers_neither_saturate_nor_wrap(
 ) -> None:
     unsigned = np.full((16, 32), 0 if weight == "least" else 2**scheme.bits - 1)
     parts = {"q": (unsigned - scheme.offset).astype(np.uint8 if scheme.affine else np.int8)}
-    parts["scale"] = np.ones((16, 1), np.float16)
+    parts["scale"] = np.ones((16, scheme.scales), np.float16)
     if scheme.affine:
         parts["minimum"] = np.zeros((16, 1), np.float16)
     one_row, floats = constant_activations(value, 32, scheme.wide)

@@ -15,7 +15,7 @@ from forerun.compiler.schedules.embed import embed_quantized
 from forerun.compiler.schedules.layouts import LAYOUTS, pack_blocks
 from forerun.compiler.schedules.norm import rms_norm
 from forerun.compiler.schedules.rope import AttentionShape, rope_store
-from forerun.compiler.schemes import AFFINE4, SYMMETRIC8
+from forerun.compiler.schemes import AFFINE4, AFFINE5, SYMMETRIC6, SYMMETRIC8
 from forerun.targets import Target
 
 TARGET_IDS = {"ids": lambda target: target.name}
@@ -56,7 +56,7 @@ def test_rms_norm(target: Target, tmp_path: Path, rng: np.random.Generator) -> N
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=lambda layout: layout.name)
-@pytest.mark.parametrize("scheme", (AFFINE4, SYMMETRIC8), ids=lambda scheme: scheme.name)
+@pytest.mark.parametrize("scheme", (AFFINE4, AFFINE5, SYMMETRIC6, SYMMETRIC8), ids=lambda scheme: scheme.name)
 def test_embedding_reads_the_matmul_layout(layout, scheme, tmp_path: Path, rng: np.random.Generator) -> None:
     target, vocabulary, columns = RUNNABLE[-1], 48, 64
     kernel = embed_quantized("embed", target.arithmetic, layout, scheme, columns)

@@ -17,7 +17,7 @@ from forerun.compiler import compile_export
 from forerun.compiler.schedules import RULES
 from forerun.compiler.schedules.plan import Decline, Settings
 from forerun.compiler.schedules.tiling import MATRIX_ROWS, TILE_ROWS, Tiling, default_tiling, read_tiling
-from forerun.compiler.schemes import AFFINE4, SYMMETRIC4, SYMMETRIC8, Scheme
+from forerun.compiler.schemes import AFFINE4, SYMMETRIC4, SYMMETRIC6, SYMMETRIC8, Scheme
 from forerun.compiler.tune import harness, load_tuning, save_tuning, search, store
 from forerun.compiler.tune.search import Found, Search, find_matmuls, tuning_settings
 from forerun.compiler.tune.store import Tuning, tuning_path
@@ -38,7 +38,9 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export_model(root / "model", root / "export", "q4").directory
 
 
-@pytest.mark.parametrize("scheme", (AFFINE4, SYMMETRIC4, SYMMETRIC8), ids=lambda scheme: scheme.name)
+@pytest.mark.parametrize(
+    "scheme", (AFFINE4, SYMMETRIC4, SYMMETRIC6, SYMMETRIC8), ids=lambda scheme: scheme.name
+)
 @pytest.mark.parametrize("target", RUNNABLE, ids=lambda target: target.name)
 def test_no_number_changes_a_bit(
     target: Target, scheme: Scheme, tmp_path: Path, rng: np.random.Generator

@@ -14,6 +14,7 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+import torch
 from gguf.constants import GGMLQuantizationType
 from tiny_models import CHAT_TEMPLATE, TinyExport, write_folder, write_gguf
 
@@ -24,6 +25,7 @@ from forerun.export.policies import find_policy
 from forerun.export.reader import load_exported_model, read_manifest, read_weights
 from forerun.export.schemes import SCHEMES
 from forerun.models import load_model, open_checkpoint
+from forerun.models.checkpoint import StoredTensor
 
 FILES = {"model.onnx", "model.onnx.data", "export.json", "tokenizer.json", "chat_template.jinja"}
 
@@ -32,43 +34,59 @@ FILES = {"model.onnx", "model.onnx.data", "export.json", "tokenizer.json", "chat
 def test_keep_takes_every_block_of_smollm2(smollm2_keep: ExportReport) -> None:
     assert smollm2_keep.scheme_counts() == {"affine4": 210, "float32": 61, "symmetric8": 1}
     assert smollm2_keep.differences == ()
-    exact = [tensor for tensor in smollm2_keep.tensors if tensor.exact]
+    exact = [tensor for tensor in smollm2_keep.tensors if tensor.takes_blocks]
     assert len(exact) == 211
     assert smollm2_keep.data_bytes < 100 * 2**20
 
 
 @pytest.mark.parametrize(
-    ("kind", "scheme", "exact"),
+    ("kind", "scheme", "takes_blocks"),
     [
         ("Q4_0", "symmetric4", True),
         ("Q4_1", "affine4", True),
-        ("Q5_0", "symmetric8", True),
+        ("Q5_0", "symmetric5", True),
         ("Q8_0", "symmetric8", True),
-        ("Q5_1", "symmetric8", False),
+        ("Q5_1", "affine5", True),
         ("F16", "float32", False),
         ("BF16", "float32", False),
     ],
 )
-def test_what_keep_makes_of_each_type(kind: str, scheme: str, exact: bool, tmp_path: Path) -> None:
+def test_what_keep_makes_of_each_type(kind: str, scheme: str, takes_blocks: bool, tmp_path: Path) -> None:
     write_gguf(tmp_path / "tiny.gguf", seed=8, kind=GGMLQuantizationType[kind])
     choices = choose_schemes(open_checkpoint(tmp_path / "tiny.gguf").tensors, find_policy("keep", "gguf"))
     matrices = [choice for name, choice in choices.items() if not name.endswith("norm.weight")]
-    assert {(choice.scheme, choice.exact) for choice in matrices} == {(scheme, exact)}
-    notes = {choice.note for choice in matrices}
-    assert notes == (
-        {f"no scheme holds {kind} blocks exactly; {scheme} is nearest"} if kind == "Q5_1" else {""}
+    assert {(choice.scheme, choice.takes_blocks) for choice in matrices} == {(scheme, takes_blocks)}
+    assert {choice.note for choice in matrices} == {""}
+
+
+@pytest.mark.parametrize(
+    ("kind", "scheme", "note"),
+    [
+        ("Q4_K", "affine4", "scales in two steps; they are rounded"),
+        ("Q5_K", "affine5", "scales in two steps; they are rounded"),
+        ("Q6_K", "symmetric6", "scales in two steps; they are rounded"),
+        ("Q3_K", "symmetric6", "no scheme holds Q3_K blocks as they are"),
+        ("IQ3_S", "symmetric5", "no scheme holds IQ3_S blocks as they are"),
+        ("Q2_K", "symmetric8", "no scheme holds Q2_K blocks as they are"),
+    ],
+)
+def test_the_report_says_what_is_not_exact(kind: str, scheme: str, note: str) -> None:
+    blocks = StoredTensor(
+        kind, (2, 256), 4.0, lambda: np.zeros((2, 256), np.float32), lambda: np.zeros((2, 8), np.uint8)
     )
+    choice = find_policy("keep", "gguf").choose("layers.0.attention.q_proj.weight", blocks)
+    assert choice.scheme == scheme and note in choice.note
+    assert choice.takes_blocks == ("rounded" in note)
 
 
-@pytest.mark.parametrize("kind", ["Q4_0", "Q5_1"])
+@pytest.mark.parametrize("kind", ["Q4_0", "Q5_0", "Q5_1"])
 def test_kept_weights_are_those_of_the_file(kind: str, tmp_path: Path) -> None:
     write_gguf(tmp_path / "tiny.gguf", seed=8, kind=GGMLQuantizationType[kind])
     report = export_model(tmp_path / "tiny.gguf", tmp_path / "export")
-    assert len(report.differences) == (0 if kind == "Q4_0" else 16)
+    assert report.differences == ()
     found = load_exported_model(tmp_path / "export").state_dict()
     for name, value in load_model(tmp_path / "tiny.gguf").state_dict().items():
-        difference = (found[name] - value).abs().max()
-        assert difference <= (0 if kind == "Q4_0" else value.abs().max() / 200), name
+        assert torch.equal(found[name], value), name
 
 
 def rewrite_tensor(path: Path, name: str, kind: GGMLQuantizationType) -> None:
@@ -124,14 +142,14 @@ def test_rows_that_do_not_divide_stay_float(tmp_path: Path) -> None:
 
 
 def test_layers_of_different_schemes_get_functions_of_their_own(tmp_path: Path) -> None:
-    """Q4_K is 4.5 bits per weight; its blocks are written by hand, since the library only reads them."""
+    """Blocks of Q4_K are written by hand, since the library only reads them."""
     path = tmp_path / "tiny.gguf"
     write_gguf(path, seed=8, hidden_size=256, intermediate_size=256)
     rewrite_tensor(path, "blk.1.ffn_up.weight", GGMLQuantizationType.Q4_K)
     report = export_model(path, tmp_path / "export")
     (different,) = report.differences
     assert (different.name, different.scheme) == ("layers.1.feed_forward.up_proj.weight", "affine4")
-    assert "layers.1.feed_forward.up_proj.weight (Q4_K): affine4, for no scheme holds" in str(report)
+    assert "layers.1.feed_forward.up_proj.weight: Q4_K → affine4 (Q4_K multiplies" in str(report)
     assert [name for name in report.functions if name.startswith("FeedForward")] == [
         "FeedForward",
         "FeedForward_1",

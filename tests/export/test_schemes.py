@@ -15,10 +15,12 @@ from onnx import TensorProto, helper
 
 from forerun.errors import ExportError
 from forerun.export.external_data import pack_nibbles, unpack_nibbles
+from forerun.export.policies import FITTING
 from forerun.export.schemes import SCHEMES
 from forerun.export.signature import DOMAIN, IR_VERSION, opset_imports
 
 QUANTIZED = [name for name, scheme in SCHEMES.items() if scheme.function_name]
+ROUNDED = [(name, kind) for name in QUANTIZED for kind in SCHEMES[name].rounded_types]
 EXACT = [(name, kind) for name in QUANTIZED for kind in SCHEMES[name].exact_types]
 FOUR_BIT = {TensorProto.INT4: True, TensorProto.UINT4: False}
 
@@ -33,12 +35,48 @@ def random_weight(rows: int = 48, columns: int = 128) -> np.ndarray:
     return np.random.default_rng().standard_normal((rows, columns)).astype(np.float32)
 
 
+def random_blocks(kind: str) -> np.ndarray:
+    """Rows of two blocks of random bytes, of those whose weights are ordinary numbers."""
+    type_ = GGMLQuantizationType[kind]
+    size = gguf.constants.GGML_QUANT_SIZES[type_][1]
+    blocks = np.random.default_rng().integers(0, 256, (2000, size), np.uint8)
+    with np.errstate(all="ignore"):
+        largest = np.abs(gguf.dequantize(blocks, type_)).max(axis=1)
+    ordinary = blocks[(largest > 2.0**-10) & (largest < 2.0**10)]
+    assert len(ordinary) > 50
+    return ordinary[: len(ordinary) // 2 * 2].reshape(-1, 2 * size)
+
+
 @pytest.mark.parametrize(("name", "kind"), EXACT)
 def test_blocks_are_taken_over_exactly(name: str, kind: str) -> None:
     scheme, type_ = SCHEMES[name](), GGMLQuantizationType[kind]
-    blocks = gguf.quantize(random_weight(), type_)
+    blocks = random_blocks(kind) if kind == "IQ4_NL" else gguf.quantize(random_weight(), type_)
     taken = scheme.take_blocks(kind, blocks)
     assert np.array_equal(scheme.dequantize(taken), gguf.dequantize(blocks, type_))
+
+
+@pytest.mark.parametrize(("name", "kind"), ROUNDED)
+def test_blocks_are_taken_over_but_for_the_rounding_of_scales(name: str, kind: str) -> None:
+    """Half a unit of float16 in a scale, and in a minimum, is 2^-11 of it, or 2^-25 below the smallest normal one."""
+    scheme, blocks = SCHEMES[name](), random_blocks(kind)
+    parts = scheme.take_blocks(kind, blocks)
+    expected = gguf.dequantize(blocks, GGMLQuantizationType[kind]).astype(np.float64)
+    minimum = parts["minimum"].astype(np.float64).repeat(32, axis=1) if "minimum" in parts else 0.0
+    magnitude = np.abs(expected) + 2 * np.abs(minimum)  # scale · q is at most the weight and the minimum
+    steps = np.abs(parts["q"].astype(np.int16)).astype(np.float64) + 1
+    error = np.abs(scheme.dequantize(parts) - expected)
+    assert (error <= 2.0**-11 * magnitude * 1.001 + 2.0**-25 * steps).all()
+    assert error.any(), "no scale was rounded: the type belongs among the exact ones"
+
+
+@pytest.mark.parametrize("kind", sorted(FITTING))
+def test_small_schemes_fit_the_values_of_types_without_one(kind: str) -> None:
+    """The float16 scale's rounding is all that is lost: 2^-11 of the largest weight of a group."""
+    scheme = SCHEMES[FITTING[kind]]()
+    weight = gguf.dequantize(random_blocks(kind), GGMLQuantizationType[kind]).astype(np.float32)
+    error = np.abs(scheme.dequantize(scheme.quantize(weight)) - weight).reshape(-1, 32)
+    largest = np.abs(weight).reshape(-1, 32).max(axis=1, keepdims=True)
+    assert (error <= 2.0**-11 * 1.001 * largest + 2.0**-20).all()
 
 
 @pytest.mark.parametrize(("name", "kind"), EXACT)
@@ -49,7 +87,7 @@ def test_any_block_bytes_are_taken_over_exactly(name: str, kind: str, data: st.D
     size = gguf.constants.GGML_QUANT_SIZES[type_][1]
     blocks = data.draw(hnp.arrays(np.uint8, (2, 3 * size)))
     # Float16 fields: clearing the top exponent bit keeps them finite.
-    fields = (0, 2) if kind == "Q4_1" else (0,)
+    fields = (0, 2) if kind in ("Q4_1", "Q5_1") else (0,)
     for field in fields:
         blocks.reshape(2, 3, size)[..., field + 1] &= 0xBF
     expected = gguf.dequantize(blocks, type_)
@@ -65,9 +103,10 @@ def test_errors_stay_within_a_step(name: str, weight: np.ndarray) -> None:
     error = np.abs(scheme.dequantize(parts) - weight).reshape(len(weight), -1, 32)
     groups = weight.reshape(error.shape)
     span = {"affine4": np.ptp(groups, axis=-1) / 15, "symmetric8": np.abs(groups).max(axis=-1) / 127}
+    span |= {"affine5": np.ptp(groups, axis=-1) / 31, "symmetric6": np.abs(groups).max(axis=-1) / 16}
     step = span.get(name, np.abs(groups).max(axis=-1) / 8)
     # Rounding is half a step, symmetric4 clips its positive end by up to a whole one; the rest is float16.
-    rounding = {"symmetric4": 1.0, "affine4": 2.0}.get(name, 0.5)
+    rounding = {"symmetric4": 1.0, "affine4": 2.0, "affine5": 2.0}.get(name, 0.5)
     allowance = 2.0**-10 * np.abs(groups).max(axis=-1) + 1e-4
     assert (error.max(axis=-1) <= rounding * step + allowance).all()
 

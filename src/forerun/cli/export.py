@@ -80,9 +80,9 @@ def _import_export() -> object:
 
 
 def print_report(report: "ExportReport") -> None:
-    """The schemes, and every tensor that did not get what was asked for, with the reason."""
+    """The schemes, and the tensors that did not get what was asked for, by type and with the reason."""
     counts = ", ".join(f"{count} {scheme}" for scheme, count in report.scheme_counts().items())
     print(f"{report.name}, {report.quant}: {counts}; {report.data_bytes / 2**20:.1f} MiB")
-    for tensor in report.differences:
-        print(f"  {tensor.name}: {tensor.stored_as} → {tensor.scheme} ({tensor.note})")
+    for line in report.grouped_differences():
+        print(f"  {line}")
     print(f"wrote {report.directory}")

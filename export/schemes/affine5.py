@@ -1,0 +1,46 @@
+"""Affine 5 bits: weight = scale · q + minimum, q in 0 … 31, groups of 32 along K."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from onnx import FunctionProto, TensorProto
+
+from forerun.export.schemes.affine import (
+    affine_parts,
+    dequantize_affine,
+    dequantize_affine_function,
+    quantize_affine,
+)
+from forerun.export.schemes.base import Part
+from forerun.export.schemes.blocks import unpack_q5_1, unpack_q5_k
+
+
+class Affine5:
+    """q uint8 [N, K] of 5 bits, scale and minimum float16 [N, K/32]; holds Q5_1 blocks exactly, Q5_K with rounded scales."""
+
+    name = "affine5"
+    bits = 6.0
+    parts: tuple[Part, ...] = (
+        Part("q", TensorProto.UINT8),
+        Part("scale", TensorProto.FLOAT16),
+        Part("minimum", TensorProto.FLOAT16),
+    )
+    exact_types: tuple[str, ...] = ("Q5_1",)
+    rounded_types: tuple[str, ...] = ("Q5_K",)
+    function_name: str | None = "DequantizeAffine5"
+
+    def quantize(self, weight: np.ndarray) -> dict[str, np.ndarray]:
+        """The best found by a search; see `quantize_affine`."""
+        return quantize_affine(weight, 31)
+
+    def take_blocks(self, type_name: str, blocks: np.ndarray) -> dict[str, np.ndarray]:
+        """The blocks' own integers."""
+        return affine_parts((unpack_q5_k if type_name == "Q5_K" else unpack_q5_1)(blocks))
+
+    def dequantize(self, parts: Mapping[str, np.ndarray]) -> np.ndarray:
+        """→ float32 [N, K]."""
+        return dequantize_affine(parts)
+
+    def function(self) -> FunctionProto:
+        """DequantizeAffine5(q, scale, minimum) → weight."""
+        return dequantize_affine_function(self.function_name)
