@@ -77,7 +77,7 @@ def test_smollm2_equals_transformers(smollm2_checkpoint: Checkpoint) -> None:
 @pytest.mark.real_model
 def test_smollm2_ends_at_the_turn_and_at_the_text(smollm2_checkpoint: Checkpoint) -> None:
     files = smollm2_checkpoint.read_tokenizer()
-    assert files.eos_token_ids == (0, 2)
+    assert files.eos_token_ids == (2, 0)
     assert files.bos_token_id == 1
     assert not files.add_bos
 
