@@ -159,7 +159,7 @@ def _write_weights(
         for index, (name, choice) in enumerate(choices.items()):
             report(f"{choice.scheme}: {name}", 0.1 + 0.87 * index / len(choices))
             scheme = SCHEMES[choice.scheme]()
-            parts = _parts(component.tensors[name], choice, name)
+            parts = weight_parts(component.tensors[name], choice, name)
             for part in scheme.parts:
                 initializers.append(
                     writer.add(part_name(name, part.suffix), part.data_type, parts[part.suffix])
@@ -171,7 +171,8 @@ def _write_weights(
         return initializers, writer.written_bytes
 
 
-def _parts(tensor: StoredTensor, choice: Choice, name: str) -> dict[str, np.ndarray]:
+def weight_parts(tensor: StoredTensor, choice: Choice, name: str) -> dict[str, np.ndarray]:
+    """Array per part suffix of the scheme chosen; raises `ExportError` for values that it cannot hold."""
     scheme = SCHEMES[choice.scheme]()
     try:
         if choice.exact and tensor.read_blocks is not None:
