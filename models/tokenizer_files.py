@@ -1,5 +1,6 @@
 """Tokenizer helpers that both file formats share."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,17 @@ def load_tokenizer_json(text: str, source: Path) -> Tokenizer:
     try:
         return Tokenizer.from_str(text)
     except Exception as error:  # the library raises bare Exception
-        raise ModelFileError(f"{source} is not a tokenizer that can be read: {error}") from error
+        raise ModelFileError(
+            f"{source} is not a tokenizer that can be read{_model_of(text)}: {error}"
+        ) from error
+
+
+def _model_of(text: str) -> str:
+    """The kind of a tokenizer.json's model, "" where it says none."""
+    try:
+        return f" (its model is {json.loads(text)['model']['type']!r})"
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def end_token_ids(tokenizer: Tokenizer, declared: Iterable[Any]) -> tuple[int, ...]:
