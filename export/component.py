@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from forerun.export.external_data import ExternalDataWriter
 from forerun.export.functions import trace_functions
 from forerun.export.graph import build_model, part_name
 from forerun.export.policies import Choice, Policy
-from forerun.export.schemes import SCHEMES
+from forerun.export.schemes import SCHEMES, Scheme
 from forerun.export.signature import (
     DATA_FILE,
     FORMAT,
@@ -30,6 +31,8 @@ from forerun.models.rope import rotary_tables
 from forerun.staging import staged_folder
 
 Progress = Callable[[str, float], None]
+
+_SLAB_WEIGHTS = 1 << 17  # half a megabyte of float32
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,7 @@ def _write_weights(
         for index, (name, choice) in enumerate(choices.items()):
             report(f"{choice.scheme}: {name}", 0.1 + 0.87 * index / len(choices))
             scheme = SCHEMES[choice.scheme]()
-            parts = _parts(component.tensors[name], choice, name)
+            parts = weight_parts(component.tensors[name], choice, name)
             for part in scheme.parts:
                 initializers.append(
                     writer.add(part_name(name, part.suffix), part.data_type, parts[part.suffix])
@@ -178,18 +181,32 @@ def _write_weights(
         return initializers, writer.written_bytes
 
 
-def _parts(tensor: StoredTensor, choice: Choice, name: str) -> dict[str, np.ndarray]:
+def weight_parts(tensor: StoredTensor, choice: Choice, name: str) -> dict[str, np.ndarray]:
+    """Array per part suffix of the scheme chosen; raises `ExportError` for values that it cannot hold."""
     scheme = SCHEMES[choice.scheme]()
     try:
         if choice.takes_blocks and tensor.read_blocks is not None:
             parts = scheme.take_blocks(tensor.type_name, tensor.read_blocks())
         else:
-            parts = scheme.quantize(tensor.read_float32())
+            parts = _quantized(scheme, tensor.read_float32())
     except ExportError as error:
         raise ExportError(f"tensor {name}: {error}") from error
-    if not all(np.isfinite(array).all() for array in parts.values()):
+    if not all(np.isfinite(array).all() for array in parts.values() if array.dtype.kind == "f"):
         raise ExportError(f"tensor {name}: it holds values that are not finite; the model file is damaged")
     return parts
+
+
+def _quantized(scheme: Scheme, weight: np.ndarray) -> dict[str, np.ndarray]:
+    """What the scheme makes of a weight, a few rows at a time: it tries many scales, each with arrays of the weight's
+    size, which here stay in a processor's cache.
+    """
+    if scheme.function_name is None:  # stored whole
+        return scheme.quantize(weight)
+    rows = max(1, _SLAB_WEIGHTS // weight.shape[1])
+    slabs = [weight[start : start + rows] for start in range(0, len(weight), rows)]
+    with ThreadPoolExecutor() as pool:
+        pieces = list(pool.map(scheme.quantize, slabs))
+    return {suffix: np.concatenate([piece[suffix] for piece in pieces]) for suffix in pieces[0]}
 
 
 def _manifest(component: Component, policy: Policy, schemes: Mapping[str, str]) -> dict[str, Any]:

@@ -70,7 +70,8 @@ def read_json(path: Path, required: bool = True) -> dict[str, Any]:
 def _stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     """Every tensor of every safetensors file the folder names."""
     index_path = folder / "model.safetensors.index.json"
-    if index_path.exists():
+    # A single file goes before an index, as in transformers.
+    if index_path.exists() and not (folder / "model.safetensors").exists():
         weight_map = read_json(index_path).get("weight_map")
         if not isinstance(weight_map, dict):
             raise ModelFileError(f"{index_path} has no weight_map")
@@ -128,17 +129,22 @@ def _read_tokenizer(folder: Path, config: Mapping[str, Any]) -> TokenizerFiles:
     path = folder / "tokenizer.json"
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except FileNotFoundError as error:
         raise ModelFileError(
-            f"{path} cannot be read; a model folder needs a tokenizer.json: {error}"
+            f"{path} is missing; where transformers reads the folder's tokenizer, its"
+            " AutoTokenizer.from_pretrained(folder).save_pretrained(folder) writes one"
         ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelFileError(f"{path} cannot be read: {error}") from error
     tokenizer = load_tokenizer_json(text, path)
-    settings = read_json(folder / "tokenizer_config.json", required=False)
+    # Older folders name the special tokens in a file of its own.
+    settings = read_json(folder / "special_tokens_map.json", required=False)
+    settings |= read_json(folder / "tokenizer_config.json", required=False)
     generation = read_json(folder / "generation_config.json", required=False)
     bos = _token_id(tokenizer, settings.get("bos_token"))
     bos = config.get("bos_token_id") if bos is None else bos
-    declared = [config.get("eos_token_id"), generation.get("eos_token_id")]
-    declared.append(_token_id(tokenizer, settings.get("eos_token")))
+    declared = [_token_id(tokenizer, settings.get("eos_token"))]
+    declared += [config.get("eos_token_id"), generation.get("eos_token_id")]
     # Whether a prompt starts with the bos token is known only to the tokenizer's own post-processor.
     first = tokenizer.encode("a").ids[:1]
     return TokenizerFiles(

@@ -215,10 +215,10 @@ class _Writer:
 
     def _merge_table(self) -> tuple[bytes, bytes]:
         """Left, right and merged ids by rank, and a hash table of ranks."""
-        table = np.empty((len(self._merges), 3), np.uint32)
-        for rank, merge in enumerate(self._merges):
-            left, right = merge.split(" ", 1) if isinstance(merge, str) else merge
-            table[rank] = [self._vocabulary[text] for text in (left, right, left + right)]
+        ids = self._vocabulary
+        pairs = (merge.split(" ", 1) if isinstance(merge, str) else merge for merge in self._merges)
+        rows = [(ids[left], ids[right], ids[left + right]) for left, right in pairs]
+        table = np.array(rows, np.uint32).reshape(-1, 3)
         keys = table[:, 0].astype(np.uint64) << np.uint64(32) | table[:, 1]
         # A pair that is named twice has the rank of its last mention, as in the library.
         return table.tobytes(), slots(keys, np.arange(len(table), dtype=np.uint32))

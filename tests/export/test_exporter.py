@@ -176,7 +176,7 @@ def test_manifest(tiny_export: TinyExport) -> None:
         "llama",
         "q4",
     )
-    assert values["tokenizer"] == {"bos_token_id": 1, "eos_token_ids": [0, 2], "add_bos": False}
+    assert values["tokenizer"] == {"bos_token_id": 1, "eos_token_ids": [2, 0], "add_bos": False}
     config = values["config"]
     assert (config["layers"], config["kv_heads"], config["head_dim"], config["qk_norm"]) == (2, 2, 32, True)
     assert Path(values["source"]).is_absolute()

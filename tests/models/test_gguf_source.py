@@ -79,7 +79,7 @@ def test_rope_divisors_come_from_the_file(tmp_path: Path) -> None:
 
 def test_tokenizer_of_the_file(path: Path) -> None:
     tokenizer = open_checkpoint(path).read_tokenizer()
-    assert (tokenizer.bos_token_id, tokenizer.eos_token_ids, tokenizer.add_bos) == (1, (0, 2), False)
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_ids, tokenizer.add_bos) == (1, (2, 0), False)
     assert tokenizer.chat_template is not None
 
 
@@ -173,7 +173,7 @@ def test_wrong_shape_is_named(tmp_path: Path) -> None:
     ("metadata", "error", "message"),
     [
         ({"tokenizer.ggml.model": "t5"}, UnsupportedModelError, "'t5'.*gpt2"),
-        ({"tokenizer.ggml.pre": "tekken"}, UnsupportedModelError, "'tekken'.*smollm"),
+        ({"tokenizer.ggml.pre": "klingon"}, UnsupportedModelError, "'klingon'.*smollm"),
         ({"tokenizer.ggml.merges": ["h q q"]}, ModelFileError, "do not fit"),
         ({"tokenizer.ggml.token_type": [1, 2]}, ModelFileError, "288 tokens but 2"),
         (

@@ -42,7 +42,7 @@ def test_half_precision_is_widened(tmp_path: Path, dtype: torch.dtype) -> None:
 
 def test_tokenizer_files(folder: Path) -> None:
     tokenizer = open_checkpoint(folder).read_tokenizer()
-    assert tokenizer.eos_token_ids == (0, 2), "config.json's 2 and generation_config.json's 0"
+    assert tokenizer.eos_token_ids == (2, 0), "config.json's 2 and generation_config.json's 0"
     assert tokenizer.bos_token_id == 1
     assert not tokenizer.add_bos
     assert tokenizer.chat_template == CHAT_TEMPLATE
