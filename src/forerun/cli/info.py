@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forerun.cli.tables import make_table, print_table
-from forerun.errors import BundleError, TargetError
+from forerun.errors import BundleError, OptionError, TargetError
 
 if TYPE_CHECKING:
     from forerun.runtime.bundle import Bundle, DraftInfo
@@ -19,11 +19,12 @@ EXAMPLES = ("forerun info build/demo/smollm2", "forerun info BUNDLE --json")
 
 @dataclass(frozen=True)
 class TargetState:
-    """One target of a bundle; `obstacle` says why this machine cannot run it, None if it can."""
+    """One target of a bundle; `obstacle` says why this machine cannot run it, None if it can, `note` how it runs."""
 
     name: str
     features: tuple[str, ...]
     obstacle: str | None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,28 @@ def try_target(bundle: "Bundle", name: str, features: tuple[str, ...]) -> Target
     """Open the bundle for one target, which checks every file; raises `BundleError` for a damaged one."""
     from forerun.runtime.session import LoadedProgram
 
+    if bundle.onnx_model:
+        return try_onnx(bundle, name)
     try:
         LoadedProgram(bundle.path, name).close()
     except TargetError as error:
         return TargetState(name, features, str(error))
     return TargetState(name, features, None)
+
+
+def try_onnx(bundle: "Bundle", name: str) -> TargetState:
+    """Open the bundle's ONNX file in ONNX Runtime, and say on what it runs and whether drafts can change a token."""
+    from forerun.cli.rows import describe_rule
+    from forerun.machine import physical_cores
+    from forerun.runtime.onnx.program import OnnxProgram
+
+    try:
+        program = OnnxProgram(bundle, name)
+        engine = program.open_engine(physical_cores())
+    except (OptionError, TargetError) as error:
+        return TargetState(name, (), str(error))
+    rule = describe_rule(program.find_rule(engine, physical_cores()), engine.signature.trees)
+    return TargetState(name, (), None, f"ONNX Runtime {engine.version}, {engine.provider}; {rule}")
 
 
 def try_draft(draft: "DraftInfo") -> DraftState:
@@ -93,7 +111,12 @@ def as_json(bundle: "Bundle", states: list[TargetState], drafts: list[DraftState
         "config": dict(bundle.config),
         "files": dict(bundle.files),
         "targets": [
-            {"name": state.name, "runs_here": state.obstacle is None, "obstacle": state.obstacle}
+            {
+                "name": state.name,
+                "runs_here": state.obstacle is None,
+                "obstacle": state.obstacle,
+                "note": state.note,
+            }
             for state in states
         ],
         "drafts": [asdict(draft) for draft in drafts],
@@ -133,3 +156,6 @@ def print_bundle(bundle: "Bundle", states: list[TargetState], drafts: list[Draft
         (state.name, state.obstacle or "runs here", ", ".join(state.features) or "none") for state in states
     ]
     print_table(make_table(("target", "here", "features it needs"), targets, text_columns=3))
+    for state in states:
+        if state.note:
+            print(f"{state.name}: {state.note}")
