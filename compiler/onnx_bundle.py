@@ -74,18 +74,19 @@ def bundle_onnx(source: Path, output: Path, *, progress: Progress | None = None)
     tell("reading", 0.0)
     found = find_source(Path(source))
     files = [found.model.name, *external_files(found.model)]
+    tell("trying rows", 0.1)
+    engine = Engine(found.model, physical_cores())
+    config = {**found.settings["config"], **sizes_of(engine)}
+    rule = try_rows(engine, config["vocabulary_size"], config["context_length"])
+    check_rule(found.model, rule)
     with staged_folder(output, MANIFEST, "forerun compile") as folder:
-        tell("copying", 0.1)
+        tell("copying", 0.5)
         copy_files(found.model.parent, folder)
         for name, text in found.texts.items():
             (folder / name).write_text(text, encoding="utf-8")
         for name in files:
-            copy_data(found.model.parent / name, folder / name)
-        tell("trying rows", 0.5)
-        engine = Engine(folder / found.model.name, physical_cores())
-        config = {**found.settings["config"], **sizes_of(engine)}
-        rule = try_rows(engine, config["vocabulary_size"], config["context_length"])
-        check_rule(found.model, rule)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(found.model.parent / name, folder / name)
         tell("writing the bundle", 0.9)
         texts = [name for name in ("tokenizer.json", "chat_template.jinja") if (folder / name).is_file()]
         body = {
@@ -176,19 +177,11 @@ def check_rule(model: Path, rule: RowRule) -> None:
         )
 
 
-def copy_data(source: Path, target: Path) -> None:
-    """Copy a file into the bundle."""
-    if not source.is_file():
-        raise CompileError(f"{source} is missing; the ONNX file beside it keeps its weights there")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
-
-
 def external_files(model: Path) -> list[str]:
     """Return the files that hold an ONNX file's weights beside it, relative to its folder.
 
     Raises:
-        CompileError: it is no ONNX file, or names files outside its folder.
+        CompileError: it is no ONNX file, or names files that are missing or outside its folder.
     """
     try:
         graph = onnx.load(model, load_external_data=False).graph
@@ -204,6 +197,10 @@ def external_files(model: Path) -> list[str]:
     for name in names:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise CompileError(f"{model} keeps weights outside its folder, in {name}; export it again")
+        if not (model.parent / name).is_file():
+            raise CompileError(
+                f"{model.parent / name} is missing; the ONNX file beside it keeps its weights there"
+            )
     return sorted(names)
 
 

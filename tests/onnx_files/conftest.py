@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cli_command import forerun  # noqa: F401 (a fixture)
 from onnx_sources import make_bundle
 
 

@@ -61,6 +61,10 @@ def write_decoder(
         "present.0.key": (element, ["batch_size", 1, "total", SIZE]),
         "present.0.value": (element, ["batch_size", 1, "total", SIZE]),
     }
+    pasts = {
+        kind: [name for name in (f"past_key_values.0.{kind}",) if name not in without]
+        for kind in ("key", "value")
+    }
     nodes = [
         helper.make_node("Gather", ["table", "input_ids"], ["own"]),
         helper.make_node("ReduceMean", ["own", "one"], ["mean"]),
@@ -70,11 +74,7 @@ def write_decoder(
         helper.make_node("Transpose", ["table"], ["head"], perm=[1, 0]),
         helper.make_node("MatMul", ["hidden", "head"], ["logits"]),
         helper.make_node("Unsqueeze", ["own", "one"], ["row"]),
-        *(
-            helper.make_node("Concat", [f"past_key_values.0.{kind}", "row"], [f"present.0.{kind}"], axis=2)
-            for kind in ("key", "value")
-            if f"past_key_values.0.{kind}" not in without
-        ),
+        *(helper.make_node("Concat", [*pasts[kind], "row"], [f"present.0.{kind}"], axis=2) for kind in pasts),
     ]
     graph = helper.make_graph(
         nodes,
@@ -84,7 +84,7 @@ def write_decoder(
         [numpy_helper.from_array(table, "table"), numpy_helper.from_array(np.array([1]), "one")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    options = {"save_as_external_data": True, "location": external, "size_threshold": 0} if external else {}
+    options = {"save_as_external_data": True, "location": external, "size_threshold": 100} if external else {}
     onnx.save(model, folder / "model.onnx", **options)
     return folder
 

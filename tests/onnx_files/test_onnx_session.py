@@ -58,6 +58,15 @@ def test_logits_are_those_of_transformers(onnx_bundle: MakeBundle, name: str, si
 
 
 @pytest.mark.parametrize("name", MODELS)
+def test_lone_rows_have_the_bits_of_rows_in_company(onnx_bundle: MakeBundle, name: str) -> None:
+    """What the trial found for five rows holds for all of a text; without the row beside a lone one it does not."""
+    session = open_session(onnx_bundle(name))
+    alone, together = session.create_sequence(), session.create_sequence()
+    text = (*IDS, *IDS[::-1], *IDS)
+    np.testing.assert_array_equal(read(session, alone, text, 1), read(session, together, text, 36))
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_a_rewound_sequence_is_one_that_never_went_further(onnx_bundle: MakeBundle, name: str) -> None:
     session = open_session(onnx_bundle(name))
     straight, rewound = session.create_sequence(), session.create_sequence()
