@@ -227,6 +227,7 @@ def test_other_verbs_say_that_there_is_nothing_to_do(
     package = ("package", bundle, "--target", "linux-x86-64", "-o", str(tmp_path / "p"))
     check_error(forerun(*package), "onnxruntime")
     check_error(forerun("bench", bundle, "--profile"), "onnxruntime")
+    check_error(forerun("check", bundle, "--text", str(HERE / "make_models.py")), "ONNX file from elsewhere")
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -245,6 +246,16 @@ def test_the_commands_run(onnx_bundle: MakeBundle, forerun: Forerun, tmp_path: P
     assert "CPUExecutionProvider" in facts["note"]
     assert "rows had the same bits" in facts["note"]
     assert "onnxruntime" in forerun("list", "targets").out
+
+
+def test_a_bundle_of_ones_own_export_is_compared_with_its_model(
+    onnx_bundle: MakeBundle, forerun: Forerun
+) -> None:
+    """The source is there, so `forerun check` says how far its 4-bit weights are off."""
+    done = forerun(
+        "check", str(onnx_bundle("forerun")), "--text", str(HERE / "make_models.py"), "--tokens", "96"
+    )
+    assert (done.code, "mean KL" in done.out) == (0, True), done.err
 
 
 def test_the_compile_command_bundles(forerun: Forerun, tmp_path: Path) -> None:
