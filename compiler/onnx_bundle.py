@@ -75,7 +75,7 @@ def bundle_onnx(source: Path, output: Path, *, progress: Progress | None = None)
     found = find_source(Path(source))
     files = [found.model.name, *external_files(found.model)]
     tell("trying rows", 0.1)
-    engine = Engine(found.model, physical_cores())
+    engine = Engine(found.model, physical_cores(), found.settings["config"].get("window"))
     config = {**found.settings["config"], **sizes_of(engine)}
     rule = try_rows(engine, config["vocabulary_size"], config["context_length"])
     check_rule(found.model, rule)

@@ -55,8 +55,10 @@ _PROVIDERS = {"CUDAExecutionProvider": "cuda", "CPUExecutionProvider": "cpu"}  #
 class Engine:
     """One file, opened for a number of threads. `shapes` are (K, d) of each array of the cache."""
 
-    def __init__(self, path: Path, threads: int) -> None:
-        """Raises `BundleError` if ONNX Runtime refuses the file, `UnsupportedModelError` for a file that is no decoder
+    def __init__(self, path: Path, threads: int, window: int | None = None) -> None:
+        """`window` is how many positions some layers see, for files that are told so by a mask.
+
+        Raises `BundleError` if ONNX Runtime refuses the file, `UnsupportedModelError` for a file that is no decoder
         with a cache, `TargetError` if its device cannot be used.
         """
         self._ort = import_onnxruntime()
@@ -66,7 +68,7 @@ class Engine:
         self._session = self._open(path, threads)
         inputs = {each.name: each for each in self._session.get_inputs()}
         outputs = {each.name: each for each in self._session.get_outputs()}
-        self.signature = find_signature(inputs, outputs)
+        self.signature = find_signature(inputs, outputs, window)
         # V where the file says it; it may leave it open.
         size = outputs["logits"].shape[-1]
         self.vocabulary_size: int | None = size if isinstance(size, int) else None

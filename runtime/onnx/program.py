@@ -41,6 +41,7 @@ class OnnxProgram:
                 f"{MANIFEST_NAME} lists no file {bundle.onnx_model!r}; compile the bundle again"
             )
         self.config = make_config(bundle)
+        self._window: int | None = bundle.config.get("window")
 
     def open_session(self, sequences: int, capacity: int | None, threads: int | None) -> OnnxSession:
         """A session with the file opened for itself. The first on a machine tries how its rows depend on each other,
@@ -55,7 +56,7 @@ class OnnxProgram:
 
     def open_engine(self, threads: int) -> Engine:
         """The file in ONNX Runtime; raises as `Engine` does."""
-        return Engine(self._model, threads)
+        return Engine(self._model, threads, self._window)
 
     def find_rule(self, engine: Engine, threads: int) -> RowRule:
         """How rows depend on each other here, as was found before, or tried now."""

@@ -40,7 +40,7 @@ class OnnxSequence:
             self.past, self.stored = engine.keep(self.past, range(valid)), valid
         stop, extra = self.ran + count, max(least - count, 0)
         last = self.depths[stop - 1]
-        depths = self.depths[self.ran : stop] + [last + more + 1 for more in range(extra)]
+        depths = self.depths[:stop] + [last + more + 1 for more in range(extra)]
         rows = Rows(
             token_ids=self.staged[self.ran : stop] + [self.staged[stop - 1]] * extra,
             positions=[len(self.token_ids) + depth - 1 for depth in depths],

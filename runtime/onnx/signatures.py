@@ -14,8 +14,8 @@ from forerun.errors import UnsupportedModelError
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of one call: M token ids and M positions. `committed` rows come before all staged ones, of which the
-    first `ran` did so in earlier calls; `parents` are of all staged rows, earlier ones or -1, the last committed row.
+    """The rows of one call: M token ids. `committed` rows come before all staged ones, of which the first `ran` did so
+    in earlier calls; `positions` and `parents` (earlier staged rows or -1, the last committed one) are of all staged.
     """
 
     token_ids: Sequence[int]
@@ -42,8 +42,11 @@ class Signature(Protocol):
     present: tuple[str, ...]
     taps: Mapping[int, str]
 
-    def __init__(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
-        """`inputs` and `outputs` are what ONNX Runtime says of the file's by name: type and shape.
+    def __init__(
+        self, inputs: Mapping[str, Any], outputs: Mapping[str, Any], window: int | None = None
+    ) -> None:
+        """`inputs` and `outputs` are what ONNX Runtime says of the file's by name: type and shape. `window` is how many
+        positions some layers see, where the manifest says that.
 
         Raises `UnsupportedModelError` if the file lacks something, or takes something unknown.
         """
@@ -61,7 +64,9 @@ class OptimumSignature:
     trees: ClassVar[bool] = False
     rows_input: ClassVar[str] = "input_ids"
 
-    def __init__(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
+    def __init__(
+        self, inputs: Mapping[str, Any], outputs: Mapping[str, Any], window: int | None = None
+    ) -> None:
         layers = range(sum(name.startswith("present.") and name.endswith(".key") for name in outputs))
         kinds = ("key", "value")
         self.past = tuple(f"past_key_values.{layer}.{kind}" for layer in layers for kind in kinds)
@@ -83,7 +88,7 @@ class OptimumSignature:
         given = {
             "input_ids": np.array([rows.token_ids], np.int64),
             "attention_mask": np.ones((1, count), np.int64),
-            "position_ids": np.array([rows.positions], np.int64),
+            "position_ids": np.array([rows.positions[rows.ran :]], np.int64),
             "use_cache_branch": np.array([rows.past_rows > 0]),
         }
         return {name: array for name, array in given.items() if name in self._takes}
@@ -96,17 +101,21 @@ class ForerunSignature:
     trees: ClassVar[bool] = True
     rows_input: ClassVar[str] = "token_ids"
 
-    def __init__(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
+    def __init__(
+        self, inputs: Mapping[str, Any], outputs: Mapping[str, Any], window: int | None = None
+    ) -> None:
         layers = range(sum(name.startswith("present_key.") for name in outputs))
         kinds = ("key", "value")
         self.past = tuple(f"past_{kind}.{layer}" for layer in layers for kind in kinds)
         self.present = tuple(f"present_{kind}.{layer}" for layer in layers for kind in kinds)
         self.taps: Mapping[int, str] = {layer: f"tap.{layer}" for layer in layers}
-        needed = ("token_ids", "positions", "tree_mask", *self.past)
+        self._window = window if "window_mask" in inputs else None
+        masks = ("tree_mask",) if self._window is None else ("tree_mask", "window_mask")
+        needed = ("token_ids", "positions", *masks, *self.past)
         check_names(inputs, outputs, needed, ("logits", *self.present, *self.taps.values()))
 
     def feeds(self, rows: Rows) -> dict[str, np.ndarray]:
-        """token_ids and positions int64 [M], tree_mask bool [M, P + M]."""
+        """token_ids and positions int64 [M], tree_mask and, with a window, window_mask bool [M, P + M]."""
         count = len(rows.token_ids)
         mask = np.zeros((count, rows.past_rows + count), bool)
         mask[:, : rows.committed] = True
@@ -115,21 +124,24 @@ class ForerunSignature:
             while above >= 0:
                 mask[row, rows.committed + above] = True
                 above = rows.parents[above]
-        return {
-            "token_ids": np.array(rows.token_ids, np.int64),
-            "positions": np.array(rows.positions, np.int64),
-            "tree_mask": mask,
-        }
+        positions = np.array(rows.positions[rows.ran :], np.int64)
+        given = {"token_ids": np.array(rows.token_ids, np.int64), "positions": positions, "tree_mask": mask}
+        if self._window is None:
+            return given
+        seen = np.concatenate([np.arange(rows.committed), rows.positions])
+        return {**given, "window_mask": mask & (seen > positions[:, None] - self._window)}
 
 
 ALL_SIGNATURES = (ForerunSignature, OptimumSignature)
 
 
-def find_signature(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> Signature:
+def find_signature(
+    inputs: Mapping[str, Any], outputs: Mapping[str, Any], window: int | None = None
+) -> Signature:
     """The signature that a file has; raises `UnsupportedModelError` if it has none that is known."""
     for signature in ALL_SIGNATURES:
         if signature.rows_input in inputs:
-            return signature(inputs, outputs)
+            return signature(inputs, outputs, window)
     known = " or ".join(signature.rows_input for signature in ALL_SIGNATURES)
     raise UnsupportedModelError(
         f"the ONNX file is no decoder that is known: it takes {', '.join(inputs) or 'nothing'}, and no {known}"

@@ -22,7 +22,7 @@ def make_bundle(name: str, folder: Path) -> Path:
     """The bundle of one of MODELS, below `folder`."""
     source = HERE / name
     if name == "forerun":
-        model = write_folder(folder / "model", seed=3, **VARIANTS["qwen2"])
+        model = write_folder(folder / "model", seed=3, **VARIANTS["gemma3"])
         source = export_model(model, folder / "export", "q4").directory
     return bundle_onnx(source, folder / "bundle").bundle
 

@@ -15,6 +15,7 @@ from onnx_sources import FROM_OPTIMUM, HERE, MODELS
 
 import forerun
 from forerun.errors import ContextFullError, OptionError, RuntimeFailure
+from forerun.export.oracle import Oracle
 from forerun.runtime.bundle import read_bundle
 from forerun.runtime.model import Model
 from forerun.runtime.onnx.program import OnnxProgram
@@ -55,6 +56,17 @@ def test_logits_are_those_of_transformers(onnx_bundle: MakeBundle, name: str, si
     session = open_session(onnx_bundle(name))
     logits = read(session, session.create_sequence(), expected["ids"], size)
     assert np.abs(logits[::8] - np.array(expected["logits"])).max() < 1e-4
+
+
+@pytest.mark.parametrize("size", [1, 7, 60])
+def test_logits_are_those_of_the_oracle(onnx_bundle: MakeBundle, size: int) -> None:
+    """An export of forerun's own, with a window of 24 positions in two of its three layers."""
+    bundle = onnx_bundle("forerun")
+    text = (IDS * 5)[:60]
+    session = open_session(bundle)
+    logits = read(session, session.create_sequence(), text, size)
+    expected = Oracle(bundle.parent / "export").logits(np.array(text))
+    assert np.abs(logits - expected).max() < 1e-4
 
 
 @pytest.mark.parametrize("name", MODELS)
