@@ -151,7 +151,9 @@ def _write(
         name=component.name,
         quant=policy.name,
         tensors=tuple(
-            TensorReport(name, component.tensors[name].type_name, choice.scheme, choice.takes_blocks, choice.note)
+            TensorReport(
+                name, component.tensors[name].type_name, choice.scheme, choice.takes_blocks, choice.note
+            )
             for name, choice in choices.items()
         ),
         functions=tuple(function.name for function in model.functions),

@@ -136,7 +136,11 @@ def _holds(scheme: str, tensor: StoredTensor) -> bool:
 
 def _taken(scheme: str, tensor: StoredTensor) -> Choice:
     rounded = tensor.type_name in SCHEMES[scheme].rounded_types
-    note = f"{tensor.type_name} multiplies its scales in two steps; they are rounded to float16" if rounded else ""
+    note = (
+        f"{tensor.type_name} multiplies its scales in two steps; they are rounded to float16"
+        if rounded
+        else ""
+    )
     return Choice(scheme, takes_blocks=True, note=note)
 
 

@@ -48,7 +48,7 @@ def open_huggingface(folder: Path) -> Checkpoint:
         source=folder,
         config=config,
         tensors=tensors,
-        read_tokenizer=partial(_read_tokenizer, folder, values),
+        read_tokenizer=partial(read_tokenizer, folder, values),
     )
 
 
@@ -125,7 +125,8 @@ def _read_float32(path: Path, name: str, type_name: str) -> np.ndarray:
     return values
 
 
-def _read_tokenizer(folder: Path, config: Mapping[str, Any]) -> TokenizerFiles:
+def read_tokenizer(folder: Path, config: Mapping[str, Any]) -> TokenizerFiles:
+    """The tokenizer of a Hugging Face folder whose config.json holds `config`; raises `ModelFileError`."""
     path = folder / "tokenizer.json"
     try:
         text = path.read_text(encoding="utf-8")

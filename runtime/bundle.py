@@ -19,13 +19,15 @@ VERSION = 3
 class TargetInfo:
     """One target that a bundle was compiled for; `features` are processor features its code needs.
 
-    `library` is empty where the target's program is for an app to link.
+    `library` is empty where the target's program is for an app to link. `model` is the ONNX file of the target
+    onnxruntime, which has no program.
     """
 
     name: str
     library: str
     arch: str
     features: tuple[str, ...]
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,11 @@ class Bundle:
     drafts: Mapping[str, DraftInfo]
 
     @property
+    def onnx_model(self) -> str:
+        """The ONNX file that ONNX Runtime is to run; empty for a compiled bundle."""
+        return self.targets[0].model if self.targets else ""
+
+    @property
     def tokenizer_path(self) -> Path:
         """The file for the `tokenizers` library."""
         return self.path / "tokenizer.json"
@@ -159,7 +166,11 @@ def _make_bundle(path: Path, manifest: dict[str, Any]) -> Bundle:
         add_bos=bool(tokenizer["add_bos"]),
         targets=tuple(
             TargetInfo(
-                name, str(entry.get("library", "")), str(entry["arch"]), tuple(map(str, entry["features"]))
+                name,
+                str(entry.get("library", "")),
+                str(entry["arch"]),
+                tuple(map(str, entry["features"])),
+                str(entry.get("model", "")),
             )
             for name, entry in manifest["targets"].items()
         ),

@@ -93,7 +93,8 @@ def start(run: Run, output: Output) -> Events:
     Raises, before it returns, `ContextFullError` if the prompt alone does not fit the cache and `OptionError`
     for options of a drafter or exit policy that this model cannot have.
     """
-    run.exits.points(run.session.config.layers)
+    if run.exits.points(run.session.config.layers):
+        run.session.abilities.require_layer_subsets(f"the exit policy {run.exits.name!r}")
     run.drafter.begin(run.session, run.sequence, run.token_ids)
     check_prompt_fits(len(run.token_ids), run.session.capacity)
     return decode(run, output)

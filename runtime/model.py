@@ -12,16 +12,14 @@ from forerun.runtime.acceptance import ACCEPTANCE
 from forerun.runtime.batch import Batch, OnText, check_drafters, check_prompts
 from forerun.runtime.bundle import read_bundle
 from forerun.runtime.chat import Message
-from forerun.runtime.costs import KeptCosts
-from forerun.runtime.drafts import Drafts
 from forerun.runtime.exits import EXITS
 from forerun.runtime.generate import Run, check_prompt_fits
 from forerun.runtime.generation import Generation
 from forerun.runtime.language import Language, read_language
-from forerun.runtime.native_loop import LoopName, NativeLoop, choose_loop
+from forerun.runtime.native_loop import LoopName, choose_loop
+from forerun.runtime.opening import open_program
 from forerun.runtime.output import Output
 from forerun.runtime.protocol import Config, Drafter, ExitPolicy, SessionLike
-from forerun.runtime.session import LoadedProgram, Session
 from forerun.runtime.settings import Sampling, Settings
 from forerun.runtime.slots import Slot, Slots
 from forerun.runtime.specs import make_drafter
@@ -299,23 +297,16 @@ def load(
             check_count(name, value)
     opened = read_bundle(Path(bundle))
     language = read_language(opened)
-    program = LoadedProgram(Path(bundle), target)
+    program, open_session = open_program(opened, target)
     longest = program.config.context_length
     if context is not None and context > longest:
         program.close()
         raise OptionError(f"context is {context}; model {opened.name!r} reads {longest} positions at most")
-
-    def open_session(count: int | None) -> Session:
-        session = Session(program, sequences=sequences, capacity=context, threads=count)
-        session.drafts = Drafts(session, program, opened.drafts)
-        session.native_loop = NativeLoop(session, lambda: KeptCosts.of(program.path, session.threads))
-        return session
-
     try:
         return Model(
             opened.name,
             language,
-            open_session,
+            lambda count: open_session(sequences, context, count),
             sequences=sequences,
             threads=threads,
             on_close=program.close,

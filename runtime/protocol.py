@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 
+from forerun.runtime.abilities import Abilities
 from forerun.runtime.settings import Sampling
 from forerun.runtime.tree import Tree
 
@@ -82,6 +83,8 @@ class SessionLike(Protocol):
     def capacity(self) -> int: ...
     @property
     def threads(self) -> int: ...
+    @property
+    def abilities(self) -> Abilities: ...
     @property
     def drafts(self) -> DraftsLike: ...
     @property

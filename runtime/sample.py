@@ -1,4 +1,5 @@
-"""Drawing a token from logits: the definition. Production calls the native twin, which agrees exactly.
+"""Drawing a token from logits: the definition, and what draws where no compiled program does. The native twin agrees
+exactly.
 
 The noise is a pure function of (seed, position, token id), so that a run with speculation sees the noise that
 a plain run sees, whatever was drafted. Adding Gumbel noise to logit / temperature and taking the largest
@@ -15,13 +16,16 @@ from forerun.runtime.settings import Sampling
 _MASK = 2**64 - 1
 COMPARED = 4  # best tokens that are compared to say how likely each is
 _MOST_EXPONENT = 700.0
+_FEW = 64  # candidates that take no vectors
+_CLOSE = 1e-9  # of the largest score
 
 
 def draw_token(logits: np.ndarray, sampling: Sampling, position: int) -> int:
     """The token at `position` (absolute) given `logits` ([V] float32). Ties go to the lower id."""
     if sampling.temperature == 0:
         return int(np.argmax(logits))
-    candidates = filter_candidates(logits, sampling)
+    is_filtered = sampling.top_k or sampling.top_p < 1
+    candidates = filter_candidates(logits, sampling) if is_filtered else range(len(logits))
     return _best(logits, candidates, sampling, position)
 
 
@@ -90,12 +94,15 @@ def _mass(score: float, largest: float) -> float:
 
 def gumbel(seed: int, position: int, token_id: int) -> float:
     """Standard Gumbel noise for one token at one position, in double precision."""
-    key = mix((seed + 0x9E3779B97F4A7C15) & _MASK)
-    key = mix(key ^ (position * 0xD1B54A32D192ED03 & _MASK))
-    key = mix(key ^ (token_id * 0x8CB92BA72F3D8DD7 & _MASK))
+    key = mix(_key(seed, position) ^ (token_id * 0x8CB92BA72F3D8DD7 & _MASK))
     uniform = ((key >> 11) + 0.5) * 2.0**-53
     # A uniform that rounds to 1 would give infinite noise; (2^53 - 1 + 0.5)·2^-53 is the only such case.
     return -math.log(-math.log(uniform)) if uniform < 1.0 else math.inf
+
+
+def _key(seed: int, position: int) -> int:
+    """What of the noise does not depend on the token."""
+    return mix(mix((seed + 0x9E3779B97F4A7C15) & _MASK) ^ (position * 0xD1B54A32D192ED03 & _MASK))
 
 
 def mix(value: int) -> int:
@@ -107,8 +114,38 @@ def mix(value: int) -> int:
 
 def _best(logits: np.ndarray, candidates: Sequence[int], sampling: Sampling, position: int) -> int:
     best_id, best_score = -1, -math.inf
-    for token_id in candidates:
+    for token_id in _leading(logits, candidates, sampling, position):
         score = float(logits[token_id]) / sampling.temperature + gumbel(sampling.seed, position, token_id)
         if score > best_score or (score == best_score and token_id < best_id) or best_id < 0:
             best_id, best_score = token_id, score
     return best_id
+
+
+def _leading(
+    logits: np.ndarray, candidates: Sequence[int], sampling: Sampling, position: int
+) -> Sequence[int]:
+    """Those of many candidates whose scores come near the largest, for `_best` to look at: scores in vectors may differ
+    in their last bits from those that decide.
+    """
+    if len(candidates) < _FEW:
+        return candidates
+    ids = np.asarray(candidates)
+    noise = _mix_all(
+        np.uint64(_key(sampling.seed, position)) ^ (ids.astype(np.uint64) * np.uint64(0x8CB92BA72F3D8DD7))
+    )
+    uniform = ((noise >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    with np.errstate(divide="ignore"):
+        scores = logits[ids].astype(np.float64) / sampling.temperature - np.log(-np.log(uniform))
+    largest = float(scores.max())
+    if not math.isfinite(largest):
+        return candidates
+    near: list[int] = ids[scores >= largest - _CLOSE * max(1.0, abs(largest))].tolist()
+    return near
+
+
+def _mix_all(values: np.ndarray) -> np.ndarray:
+    """`mix` of every number, uint64 [n]."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: np.ndarray = values ^ (values >> np.uint64(31))
+    return mixed

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from forerun.errors import OptionError, OutputError, RuntimeFailure, SavedSequenceError
+from forerun.runtime.abilities import Abilities
 from forerun.runtime.arrays import StepNumbers, address_of, float_rows, int32_array, parent_array
 from forerun.runtime.drawing import Drawing
 from forerun.runtime.library import (
@@ -58,6 +59,8 @@ class Session(Drawing):
     or rewind. `forward` computes staged rows, `commit` keeps a path of them. A session serves one thread at a
     time.
     """
+
+    abilities = Abilities()
 
     def __init__(
         self,

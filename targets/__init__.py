@@ -11,6 +11,7 @@ if not __name__.startswith("forerun."):
 
 from forerun.errors import TargetError
 from forerun.targets import arm64, detect, wasm32, x86_64
+from forerun.targets.onnxruntime import ONNXRUNTIME, Engine
 from forerun.targets.platform import ALL_PLATFORMS, PLATFORMS, Platform
 from forerun.targets.target import Target
 
@@ -38,11 +39,21 @@ def detect_target() -> Target:
 
 
 def find_target(name: str | None) -> Target:
-    """Return the target of that name, or this machine's best for None; TargetError lists the known ones."""
+    """Return the target of that name, or this machine's best for None; TargetError lists the known ones.
+
+    `onnxruntime` is none of them: there is nothing to compile for it.
+    """
     if name is None:
         return detect_target()
+    if name == ONNXRUNTIME.name:
+        raise TargetError(
+            f"the target {name} runs ONNX files as they are: there is nothing to tune, and no other target beside it in"
+            f" a bundle; forerun compile DIR --target {name}"
+        )
     if name not in TARGETS:
-        raise TargetError(f"unknown target {name!r}; known targets: {', '.join(TARGETS)}")
+        raise TargetError(
+            f"unknown target {name!r}; known targets: {', '.join((*TARGETS, ONNXRUNTIME.name))}"
+        )
     return TARGETS[name]
 
 
@@ -72,8 +83,10 @@ def find_platform(name: str) -> Platform:
 __all__ = [
     "ALL_PLATFORMS",
     "ALL_TARGETS",
+    "ONNXRUNTIME",
     "PLATFORMS",
     "TARGETS",
+    "Engine",
     "Platform",
     "Target",
     "detect_target",

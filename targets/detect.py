@@ -26,13 +26,6 @@ def cpu_features(cpuinfo: Path = CPUINFO) -> frozenset[str]:
     return frozenset(fields.get("flags", fields.get("Features", "")).split())
 
 
-def physical_cores(topology: Path = Path("/sys/devices/system/cpu")) -> int:
-    """Return how many physical cores this process may use; logical ones count where the kernel does not say."""
-    allowed = os.sched_getaffinity(0)
-    paths = [topology / f"cpu{cpu}" / "topology" / "thread_siblings_list" for cpu in sorted(allowed)]
-    return len({path.read_text() if path.is_file() else str(path) for path in paths})
-
-
 def why_not(target: Target, features: frozenset[str], machine: str) -> str | None:
     """Return why a machine cannot run a target, or None if it can."""
     if not PLATFORMS[target.platform].links:

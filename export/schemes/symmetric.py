@@ -32,9 +32,7 @@ def quantize_symmetric(
     return {"q": q.reshape(weight.shape), "scale": scale}
 
 
-def _rounded(
-    groups: np.ndarray, scale: np.ndarray, limits: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
+def _rounded(groups: np.ndarray, scale: np.ndarray, limits: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """int8 [N, G, size] under scales float16 [N, G], and each group's squared error, float32 [N, G]."""
     q = np.rint(groups * safe_reciprocal(scale)[..., None]).clip(*limits)
     error = q * scale.astype(np.float32)[..., None] - groups

@@ -48,7 +48,9 @@ class Lookup:
         self._indexed = 0
 
     def begin(self, session: SessionLike, sequence: int, prompt: Sequence[int]) -> None:
-        """Forget the last text."""
+        """Forget the last text. Raises `OptionError` for branches where the model takes chains alone."""
+        if self._branches > 1 and (self._shape is None or is_wide(self._shape)):
+            session.abilities.require_trees("the drafter 'lookup' with branches")
         self._ends = {}
         self._indexed = 0
 
@@ -91,6 +93,11 @@ class Lookup:
                 if len(chains) == self._branches:
                     return list(chains)
         return list(chains)
+
+
+def is_wide(shape: Shape) -> bool:
+    """Whether a shape lets rows have several children."""
+    return any(shape.width(level) > 1 for level in range(1, shape.depth + 1))
 
 
 def _copy(token_ids: Sequence[int], start: int, count: int) -> tuple[int, ...]:

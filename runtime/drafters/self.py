@@ -49,6 +49,7 @@ class SelfDrafter:
 
     def begin(self, session: SessionLike, sequence: int, prompt: Sequence[int]) -> None:
         """Choose the steps for this model; raises `OptionError` for layers it does not have."""
+        session.abilities.require_layer_subsets("the drafter 'self'")
         config = session.config
         steps = full_steps(config.layers)
         if self._skip:

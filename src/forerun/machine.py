@@ -30,6 +30,13 @@ def cpu_model(cpuinfo: Path = CPUINFO) -> str:
     return ", ".join(fields[key] for key in _MODEL_KEYS if fields.get(key)) or platform.machine()
 
 
+def physical_cores(topology: Path = Path("/sys/devices/system/cpu")) -> int:
+    """Return how many physical cores this process may use; logical ones count where the kernel does not say."""
+    allowed = os.sched_getaffinity(0)
+    paths = [topology / f"cpu{cpu}" / "topology" / "thread_siblings_list" for cpu in sorted(allowed)]
+    return len({path.read_text() if path.is_file() else str(path) for path in paths})
+
+
 def cache_folder(kind: str) -> Path:
     """Where things of a kind are kept between runs: in $XDG_CACHE_HOME, or ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "forerun" / kind

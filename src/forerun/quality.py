@@ -11,7 +11,7 @@ from forerun.errors import OptionError
 from forerun.export.check import Quality, eager_logits, measure_quality
 from forerun.models import load_model
 from forerun.runtime.bundle import read_bundle
-from forerun.runtime.session import LoadedProgram, Session
+from forerun.runtime.opening import open_program
 
 
 class BundleLogits:
@@ -19,12 +19,12 @@ class BundleLogits:
 
     def __init__(self, bundle: Path, threads: int | None = None, rows: int = 64) -> None:
         """Load the bundle; `rows` go through in one call."""
-        self._program = LoadedProgram(bundle)
+        self._program, self._open_session = open_program(read_bundle(bundle), None)
         self._threads, self._rows = threads, rows
 
     def __call__(self, token_ids: np.ndarray) -> np.ndarray:
         """Read the text from the start, in a session of its own."""
-        session = Session(self._program, capacity=len(token_ids) + self._rows, threads=self._threads)
+        session = self._open_session(1, len(token_ids) + self._rows, self._threads)
         try:
             sequence = session.create_sequence()
             pieces = []
@@ -43,12 +43,16 @@ def check_bundle(directory: Path, text: str, tokens: int) -> Quality:
 
     Raises:
         BundleError: the folder is no bundle.
-        OptionError: the text has fewer than two tokens.
+        OptionError: the text has fewer than two tokens, or the bundle holds an ONNX file from elsewhere.
         ModelFileError: the source that the manifest names is gone.
     """
     bundle = read_bundle(directory)
     ids = Tokenizer.from_file(str(bundle.tokenizer_path)).encode(text, add_special_tokens=False).ids[:tokens]
     if len(ids) < 2:
         raise OptionError(f"the text has {len(ids)} tokens; a check needs at least 2")
+    if bundle.source.endswith(".onnx"):
+        raise OptionError(
+            f"{directory} holds an ONNX file from elsewhere, and no model of its own to compare it with is known"
+        )
     reference = eager_logits(load_model(bundle.source))
     return measure_quality(BundleLogits(directory), reference, np.array(ids, np.int64))

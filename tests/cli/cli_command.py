@@ -1,7 +1,9 @@
-"""What the command-line tests get back from a command."""
+"""Running a command in the tests' own process, and what it gives back."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+
+import pytest
 
 
 @dataclass(frozen=True)
@@ -14,6 +16,23 @@ class Done:
 
 
 Forerun = Callable[..., Done]
+
+
+@pytest.fixture
+def forerun(capsys: pytest.CaptureFixture[str]) -> Forerun:
+    """Run `forerun ARGUMENTS…` in this process."""
+    from forerun.__main__ import main
+
+    def run(*arguments: str) -> Done:
+        capsys.readouterr()
+        try:
+            code = main(list(arguments))
+        except SystemExit as leaving:  # --help and --version
+            code = int(leaving.code or 0)
+        captured = capsys.readouterr()
+        return Done(code, captured.out, captured.err)
+
+    return run
 
 
 def check_error(done: Done, *words: str) -> None:

@@ -1,37 +1,9 @@
-"""Makes the scripted model of tests/runtime importable, and runs the command line on it."""
+"""What the tests of the command line run it on: a bundle of the scripted model of tests/runtime."""
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-
-# pytest's importlib mode adds no folder to the path.
-TESTS = Path(__file__).parents[1]
-sys.path[:0] = [str(TESTS / folder) for folder in ("cli", "runtime", "native")]
-
-
-if TYPE_CHECKING:
-    from cli_command import Done, Forerun
-
-
-@pytest.fixture
-def forerun(capsys: pytest.CaptureFixture[str]) -> "Forerun":
-    """Run `forerun ARGUMENTS…` in this process."""
-    from cli_command import Done
-
-    from forerun.__main__ import main
-
-    def run(*arguments: str) -> "Done":
-        capsys.readouterr()
-        try:
-            code = main(list(arguments))
-        except SystemExit as leaving:  # --help and --version
-            code = int(leaving.code or 0)
-        captured = capsys.readouterr()
-        return Done(code, captured.out, captured.err)
-
-    return run
+from cli_command import forerun  # noqa: F401 (a fixture)
 
 
 @pytest.fixture

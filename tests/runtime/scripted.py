@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from forerun.errors import ContextFullError, RuntimeFailure
+from forerun.runtime.abilities import Abilities
 from forerun.runtime.protocol import Drawable
 from forerun.runtime.sample import draw_token, mix, rank_tokens
 from forerun.runtime.session import full_steps
@@ -83,6 +84,7 @@ class ScriptedSession:
         from scripted_drafts import ScriptedDrafts  # which needs this module
 
         self.drafts = ScriptedDrafts(self)
+        self.abilities = Abilities()
         self.native_loop = None
         self.is_closed = False
         self._limit = sequences

@@ -24,6 +24,29 @@ def test_the_finaliser_is_splitmix64() -> None:
     assert outputs == [6457827717110365317, 3203168211198807973, 9817491932198370423]
 
 
+@hypothesis_settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, MAX_SEED),
+    position=st.integers(0, 2**31),
+    temperature=st.floats(0.01, 4.0),
+    levels=st.integers(1, 300),
+    top_k=st.sampled_from([0, 100]),
+)
+def test_many_candidates_are_drawn_from_as_few_are(
+    seed: int, position: int, temperature: float, levels: int, top_k: int
+) -> None:
+    """Vectors look through many candidates first; the token is that of the scalar definition."""
+    logits = (np.random.default_rng(seed).integers(0, levels, 300) / 8).astype(np.float32)
+    sampling = Sampling(temperature, top_k, seed=seed)
+    kept = filter_candidates(logits, sampling)
+    scores = {
+        token_id: float(logits[token_id]) / temperature + gumbel(seed, position, token_id)
+        for token_id in kept
+    }
+    expected = max(scores, key=lambda token_id: (scores[token_id], -token_id))
+    assert draw_token(logits, sampling, position) == expected
+
+
 def test_noise_is_a_function_of_seed_position_and_token() -> None:
     values = {
         gumbel(seed, position, token) for seed in range(4) for position in range(4) for token in range(4)

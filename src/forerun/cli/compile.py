@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from forerun.cli.options import add_tuning, import_compile_side
 from forerun.cli.progress import progress_bar
+from forerun.cli.rows import describe_rule
 from forerun.errors import OptionError
 
 if TYPE_CHECKING:
@@ -15,18 +16,24 @@ if TYPE_CHECKING:
     from forerun.compiler.schedules.tiling import Tiling
 
 NAME = "compile"
-HELP = "compile an exported model into a bundle for one or several targets"
+ONNXRUNTIME = "onnxruntime"
+HELP = "compile an exported model into a bundle for one or several targets, or bundle an ONNX file as it is"
 EXAMPLES = (
     "forerun compile build/export -o build/bundle",
     "forerun compile build/export -o build/bundle --target x86-64-v3 --explain",
     "forerun compile build/export -o build/bundle --target arm64 --target arm64-dotprod --target arm64-i8mm",
     "forerun compile build/export -o build/bundle --draft feature=build/draft",
+    "forerun compile FOLDER-OF-OPTIMUM -o build/bundle --target onnxruntime",
+)
+DIRECTORY_HELP = (
+    "folder written by forerun export; for the target onnxruntime also one of optimum's (optimum-cli export onnx --task"
+    " text-generation-with-past), or an .onnx file in it"
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
-    parser.add_argument("directory", type=Path, metavar="DIR", help="folder written by forerun export")
+    parser.add_argument("directory", type=Path, metavar="DIR", help=DIRECTORY_HELP)
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="BUNDLE", help="bundle folder to write"
     )
@@ -37,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TARGET",
         help="see forerun list (default: this machine's best); may be repeated, the bundle then holds all of them",
     )
-    parser.add_argument("--kv", choices=("f16", "f32"), default="f16", help="KV cache elements (default f16)")
+    parser.add_argument("--kv", choices=("f16", "f32"), help="KV cache elements (default f16)")
     parser.add_argument(
         "--draft",
         action="append",
@@ -59,6 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Compile; the bundle appears only when it is whole."""
     drafts = parse_drafts(arguments.draft)
+    if ONNXRUNTIME in arguments.target:
+        return bundle_onnx(arguments)
     compile_export = import_compile_side(_import_compiler, NAME)
     tuned = known_tilings(arguments)
     with progress_bar("compiling") as report:
@@ -67,7 +76,7 @@ def execute(arguments: argparse.Namespace) -> int:
             arguments.output,
             first_target(arguments),
             also=arguments.target[1:],
-            kv=arguments.kv,
+            kv=arguments.kv or "f16",
             tuned=tuned,
             drafts=drafts,
             progress=report,
@@ -78,6 +87,35 @@ def execute(arguments: argparse.Namespace) -> int:
             print("\n".join(f"{name}: {line}" for line in report.explanation))
     print_report(result)
     return 0
+
+
+def bundle_onnx(arguments: argparse.Namespace) -> int:
+    """Bundle an ONNX file as it is, and say how its rows are."""
+    given = {
+        "another target": len(set(arguments.target)) > 1,
+        "--draft": bool(arguments.draft),
+        "--kv": arguments.kv is not None,
+        "--tuning": arguments.tuning is not None,
+        "--explain": arguments.explain,
+    }
+    for name, is_given in given.items():
+        if is_given:
+            raise OptionError(
+                f"the target {ONNXRUNTIME} runs the ONNX file as it is, alone and whole: leave {name} out"
+            )
+    bundle = import_compile_side(_import_bundler, NAME)
+    with progress_bar("bundling") as report:
+        result = bundle(arguments.directory, arguments.output, progress=report)
+    print(f"{ONNXRUNTIME}: signature {result.signature}, {result.provider}")
+    print(f"note: {describe_rule(result.rule, result.trees)}")
+    print(f"wrote {result.bundle} (ONNX file and data {result.bytes / 2**20:.1f} MiB)")
+    return 0
+
+
+def _import_bundler() -> object:
+    from forerun.compiler.onnx_bundle import bundle_onnx
+
+    return bundle_onnx
 
 
 def parse_drafts(given: list[str]) -> dict[str, Path]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forerun.cli.tables import make_table, print_table
-from forerun.errors import BundleError, TargetError
+from forerun.errors import BundleError, OptionError, TargetError
 
 if TYPE_CHECKING:
     from forerun.runtime.bundle import Bundle, DraftInfo
@@ -19,13 +19,15 @@ EXAMPLES = ("forerun info build/demo/smollm2", "forerun info BUNDLE --json")
 
 @dataclass(frozen=True)
 class TargetState:
-    """One target of a bundle; `obstacle` says why this machine cannot run it, None if it can: then `cache_bytes` is the
-    memory for the keys and values of one sequence of the whole context.
+    """One target of a bundle; `obstacle` says why this machine cannot run it, None if it can, `note` how it runs.
+
+    `cache_bytes` is the memory for the keys and values of one sequence of the whole context, None where not known.
     """
 
     name: str
     features: tuple[str, ...]
     obstacle: str | None
+    note: str = ""
     cache_bytes: int | None = None
 
 
@@ -67,11 +69,30 @@ def try_target(bundle: "Bundle", name: str, features: tuple[str, ...]) -> Target
     """Open the bundle for one target, which checks every file; raises `BundleError` for a damaged one."""
     from forerun.runtime.session import LoadedProgram
 
+    if bundle.onnx_model:
+        return try_onnx(bundle, name)
     try:
         with LoadedProgram(bundle.path, name) as program:
-            return TargetState(name, features, None, program.cache_bytes())
+            size = program.cache_bytes()
+            note = f"keys and values of a full context take {size / 2**20:.1f} MiB"
+            return TargetState(name, features, None, note, size)
     except TargetError as error:
         return TargetState(name, features, str(error))
+
+
+def try_onnx(bundle: "Bundle", name: str) -> TargetState:
+    """Open the bundle's ONNX file in ONNX Runtime, and say on what it runs and whether drafts can change a token."""
+    from forerun.cli.rows import describe_rule
+    from forerun.machine import physical_cores
+    from forerun.runtime.onnx.program import OnnxProgram
+
+    try:
+        program = OnnxProgram(bundle, name)
+        engine = program.open_engine(physical_cores())
+    except (OptionError, TargetError) as error:
+        return TargetState(name, (), str(error))
+    rule = describe_rule(program.find_rule(engine, physical_cores()), engine.signature.trees)
+    return TargetState(name, (), None, f"ONNX Runtime {engine.version}, {engine.provider}; {rule}")
 
 
 def try_draft(draft: "DraftInfo") -> DraftState:
@@ -100,6 +121,7 @@ def as_json(bundle: "Bundle", states: list[TargetState], drafts: list[DraftState
                 "name": state.name,
                 "runs_here": state.obstacle is None,
                 "obstacle": state.obstacle,
+                "note": state.note,
                 "cache_bytes": state.cache_bytes,
             }
             for state in states
@@ -138,11 +160,9 @@ def print_bundle(bundle: "Bundle", states: list[TargetState], drafts: list[Draft
         ]
         print_table(make_table(columns, cells, text_columns=4))
     targets = [
-        (
-            *(state.name, state.obstacle or "runs here", ", ".join(state.features) or "none"),
-            "" if state.cache_bytes is None else f"{state.cache_bytes:,}",
-        )
-        for state in states
+        (state.name, state.obstacle or "runs here", ", ".join(state.features) or "none") for state in states
     ]
-    columns = ("target", "here", "features it needs", "cache of a full context, bytes")
-    print_table(make_table(columns, targets, text_columns=3))
+    print_table(make_table(("target", "here", "features it needs"), targets, text_columns=3))
+    for state in states:
+        if state.note:
+            print(f"{state.name}: {state.note}")

@@ -87,18 +87,22 @@ def schemes() -> Rows:
 
 
 def targets() -> Rows:
-    """Hardware to compile for, and whether this machine runs it."""
+    """What to compile for, and whether this machine runs it."""
     import platform
+    from importlib.util import find_spec
 
-    from forerun.targets import TARGETS
+    from forerun.targets import ONNXRUNTIME, TARGETS
     from forerun.targets.detect import cpu_features, why_not
 
     features, machine = cpu_features(), platform.machine()
     reasons = {name: why_not(target, features, machine) for name, target in TARGETS.items()}
-    return [
+    rows = [
         (name, "runs here" if reasons[name] is None else str(reasons[name]), target.summary)
         for name, target in TARGETS.items()
     ]
+    is_installed = find_spec(ONNXRUNTIME.package) is not None
+    here = "runs here" if is_installed else f"pip install forerun[{ONNXRUNTIME.extra}]"
+    return [*rows, (ONNXRUNTIME.name, here, ONNXRUNTIME.summary)]
 
 
 def platforms() -> Rows:

@@ -17,6 +17,7 @@ from forerun.cli.options import (
     read_text,
 )
 from forerun.cli.progress import Report, progress_bar
+from forerun.cli.rows import ROWS_DEPEND
 from forerun.cli.tables import print_stats
 from forerun.errors import OptionError
 
@@ -68,6 +69,7 @@ def execute(arguments: argparse.Namespace) -> int:
             print(json.dumps(as_json(generation), ensure_ascii=False))
         if arguments.stats:
             print_stats(generation.stats, generation.finish_reason)
+            print_rule(generation)
         return 130 if generation.finish_reason == "cancelled" else 0
 
 
@@ -107,6 +109,12 @@ def stream(first: str, generation: "Generation", quiet: bool) -> None:
     print()
     if generation.finish_reason == "context_full":
         print("note: the context is full; --context N makes room for more", file=sys.stderr)
+
+
+def print_rule(generation: "Generation") -> None:
+    """Say on stderr if a draft may have changed a token."""
+    if generation.stats.drafted and not generation.session.abilities.bit_exact:
+        print(ROWS_DEPEND, file=sys.stderr)
 
 
 def as_json(generation: "Generation") -> dict[str, object]:

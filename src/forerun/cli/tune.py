@@ -45,8 +45,8 @@ def execute(arguments: argparse.Namespace) -> int:
     """Search and keep each result as soon as it is known, so that Ctrl-C loses nothing."""
     check_numbers(arguments)
     tune = import_compile_side(_import_tune, NAME)
+    from forerun.machine import physical_cores
     from forerun.targets import find_runnable_target
-    from forerun.targets.detect import physical_cores
 
     target = find_runnable_target(arguments.target)
     folder = arguments.tuning or tune.default_folder()

@@ -122,8 +122,7 @@ FORERUN_API int forerun_bundle_model(const forerun_bundle* bundle, forerun_model
 FORERUN_API int forerun_bundle_layer(const forerun_bundle* bundle, int32_t layer, int32_t* kv_heads,
                                      int32_t* head_dim);
 
-/* Memory for the keys and values of one sequence of `capacity` positions (0 = the model's context length): layers
- * with a window keep no more than a ring of it. */
+/* Memory for the keys and values of one sequence of `capacity` positions; 0 = the model's context length. */
 FORERUN_API int forerun_bundle_cache_bytes(const forerun_bundle* bundle, int32_t capacity, uint64_t* bytes);
 
 /* Name of the target it was opened for; lives as long as the bundle. */
@@ -209,9 +208,9 @@ FORERUN_API int forerun_stage_hidden(forerun_session* session, int32_t sequence,
 FORERUN_API int forerun_commit(forerun_session* session, int32_t sequence, int32_t count,
                                const int32_t* path);
 
-/* Goes back to `length` committed positions and drops what is staged: as if later ones had never been. Where layers
- * with a window no longer hold what rows there see (some hundreds of positions back), all of them become pending and
- * the next forward computes them anew; FORERUN_NOT_COMPUTED if one of them was not given by its token alone. */
+/* Goes back to `length` committed positions, as if later ones had never been; drops what is staged. Where
+ * layers with a window have lost what rows there see, all rows become pending, to be computed anew by the
+ * next forward. */
 FORERUN_API int forerun_rewind(forerun_session* session, int32_t sequence, int32_t length);
 
 /* Sublayers that a row has passed. `slot` counts the committed positions, then the staged rows. */
