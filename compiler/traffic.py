@@ -15,7 +15,8 @@ class Traffic:
     Attributes:
         call_bytes: weights it reads once a call, however many rows.
         row_bytes: weights it looks up for each row.
-        position_bytes: KV cache it reads for each position that is attended to.
+        position_bytes: KV cache it reads for each position that is attended to,
+        window: of which each row sees so many; 0: all.
     """
 
     module: str
@@ -23,6 +24,7 @@ class Traffic:
     call_bytes: int
     row_bytes: int
     position_bytes: int
+    window: int
 
 
 def module_traffic(module: Module) -> list[Traffic]:
@@ -34,7 +36,7 @@ def module_traffic(module: Module) -> list[Traffic]:
         call_bytes = sum(size for row_bytes, size in read if not row_bytes)
         row_bytes = sum(row_bytes for row_bytes, _ in read)
         entries.append(
-            Traffic(module.name, kernel_name(plan.kernels), call_bytes, row_bytes, plan.position_bytes)
+            Traffic(module.name, kernel_name(plan.kernels), call_bytes, row_bytes, plan.position_bytes, plan.window)
         )
     return entries
 
@@ -43,6 +45,6 @@ def traffic_table(modules: Sequence[Module]) -> str:
     """Return the C table of all modules' kernels; a kernel's place in it is its number."""
     lines = []
     for entry in (entry for module in modules for entry in module_traffic(module)):
-        sizes = f"{entry.call_bytes}, {entry.row_bytes}, {entry.position_bytes}"
+        sizes = f"{entry.call_bytes}, {entry.row_bytes}, {entry.position_bytes}, {entry.window}"
         lines += wrapped(f'{{"{entry.module}", "{entry.kernel}", {sizes}}},', "    ")
     return "\n".join(lines)

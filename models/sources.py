@@ -2,6 +2,7 @@
 `package:NAME`.
 """
 
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,7 +21,8 @@ PACKAGE_PREFIX = "package:"
 def resolve_source(source: Path | str) -> Path:
     """The absolute path of a model; `package:NAME` is the only .gguf file inside an installed Python package.
 
-    The package is found, not imported. Raises `ModelFileError` when there is nothing of that name.
+    The package is found, not imported, unless it holds no such file but a function `assemble` that puts one together
+    from the parts that other packages hold. Raises `ModelFileError` when there is nothing of that name.
     """
     text = str(source)
     if text.startswith(PACKAGE_PREFIX):
@@ -78,9 +80,24 @@ def _file_in_package(name: str) -> Path:
     found = sorted(
         path for folder in spec.submodule_search_locations for path in Path(folder).rglob("*.gguf")
     )
+    if not found and (assembled := _assembled(name)) is not None:
+        return assembled
     if len(found) != 1:
         shown = ", ".join(path.name for path in found) or "none"
         raise ModelFileError(
             f"the Python package {name!r} must hold exactly one .gguf file; it holds: {shown}"
         )
     return found[0].resolve()
+
+
+def _assembled(name: str) -> Path | None:
+    """The file that a package's `assemble` makes, or has made before, where it chooses to; None without one."""
+    assemble = getattr(import_module(name), "assemble", None)
+    if not callable(assemble):
+        return None
+    try:
+        return Path(assemble()).resolve()
+    except Exception as error:  # the package's own code may raise anything
+        raise ModelFileError(
+            f"the Python package {name!r} could not put its .gguf file together: {error}"
+        ) from error

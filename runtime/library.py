@@ -182,6 +182,7 @@ class NativeKernel(ctypes.Structure):
         ("call_bytes", c_uint64),
         ("row_bytes", c_uint64),
         ("position_bytes", c_uint64),
+        ("window", c_int32),
     )
 
 

@@ -25,13 +25,15 @@ class Kernel:
     call_bytes: int  # weights read once a call, however many rows
     row_bytes: int  # weights looked up for each row
     position_bytes: int  # KV cache read for each position attended to
+    window: int = 0  # positions that each row sees, 0: all
 
     def bytes_read(self, rows: int, positions: int) -> int:
         """Bytes of one layer in a call of `rows` rows of one sequence that attend to `positions` positions.
 
         Everything counts once, however often a kernel comes back to it: what it comes back to is in a cache.
         """
-        return self.call_bytes + rows * self.row_bytes + positions * self.position_bytes
+        seen = min(positions, self.window + rows - 1) if self.window else positions
+        return self.call_bytes + rows * self.row_bytes + seen * self.position_bytes
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,6 @@ def read_kernels(program: Handle) -> tuple[Kernel, ...]:
     kernels = []
     for number in range(count.value):
         check(library.forerun_bundle_kernel(program.pointer, number, byref(facts)))
-        sizes = (facts.call_bytes, facts.row_bytes, facts.position_bytes)
+        sizes = (facts.call_bytes, facts.row_bytes, facts.position_bytes, facts.window)
         kernels.append(Kernel(facts.module.decode(), facts.name.decode(), *sizes))
     return tuple(kernels)

@@ -81,7 +81,8 @@ class Plan:
         weights: packed arrays, per layer.
         arguments: one for each parameter of the kernels.
         by_row: the kernel shares rows among threads, so that for few rows each thread may as well do all of them.
-        position_bytes: what it reads of the KV cache for each position that the call attends to.
+        position_bytes: what it reads of the KV cache for each position that the call attends to,
+        window: of which a row sees so many; 0: all.
         few: what runs instead for few rows: the threads share the first stage and meet, then each runs the second
             for itself.
         tiling: the numbers of a matmul's kernels.
@@ -93,6 +94,7 @@ class Plan:
     by_row: bool = False
     tiling: Tiling | None = None
     position_bytes: int = 0
+    window: int = 0
     few: tuple[Stage, Stage] | None = None
 
     @property

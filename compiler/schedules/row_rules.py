@@ -211,5 +211,6 @@ class AttentionBlocked:
             (),
             (*read, Private("parts"), *outputs, *scalars),
             position_bytes=2 * o.kv_heads * o.head_dim * element,
+            window=o.window,
             few=(parts, merge),
         )

@@ -60,10 +60,17 @@ def trained_draft(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def exported() -> Callable[[str], Path]:
-    """A function quant → export directory of SmolLM2."""
+def build_folder() -> Callable[[str], Path]:
+    """A function name → folder for what is made once as long as the code is the same."""
     folder = ROOT / "build" / "test" / code_digest()
     forget_older(folder)
+    return lambda name: folder / name
+
+
+@pytest.fixture(scope="session")
+def exported(build_folder: Callable[[str], Path]) -> Callable[[str], Path]:
+    """A function quant → export directory of SmolLM2."""
+    folder = build_folder("")
 
     def make(quant: str) -> Path:
         directory = folder / f"export-{quant}"

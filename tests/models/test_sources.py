@@ -31,6 +31,25 @@ def test_only_names_of_packages_are_accepted(name: str) -> None:
         resolve_source(f"package:{name}")
 
 
+def test_a_package_of_parts_puts_its_file_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "in_parts"
+    package.mkdir()
+    lines = [
+        "from pathlib import Path",
+        "",
+        "def assemble():",
+        "    path = Path(__file__).parent.parent / 'm.gguf'",
+    ]
+    (package / "__init__.py").write_text("\n".join([*lines, "    path.touch()", "    return path"]))
+    broken = tmp_path / "broken_parts"
+    broken.mkdir()
+    (broken / "__init__.py").write_text("def assemble():\n    raise FileNotFoundError('part 2')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert resolve_source("package:in_parts") == tmp_path / "m.gguf"
+    with pytest.raises(ModelFileError, match=r"'broken_parts' could not put its .gguf file together: part 2"):
+        resolve_source("package:broken_parts")
+
+
 @pytest.mark.parametrize("files", [[], ["a.gguf", "b.gguf"]])
 def test_a_package_must_hold_exactly_one_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: list[str]

@@ -62,7 +62,7 @@ enum {
 };
 
 /* A row's width is no multiple of 64 bytes, and layer 1 has fewer heads: nothing may assume otherwise. */
-static const forerun_layer LAYERS[] = {{2, HEAD_DIM}, {1, HEAD_DIM}, {2, HEAD_DIM}};
+static const forerun_layer LAYERS[] = {{2, HEAD_DIM, 0, 0}, {1, HEAD_DIM, 0, 0}, {2, HEAD_DIM, 0, 0}};
 
 /* Offsets into the weights, in floats. A layer: query [D, D], key [2·d, D], value [2·d, D], output [D, D],
  * up [F, D], down [D, F]; rows of `key` and `value` beyond the layer's heads are not used. */
@@ -146,15 +146,15 @@ static int32_t slot_of(const forerun_call* call, int32_t row, int32_t position) 
 enum { EMBED_ROWS, PROJECT, ATTEND, OUT, UP_ROWS, DOWN_ROWS, LOGITS, MAXIMA, BLOCKS, KERNELS };
 
 static const forerun_kernel KERNEL_TABLE[KERNELS] = {
-    {"embed", "embed_rows", 0, 4 * HIDDEN, 0},
-    {"attention", "project", 4 * (OUTPUT - QUERY), 0, 0},
-    {"attention", "attend", 0, 0, 2 * 2 * HEAD_DIM * sizeof(element)},
-    {"attention", "out", 4 * HIDDEN * HIDDEN, 0, 0},
-    {"feed_forward", "up", 4 * FEED_FORWARD * HIDDEN, 0, 0},
-    {"feed_forward", "down", 4 * FEED_FORWARD * HIDDEN, 0, 0},
-    {"head", "logits", 4 * VOCABULARY * HIDDEN, 0, 0},
-    {"head_maxima", "maxima", 4 * VOCABULARY * HIDDEN, 0, 0},
-    {"head_blocks", "blocks", 4 * VOCABULARY * HIDDEN, 0, 0},
+    {"embed", "embed_rows", 0, 4 * HIDDEN, 0, 0},
+    {"attention", "project", 4 * (OUTPUT - QUERY), 0, 0, 0},
+    {"attention", "attend", 0, 0, 2 * 2 * HEAD_DIM * sizeof(element), 0},
+    {"attention", "out", 4 * HIDDEN * HIDDEN, 0, 0, 0},
+    {"feed_forward", "up", 4 * FEED_FORWARD * HIDDEN, 0, 0, 0},
+    {"feed_forward", "down", 4 * FEED_FORWARD * HIDDEN, 0, 0, 0},
+    {"head", "logits", 4 * VOCABULARY * HIDDEN, 0, 0, 0},
+    {"head_maxima", "maxima", 4 * VOCABULARY * HIDDEN, 0, 0, 0},
+    {"head_blocks", "blocks", 4 * VOCABULARY * HIDDEN, 0, 0, 0},
 };
 
 static void finish(const forerun_call* call, int32_t layer, int32_t kernel, int32_t tid) {

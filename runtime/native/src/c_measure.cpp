@@ -28,7 +28,7 @@ int forerun_bundle_kernel(const forerun_bundle* bundle, int32_t kernel, forerun_
                 program.kernels);
   }
   const forerun_kernel& found = program.kernel[kernel];
-  *facts = {found.module, found.name, found.call_bytes, found.row_bytes, found.position_bytes};
+  *facts = {found.module, found.name, found.call_bytes, found.row_bytes, found.position_bytes, found.window};
   return FORERUN_OK;
 }
 

@@ -97,7 +97,8 @@ typedef struct forerun_kernel {
   const char* name;
   uint64_t call_bytes;     /* weights read once a call, however many rows; head_blocks: at most */
   uint64_t row_bytes;      /* weights looked up for each row */
-  uint64_t position_bytes; /* KV cache read for each position attended to */
+  uint64_t position_bytes; /* KV cache read for each position attended to, */
+  int32_t window;          /* of which each row sees so many; 0: all */
 } forerun_kernel;
 
 /* A decoder: embed → (attention_l → feed_forward_l) × layers → head. `embed` is NULL where rows are given as

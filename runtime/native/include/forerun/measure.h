@@ -1,0 +1,53 @@
+/* What a program reads, where the time of a call goes, and how fast the machine reads. Included by forerun.h.
+ */
+#ifndef FORERUN_MEASURE_H
+#define FORERUN_MEASURE_H
+
+#include "forerun/forerun.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* One kernel of the program, and what it reads in one layer beside activations. The texts live as long as the
+ * bundle. */
+typedef struct forerun_kernel_facts {
+  const char* module;
+  const char* name;
+  uint64_t call_bytes;     /* weights read once a call, however many rows */
+  uint64_t row_bytes;      /* weights looked up for each row */
+  uint64_t position_bytes; /* key/value cache read for each position attended to, */
+  int32_t window;          /* of which each row sees so many; 0: all */
+} forerun_kernel_facts;
+
+FORERUN_API int forerun_bundle_kernel_count(const forerun_bundle* bundle, int32_t* count);
+
+FORERUN_API int forerun_bundle_kernel(const forerun_bundle* bundle, int32_t kernel,
+                                      forerun_kernel_facts* facts);
+
+/* From now on every forward of the session is timed kernel by kernel, which costs two readings of the clock a
+ * kernel. Memory is reserved here. Close ends that; a session without an open profile pays nothing. */
+FORERUN_API int forerun_profile_open(forerun_session* session);
+FORERUN_API int forerun_profile_close(forerun_session* session);
+
+/* Nanoseconds of the last forward, for each thread: running a kernel and waiting behind it [threads, L,
+ * kernels] (layer 0 for embed and head), and everything else, the core's own work [threads]. A thread's times
+ * add up to the forward's. */
+FORERUN_API int forerun_profile_read(forerun_session* session, uint64_t* ran_ns, uint64_t* waited_ns,
+                                     uint64_t* core_ns);
+
+typedef enum forerun_memory {
+  FORERUN_MEMORY_OWN = 0, /* freshly written, in large pages where the system has them: the machine's limit */
+  FORERUN_MEMORY_WEIGHTS = 1 /* the bundle's weights as they are mapped */
+} forerun_memory;
+
+/* Reads `bytes` bytes `passes` times with the session's threads, each a part of its own, as fast as it can.
+ * Writes the nanoseconds of each pass. */
+FORERUN_API int forerun_measure_read(forerun_session* session, int32_t memory, uint64_t bytes, int32_t passes,
+                                     uint64_t* pass_ns);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
