@@ -1,6 +1,7 @@
 """From a model file, or a draft network with its weights, to an export directory."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +20,32 @@ from forerun.export.signature import (
     draft_form,
 )
 from forerun.models.checkpoint import StoredTensor, TokenizerFiles
+from forerun.models.config import ModelConfig
 from forerun.models.drafts import DraftConfig, DraftNetwork
 from forerun.models.families import family_named
 from forerun.models.sources import open_checkpoint
 
 
 def export_model(
-    source: Path | str, output: Path | str, quant: str | None = None, progress: Progress | None = None
+    source: Path | str,
+    output: Path | str,
+    quant: str | None = None,
+    progress: Progress | None = None,
+    *,
+    context: int | None = None,
 ) -> ExportReport:
     """Write `source` (GGUF file, Hugging Face folder or `package:NAME`) as an export directory.
 
     `quant` is keep, f32, q8 or q4; None means keep for GGUF and q8 for Hugging Face folders. `progress` is
-    called with what is being done and the part done, 0 … 1. The directory appears whole or not at all; an
+    called with what is being done and the part done, 0 … 1. `context` limits the positions that the export has
+    rotary tables for; None means the model's own. The directory appears whole or not at all; an
     older export of that name is replaced. Raises `ModelFileError`, `UnsupportedModelError`, `OptionError`,
     `ExportError`, `OutputError`.
     """
     report = progress or (lambda _text, _part: None)
     report("reading the model", 0.0)
     checkpoint = open_checkpoint(source)
+    config = _with_context(checkpoint.config, context)
     policy = find_policy(quant, checkpoint.kind)
     tokenizer = checkpoint.read_tokenizer()
     files = {TOKENIZER_FILE: tokenizer.tokenizer_json.encode()}
@@ -44,9 +53,9 @@ def export_model(
         files[CHAT_TEMPLATE_FILE] = tokenizer.chat_template.encode()
     component = Component(
         name=checkpoint.name,
-        form=Form(checkpoint.config),
+        form=Form(config),
         # Only structure is traced: the decoder's weights stay uninitialised memory that is never touched.
-        network=family_named(checkpoint.family).build(checkpoint.config),
+        network=family_named(checkpoint.family).build(config),
         tensors=checkpoint.tensors,
         facts={
             "family": checkpoint.family,
@@ -56,6 +65,16 @@ def export_model(
         files=files,
     )
     return write_component(component, policy, Path(output), report)
+
+
+def _with_context(config: ModelConfig, context: int | None) -> ModelConfig:
+    if context is None:
+        return config
+    if not 1 <= context <= config.context_length:
+        raise OptionError(
+            f"context is {context}; the model has {config.context_length} positions, so 1 to {config.context_length}"
+        )
+    return replace(config, context_length=context)
 
 
 def export_draft(

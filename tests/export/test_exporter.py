@@ -22,7 +22,7 @@ from forerun.errors import ExportError, ModelFileError, OptionError, OutputError
 from forerun.export import ExportReport, export_model
 from forerun.export.component import choose_schemes
 from forerun.export.policies import find_policy
-from forerun.export.reader import load_exported_model, read_manifest, read_weights
+from forerun.export.reader import load_exported_model, read_graph, read_manifest, read_weights
 from forerun.export.schemes import SCHEMES
 from forerun.models import load_model, open_checkpoint
 from forerun.models.checkpoint import StoredTensor
@@ -195,6 +195,16 @@ def test_unknown_quantization_lists_the_known(tmp_path: Path, tiny_folder: Path)
     with pytest.raises(OptionError, match=r"'q3'.*keep, f32, q8, q4"):
         export_model(tiny_folder, tmp_path / "export", "q3")
     assert not (tmp_path / "export").exists()
+
+
+def test_a_shorter_context_makes_shorter_rotary_tables(tmp_path: Path, tiny_folder: Path) -> None:
+    export = export_model(tiny_folder, tmp_path / "export", "f32", context=40).directory
+    tables = {each.name: list(each.dims) for each in read_graph(export).graph.initializer}
+    assert read_manifest(export).config.context_length == tables["rope.cos"][0] == tables["rope.sin"][0] == 40
+    for context in (0, 129):
+        with pytest.raises(OptionError, match=f"context is {context}; the model has 128 positions"):
+            export_model(tiny_folder, tmp_path / "other", "f32", context=context)
+    assert not (tmp_path / "other").exists()
 
 
 def test_an_older_export_is_replaced(tmp_path: Path, tiny_folder: Path) -> None:

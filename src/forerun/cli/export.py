@@ -38,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " with an 8-bit head; q4-all (default for drafts): 4 bits throughout; q4-vocab: 8 bits with a 4-bit"
         " embedding and head",
     )
+    parser.add_argument(
+        "--context",
+        type=int,
+        metavar="N",
+        help="positions that the bundle can go to (the model's own); a long context makes long rotary tables",
+    )
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -46,7 +52,9 @@ def execute(arguments: argparse.Namespace) -> int:
         return export_trained(arguments)
     export_model = import_compile_side(_import_export, NAME)
     with progress_bar("exporting") as report:
-        result = export_model(arguments.model, arguments.output, arguments.quant, progress=report)
+        result = export_model(
+            arguments.model, arguments.output, arguments.quant, progress=report, context=arguments.context
+        )
     print_report(result)
     return 0
 
