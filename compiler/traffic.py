@@ -36,7 +36,14 @@ def module_traffic(module: Module) -> list[Traffic]:
         call_bytes = sum(size for row_bytes, size in read if not row_bytes)
         row_bytes = sum(row_bytes for row_bytes, _ in read)
         entries.append(
-            Traffic(module.name, kernel_name(plan.kernels), call_bytes, row_bytes, plan.position_bytes, plan.window)
+            Traffic(
+                module.name,
+                kernel_name(plan.kernels),
+                call_bytes,
+                row_bytes,
+                plan.position_bytes,
+                plan.window,
+            )
         )
     return entries
 

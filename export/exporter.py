@@ -36,7 +36,7 @@ def export_model(
 ) -> ExportReport:
     """Write `source` (GGUF file, Hugging Face folder or `package:NAME`) as an export directory.
 
-    `quant` is keep, f32, q8 or q4; None means keep for GGUF and q8 for Hugging Face folders. `progress` is
+    `quant` is keep, f32, q8, q6, q5 or q4; None means keep for GGUF and q8 for Hugging Face folders. `progress` is
     called with what is being done and the part done, 0 … 1. `context` limits the positions that the export has
     rotary tables for; None means the model's own. The directory appears whole or not at all; an
     older export of that name is replaced. Raises `ModelFileError`, `UnsupportedModelError`, `OptionError`,
@@ -94,7 +94,7 @@ def export_draft(
         network: the component; its own weights are not looked at.
         weights: every parameter of the network by name, any float dtype.
         output: the directory; appears whole or not at all.
-        quant: f32, q8 or q4.
+        quant: f32, q8, q6, q5, q4, q4-all or q4-vocab.
         vocabulary: int32 [draft vocabulary - 1], the model's token id of each draft id but the last.
         model: facts about the model that the draft belongs to, stored as given; JSON must hold them.
         name: what the component is called.

@@ -87,6 +87,30 @@ class FourBitPolicy:
         )
 
 
+class FiveBitPolicy:
+    """Affine 5-bit layers, 8-bit embedding and head."""
+
+    name = "q5"
+
+    def choose(self, tensor_name: str, tensor: StoredTensor) -> Choice:
+        """affine5 or symmetric8; blocks that are already of that form are taken over."""
+        return _grouped(
+            tensor, _wanted(tensor, "symmetric8" if tensor_name in _VOCABULARY_TENSORS else "affine5")
+        )
+
+
+class SixBitPolicy:
+    """Symmetric 6-bit layers, 8-bit embedding and head."""
+
+    name = "q6"
+
+    def choose(self, tensor_name: str, tensor: StoredTensor) -> Choice:
+        """symmetric6 or symmetric8; blocks that are already of that form are taken over."""
+        return _grouped(
+            tensor, _wanted(tensor, "symmetric8" if tensor_name in _VOCABULARY_TENSORS else "symmetric6")
+        )
+
+
 class AllFourBitPolicy:
     """Affine int4 for every matrix: for drafts, whose errors cost hits and never a token."""
 
@@ -113,7 +137,16 @@ class FourBitVocabularyPolicy:
 
 POLICIES: Registry[Policy] = Registry(
     "quantization",
-    (KeepPolicy, Float32Policy, EightBitPolicy, FourBitPolicy, AllFourBitPolicy, FourBitVocabularyPolicy),
+    (
+        KeepPolicy,
+        Float32Policy,
+        EightBitPolicy,
+        SixBitPolicy,
+        FiveBitPolicy,
+        FourBitPolicy,
+        AllFourBitPolicy,
+        FourBitVocabularyPolicy,
+    ),
 )
 
 

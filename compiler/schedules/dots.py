@@ -218,22 +218,29 @@ def with_high_bits(half: HalfBlock, quads: Sequence[tir.Expr], offset: int, size
 
 def moved_bits(packed: tir.Expr, place: Place, size: int) -> tir.Expr:
     """Return a vector of bytes with the bits at `place` of each where they belong in a weight, and no others."""
-    distance = place.first_bit - place.shift
-    if distance:
-        shift = op.shift_left if distance > 0 else op.shift_right
-        packed = shift(packed, tir.splat(tirx.const(abs(distance), "uint8"), size))
+    distance = place.shift - place.first_bit
     mask = (1 << place.bits) - 1 << place.first_bit
-    return op.bitwise_and(packed, tir.splat(tirx.const(mask, "uint8"), size))
+    return op.bitwise_and(
+        _shifted(packed, distance, size) if distance else packed, tir.splat(tirx.const(mask, "uint8"), size)
+    )
 
 
 def _nibbles(packed: tir.Expr, size: int) -> tuple[tir.Expr, tir.Expr]:
     """Return the low and the high nibbles of a vector of bytes."""
     mask = tir.splat(tirx.const(15, "uint8"), size)
-    # Bytes have no shift of their own: shift 16-bit lanes and mask away what crossed over.
-    words = op.reinterpret(f"uint16x{size // 2}", packed)
-    shifted = op.shift_right(words, tir.splat(tirx.const(4, "uint16"), size // 2))
-    high = op.bitwise_and(op.reinterpret(f"uint8x{size}", shifted), mask)
+    high = op.bitwise_and(_shifted(packed, 4, size), mask)
     return tir.bind(op.bitwise_and(packed, mask)), tir.bind(high)
+
+
+def _shifted(packed: tir.Expr, distance: int, size: int) -> tir.Expr:
+    """Return a vector of bytes shifted right, or left by a negative distance, with bits of its neighbour in each.
+
+    Bytes have no shift of their own: 16-bit lanes are shifted, and the caller masks away what crossed over. Left to
+    LLVM, a shift of bytes becomes an instruction of GFNI, which not every processor with AVX512-VNNI has.
+    """
+    words = op.reinterpret(f"uint16x{size // 2}", packed)
+    by = tir.splat(tirx.const(abs(distance), "uint16"), size // 2)
+    return op.reinterpret(f"uint8x{size}", (op.shift_right if distance > 0 else op.shift_left)(words, by))
 
 
 def _broadcast_four(values: tirx.Buffer, start: tir.Expr, size: int) -> tir.Expr:

@@ -94,7 +94,7 @@ def distance_from_onnx_runtime(export: Path, bundle: Path, rng: np.random.Genera
     return float(np.sqrt(((ours - theirs) ** 2).mean()) / theirs.std())
 
 
-@pytest.mark.parametrize("quant", ("q8", "q4"))
+@pytest.mark.parametrize("quant", ("q8", "q6", "q5", "q4"))
 def test_quantized_models_stay_near_onnx_runtime(
     quant: str, exported: Callable[[str, str], Path], tmp_path: Path, rng: np.random.Generator
 ) -> None:
@@ -104,7 +104,7 @@ def test_quantized_models_stay_near_onnx_runtime(
     assert distance_from_onnx_runtime(export, tmp_path / "bundle", rng) < 0.05
 
 
-@pytest.mark.parametrize("kind", ("Q4_0", "Q4_1", "Q8_0"))
+@pytest.mark.parametrize("kind", ("Q4_0", "Q4_1", "Q5_0", "Q8_0"))
 def test_a_file_of_one_block_type_throughout(kind: str, tmp_path: Path, rng: np.random.Generator) -> None:
     """The embedding, which is the head as well, is of that type, too."""
     write_gguf(tmp_path / "model.gguf", int(rng.integers(1000)), GGMLQuantizationType[kind])

@@ -87,7 +87,8 @@ def test_attention_reads_keys_and_values_of_every_position(compiled: Compiled) -
 
 def test_attention_in_a_window_reads_no_more_than_its_rows_see(compiled: Compiled) -> None:
     near, far = sorted(
-        (one for one in kernels_of(compiled("gemma3", "q4")) if one.position_bytes), key=lambda one: -one.window
+        (one for one in kernels_of(compiled("gemma3", "q4")) if one.position_bytes),
+        key=lambda one: -one.window,
     )
     assert (near.window, far.window) == (24, 0)
     assert near.bytes_read(3, 100) == (24 + 2) * near.position_bytes

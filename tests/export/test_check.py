@@ -40,7 +40,7 @@ def test_every_variant_runs_in_onnx_runtime(variant: str, tiny_export: TinyExpor
     assert errors.largest <= TOLERANCE
 
 
-@pytest.mark.parametrize("quant", ["q8", "q4"])
+@pytest.mark.parametrize("quant", ["q8", "q6", "q5", "q4"])
 def test_quantized_exports_run_as_their_schemes_say(quant: str, tiny_export: TinyExport) -> None:
     directory = tiny_export("qwen3", quant)
     assert compare_logits(load_exported_model(directory), Oracle(directory)).largest <= TOLERANCE

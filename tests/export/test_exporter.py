@@ -120,6 +120,8 @@ def rewrite_tensor(path: Path, name: str, kind: GGMLQuantizationType) -> None:
         ("keep", "float32", "float32"),
         ("f32", "float32", "float32"),
         ("q8", "symmetric8", "symmetric8"),
+        ("q6", "symmetric6", "symmetric8"),
+        ("q5", "affine5", "symmetric8"),
         ("q4", "affine4", "symmetric8"),
         (None, "symmetric8", "symmetric8"),
     ],

@@ -33,9 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--quant",
-        choices=("keep", "f32", "q8", "q4", "q4-all", "q4-vocab"),
-        help="keep the file's own blocks (default for GGUF), float32, 8 bits (default for folders), or 4 bits"
-        " with an 8-bit head; q4-all (default for drafts): 4 bits throughout; q4-vocab: 8 bits with a 4-bit"
+        choices=("keep", "f32", "q8", "q6", "q5", "q4", "q4-all", "q4-vocab"),
+        help="keep the file's own blocks (default for GGUF), float32, 8 bits (default for folders), or 6, 5 or 4"
+        " bits with an 8-bit head; q4-all (default for drafts): 4 bits throughout; q4-vocab: 8 bits with a 4-bit"
         " embedding and head",
     )
     parser.add_argument(
