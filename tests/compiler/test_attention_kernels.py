@@ -20,12 +20,11 @@ from forerun.compiler.schedules.attention import (
     attention_rows,
     attention_space,
 )
-from forerun.compiler.schedules.attention_block import BLOCK
 from forerun.compiler.schedules.plan import ALONE_ROWS
-from forerun.compiler.schedules.rope import AttentionShape
+from forerun.compiler.schedules.rope import BLOCK, AttentionShape, ring_positions
 from forerun.targets import Target
 
-CAPACITY, MAX_GATHER = 3072, 272
+CAPACITY, MAX_GATHER, MOST_ROWS = 3072, 272, 256
 LENGTHS = (1, 15, 16, 17, 127, 128, 129, 255, 256, 257, 513, 2900)
 EPSILON = 2.0**-24
 
@@ -48,7 +47,7 @@ class Attention:
     """The three kernels of one shape over one cache of random keys and values; queries depend on the position."""
 
     def __init__(self, target: Target, shape: AttentionShape, folder: Path, rng: np.random.Generator) -> None:
-        self.shape, self.cache = shape, Cache(shape, 3, CAPACITY)
+        self.shape, self.cache = shape, Cache(shape, 3, min(CAPACITY, shape.ring or CAPACITY))
         self.kernels = build_kernels(
             [
                 attention_parts("parts", target, shape),
@@ -68,10 +67,13 @@ class Attention:
         self.shared = aligned(space.shared_bytes, np.uint8)
 
     def fill(self, sequence: int, slots: np.ndarray) -> None:
-        """Write position p at slots[p]; what is not written is NaN and must not be read."""
+        """Write position p at slots[p]; what is not written is NaN and must not be read. Nor must what a ring has
+        lost: the oldest slot that it still has is written last.
+        """
         self.cache.keys[sequence], self.cache.values[sequence] = np.nan, np.nan
-        for position, slot in enumerate(slots):
-            self.cache.write(sequence, int(slot), self.key[position], self.value[position])
+        ring = self.shape.ring or CAPACITY
+        for position, slot in sorted(enumerate(slots), key=lambda each: each[1]):
+            self.cache.write(sequence, int(slot) % ring, self.key[position], self.value[position])
 
     def __call__(self, rows: Sequence[Row], kernel: str, threads: int = 1) -> np.ndarray:
         """Return [rows, H, d] as `threads` threads compute it, by the kernels for few rows or for many."""
@@ -97,7 +99,8 @@ class Attention:
     def exact(self, position: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the result [H, d] in float64, and a bound on the kernels' rounding errors."""
         length, group = position + 1, self.shape.group
-        k, v = (np.repeat(x[:length].astype(np.float64), group, axis=1) for x in (self.key, self.value))
+        first = max(0, length - self.shape.window) if self.shape.window else 0
+        k, v = (np.repeat(x[first:length].astype(np.float64), group, axis=1) for x in (self.key, self.value))
         q = self.queries[position].astype(np.float64)
         scores = np.einsum("hd,phd->hp", q, k)
         # A dot of d products errs by at most d·ε·Σ|q·k|, in the weight and in the largest; e^x itself by 3e-7.
@@ -118,14 +121,24 @@ def same_bits(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 @pytest.mark.parametrize("kv_dtype", ("float16", "float32"))
-@pytest.mark.parametrize("shape", ((4, 2, 32), (9, 3, 64), (8, 1, 64), (3, 3, 32), (8, 2, 128)), ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    (
+        *((4, 2, 32, 0), (9, 3, 64, 0), (8, 1, 64, 0), (3, 3, 32, 0), (8, 2, 128, 0)),
+        *((4, 2, 32, 1), (9, 3, 64, 130), (4, 1, 256, 512)),
+    ),
+    ids=str,
+)
 @pytest.mark.parametrize("target", (*RUNNABLE[:2], *EMULATED[:1]), ids=lambda target: target.name)
 def test_against_numpy(
-    target: Target, shape: tuple[int, int, int], kv_dtype: str, tmp_path: Path, rng: np.random.Generator
+    target: Target, shape: tuple[int, int, int, int], kv_dtype: str, tmp_path: Path, rng: np.random.Generator
 ) -> None:
-    attention = Attention(target, AttentionShape(*shape, 1.0, kv_dtype), tmp_path, rng)
-    attention.fill(1, np.arange(max(LENGTHS)))
+    *sizes, window = shape
+    described = AttentionShape(*sizes, 1.0, kv_dtype, None, window, ring_positions(window, MOST_ROWS))
+    attention = Attention(target, described, tmp_path, rng)
     for length in LENGTHS:
+        # Rows after it may have been written, as many as a call has.
+        attention.fill(1, np.arange(min(length + MOST_ROWS, CAPACITY)))
         row = in_place(1, length - 1)
         result = attention([row], "parts", 2)
         expected, bound = attention.exact(row.position)
@@ -133,12 +146,13 @@ def test_against_numpy(
         assert same_bits(result, attention([row], "rows", 3)), f"length {length}"
 
 
-@pytest.fixture(scope="module")
-def attention(tmp_path_factory: pytest.TempPathFactory) -> Attention:
+@pytest.fixture(scope="module", params=(0, 150), ids=("all", "window"))
+def attention(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Attention:
     """Kernels of a small shape for this machine's best target."""
     seed = int(np.random.SeedSequence().entropy) % 2**32  # type: ignore[arg-type]
     print(f"seed {seed}")
-    shape = AttentionShape(6, 2, 32, 1.0, "float16")
+    window = request.param
+    shape = AttentionShape(6, 2, 32, 1.0, "float16", None, window, ring_positions(window, MAX_GATHER + 30))
     return Attention(RUNNABLE[0], shape, tmp_path_factory.mktemp("attention"), np.random.default_rng(seed))
 
 
