@@ -22,8 +22,9 @@ Load = Callable[[str], np.ndarray]
 class Packing:
     """One packed array: which function inputs it is made of, stacked, and in what layout.
 
-    Layouts: `blocks` quantized weights in a `block_layout`; `halves` their float16 scales or minimums [N/16, K/group, 16],
-    the scheme's group; `float_blocks` float32 weights [N/16, K, 16]; `vector` float32 as it is (None among the parts: zeros).
+    Layouts: `blocks` quantized weights in a `block_layout`; `halves` their float16 scales or minimums
+    [N/16, K/group, 16], the scheme's group; `float_blocks` float32 weights [N/16, K, 16]; `vector` float32 as it is
+    (None among the parts: zeros).
     `interleave` alternates 32 rows of the first part with 32 of the second. `row_bytes` is what one row of a call
     reads of a table that is looked up by row; 0 where a call reads all of the array, however many rows it has.
     """

@@ -25,7 +25,8 @@ class Scheme:
     @property
     def wide(self) -> bool:
         """Whether both bytes of the activations are multiplied: for 8-bit weights the second byte costs least (their
-        own bytes take twice as long to read) and counts most (their own error is small)."""
+        own bytes take twice as long to read) and counts most (their own error is small). CONTRIBUTING.md has what it
+        would be for 5 and 6 bits."""
         return self.bits == 8
 
     @property

@@ -16,7 +16,6 @@ import numpy as np
 from forerun.compiler.tir import LANES
 from forerun.compiler.vector_math import GROUP
 
-
 LOW_BITS = 4  # of weights of 5 and 6 bits, that lie apart from the others
 LOW_BYTES = LANES * GROUP * LOW_BITS // 8  # of those of a block
 

@@ -14,6 +14,8 @@ from forerun.export.schemes.affine import (
 from forerun.export.schemes.base import Part
 from forerun.export.schemes.blocks import unpack_q4_1, unpack_q4_k
 
+_FUNCTION = "DequantizeAffine"
+
 
 class Affine4:
     """q uint4 [N, K], scale and minimum float16 [N, K/32]; holds Q4_1 blocks exactly, Q4_K with rounded scales."""
@@ -27,7 +29,7 @@ class Affine4:
     )
     exact_types: tuple[str, ...] = ("Q4_1",)
     rounded_types: tuple[str, ...] = ("Q4_K",)
-    function_name: str | None = "DequantizeAffine"
+    function_name: str | None = _FUNCTION
 
     def quantize(self, weight: np.ndarray) -> dict[str, np.ndarray]:
         """The best found by a search; see `quantize_affine`."""
@@ -43,4 +45,4 @@ class Affine4:
 
     def function(self) -> FunctionProto:
         """DequantizeAffine(q, scale, minimum) → weight."""
-        return dequantize_affine_function(self.function_name)
+        return dequantize_affine_function(_FUNCTION)

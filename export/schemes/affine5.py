@@ -14,9 +14,11 @@ from forerun.export.schemes.affine import (
 from forerun.export.schemes.base import Part
 from forerun.export.schemes.blocks import unpack_q5_1, unpack_q5_k
 
+_FUNCTION = "DequantizeAffine5"
+
 
 class Affine5:
-    """q uint8 [N, K] of 5 bits, scale and minimum float16 [N, K/32]; holds Q5_1 blocks exactly, Q5_K with rounded scales."""
+    """q uint8 [N, K] of 5 bits, scale and minimum float16 [N, K/32]; holds Q5_1 exactly, Q5_K with rounded scales."""
 
     name = "affine5"
     bits = 6.0
@@ -27,7 +29,7 @@ class Affine5:
     )
     exact_types: tuple[str, ...] = ("Q5_1",)
     rounded_types: tuple[str, ...] = ("Q5_K",)
-    function_name: str | None = "DequantizeAffine5"
+    function_name: str | None = _FUNCTION
 
     def quantize(self, weight: np.ndarray) -> dict[str, np.ndarray]:
         """The best found by a search; see `quantize_affine`."""
@@ -43,4 +45,4 @@ class Affine5:
 
     def function(self) -> FunctionProto:
         """DequantizeAffine5(q, scale, minimum) → weight."""
-        return dequantize_affine_function(self.function_name)
+        return dequantize_affine_function(_FUNCTION)

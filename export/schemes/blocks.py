@@ -18,7 +18,7 @@ _NONLINEAR = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Integers [N, K] as stored, scale float16 and, for affine types, minimum float16: [N, K/32], for Q6_K [N, K/16]."""
+    """Integers [N, K] as stored; scale and, for affine types, minimum: float16 [N, K/32], Q6_K's [N, K/16]."""
 
     integers: np.ndarray
     scale: np.ndarray
@@ -116,4 +116,5 @@ def _nibbles(packed: np.ndarray) -> np.ndarray:
 def _five_bits(blocks: np.ndarray, offset: int) -> np.ndarray:
     """uint8 [N, K]: 32 high bits at a byte offset of each block of 32, then nibbles."""
     high = np.unpackbits(np.ascontiguousarray(blocks[..., offset : offset + 4]), axis=-1, bitorder="little")
-    return _nibbles(blocks[..., offset + 4 :]) | (high.reshape(blocks.shape[0], -1) << 4)
+    values: np.ndarray = _nibbles(blocks[..., offset + 4 :]) | (high.reshape(blocks.shape[0], -1) << 4)
+    return values

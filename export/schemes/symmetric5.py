@@ -13,6 +13,8 @@ from forerun.export.schemes.symmetric import (
     quantize_symmetric,
 )
 
+_FUNCTION = "DequantizeSymmetric5"
+
 
 class Symmetric5:
     """q int8 [N, K] of 5 bits, scale float16 [N, K/32]; holds Q5_0 blocks exactly."""
@@ -22,7 +24,7 @@ class Symmetric5:
     parts: tuple[Part, ...] = (Part("q", TensorProto.INT8), Part("scale", TensorProto.FLOAT16))
     exact_types: tuple[str, ...] = ("Q5_0",)
     rounded_types: tuple[str, ...] = ()
-    function_name: str | None = "DequantizeSymmetric5"
+    function_name: str | None = _FUNCTION
 
     def quantize(self, weight: np.ndarray) -> dict[str, np.ndarray]:
         """The largest magnitude at 15 … 8 or, with its sign, at -16, whichever gives the least squared error."""
@@ -39,4 +41,4 @@ class Symmetric5:
 
     def function(self) -> FunctionProto:
         """DequantizeSymmetric5(q, scale) → weight."""
-        return dequantize_symmetric_function(self.function_name)
+        return dequantize_symmetric_function(_FUNCTION)

@@ -17,6 +17,7 @@ from forerun.export.schemes.symmetric import (
     quantize_symmetric,
 )
 
+_FUNCTION = "DequantizeSymmetric6"
 _GROUP = 16
 
 
@@ -28,7 +29,7 @@ class Symmetric6:
     parts: tuple[Part, ...] = (Part("q", TensorProto.INT8), Part("scale", TensorProto.FLOAT16))
     exact_types: tuple[str, ...] = ()
     rounded_types: tuple[str, ...] = ("Q6_K",)
-    function_name: str | None = "DequantizeSymmetric6"
+    function_name: str | None = _FUNCTION
 
     def quantize(self, weight: np.ndarray) -> dict[str, np.ndarray]:
         """The largest magnitude at 31 … 16 or, with its sign, at -32, whichever gives the least squared error."""
@@ -45,4 +46,4 @@ class Symmetric6:
 
     def function(self) -> FunctionProto:
         """DequantizeSymmetric6(q, scale) → weight."""
-        return dequantize_symmetric_function(self.function_name, _GROUP)
+        return dequantize_symmetric_function(_FUNCTION, _GROUP)

@@ -14,11 +14,13 @@ from forerun.compiler.operations import Linear, LinearSwiGlu, WeightRows
 from forerun.compiler.schedules import RULES
 from forerun.compiler.schedules.layouts import LAYOUTS, block_bytes, pack_blocks
 from forerun.compiler.schedules.plan import Decline, Packed, Plan, Settings
-from forerun.compiler.schemes import AFFINE4, FLOAT32, SYMMETRIC5, Scheme
+from forerun.compiler.schemes import AFFINE4, FLOAT32, SYMMETRIC4, SYMMETRIC5, SYMMETRIC6, SYMMETRIC8, Scheme
 from forerun.compiler.schemes import SCHEMES as QUANTIZED_SCHEMES
 from forerun.targets import TARGETS, Target
 
-SCHEMES = (*QUANTIZED_SCHEMES.values(), FLOAT32)
+# symmetric5 has affine5's loads and symmetric6's sums.
+QUANTIZED = [scheme for scheme in QUANTIZED_SCHEMES.values() if scheme is not SYMMETRIC5]
+SCHEMES = (*QUANTIZED, FLOAT32)
 
 
 def stored(scheme: Scheme, columns: int, inputs: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -142,12 +144,9 @@ def test_any_tile_and_thread_count_gives_the_same_correct_bits(
 FUSED = [target for target in TESTED if target.fma]
 
 
-ALL_BUT_ONE = [
-    scheme for scheme in QUANTIZED_SCHEMES.values() if scheme is not SYMMETRIC5
-]  # affine5 has its loads
-
-
-@pytest.mark.parametrize("scheme", ALL_BUT_ONE, ids=lambda scheme: scheme.name)
+@pytest.mark.parametrize(
+    "scheme", (AFFINE4, SYMMETRIC4, SYMMETRIC6, SYMMETRIC8), ids=lambda scheme: scheme.name
+)
 def test_targets_with_fma_give_equal_bits(scheme: Scheme, tmp_path: Path, rng: np.random.Generator) -> None:
     weights = stored(scheme, 50, 192, rng)
     operation = linear(scheme, 50, 192)
@@ -167,7 +166,7 @@ def test_targets_with_fma_give_equal_bits(scheme: Scheme, tmp_path: Path, rng: n
         assert all(np.array_equal(results[0], one) for one in results[1:])
 
 
-@pytest.mark.parametrize("scheme", QUANTIZED_SCHEMES.values(), ids=lambda scheme: scheme.name)
+@pytest.mark.parametrize("scheme", QUANTIZED, ids=lambda scheme: scheme.name)
 @pytest.mark.parametrize("target", TESTED, ids=lambda target: target.name)
 def test_extreme_integers_neither_saturate_nor_wrap(target: Target, scheme: Scheme, tmp_path: Path) -> None:
     """Every weight and activation at the end of its range; every sum is a whole number that float32 holds."""

@@ -194,7 +194,7 @@ def test_progress_rises_to_one(tmp_path: Path, tiny_folder: Path) -> None:
 
 
 def test_unknown_quantization_lists_the_known(tmp_path: Path, tiny_folder: Path) -> None:
-    with pytest.raises(OptionError, match=r"'q3'.*keep, f32, q8, q4"):
+    with pytest.raises(OptionError, match=r"'q3'.*keep, f32, q8, q6, q5, q4"):
         export_model(tiny_folder, tmp_path / "export", "q3")
     assert not (tmp_path / "export").exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import shutil
 import subprocess
@@ -32,8 +33,9 @@ MESSAGES = [{"role": "user", "content": "Flüsse 🌊?"}]
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A tiny random model and a draft for wasm32, and for the target here that rounds alike: it has no FMA either."""
-    root = tmp_path_factory.mktemp("web")
-    export_model(write_folder(root / "model", seed=3, **VARIANTS["qwen2"]), root / "export", "q4")
+    root, quant = tmp_path_factory.mktemp("web"), random.choice(("q4", "q5", "q6"))
+    print(f"quantization {quant}")
+    export_model(write_folder(root / "model", seed=3, **VARIANTS["qwen2"]), root / "export", quant)
     draft = write_draft(root / "draft", "feature", seed=7, feature_size=3 * 64)
     drafts = {"feature": draft.directory}
     return {
