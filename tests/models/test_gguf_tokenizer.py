@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from gemma3_file import gemma3_file
+from many_texts import many_texts
 from small_vocabularies import byte_level, random_texts, sentencepiece, write_vocabulary
 from text_forms import SAMPLE
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers.pre_tokenizers import PreTokenizer
 from transformers import AutoTokenizer
 
 from forerun.errors import ModelFileError, UnsupportedModelError
@@ -47,8 +49,13 @@ def ids_of(tokenizer: Tokenizer, text: str) -> list[int]:
     return list(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
-def require_transformers_ids(path: Path, tokenizer: Tokenizer, texts: list[str]) -> None:
+def require_transformers_ids(
+    path: Path, tokenizer: Tokenizer, texts: list[str], cut: PreTokenizer | None = None
+) -> None:
+    """`cut` takes the place of the pre-tokenizer where transformers does not build the model's own."""
     reference = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    if cut is not None:
+        reference.backend_tokenizer.pre_tokenizer = cut
     for text in texts:
         ids = ids_of(tokenizer, text)
         assert ids == reference(text, add_special_tokens=False).input_ids, text
@@ -66,12 +73,12 @@ def require_llama_cpp_ids(path: Path, tokenizer: Tokenizer, texts: list[str]) ->
 @pytest.mark.real_model
 def test_smollm2_equals_transformers(smollm2_checkpoint: Checkpoint) -> None:
     tokenizer = Tokenizer.from_str(smollm2_checkpoint.read_tokenizer().tokenizer_json)
-    # transformers ignores the pre-tokenizer's name and merges digits that are not ASCII; llama.cpp does not.
-    texts = [text for text in (*TEXTS, *SAMPLE) if not any(c.isnumeric() and not c.isascii() for c in text)]
-    require_transformers_ids(smollm2_checkpoint.source, tokenizer, texts)
-    assert len(texts) >= 10 and all(
-        tokenizer.decode(ids_of(tokenizer, text), skip_special_tokens=False) == text for text in TEXTS
-    )
+    # As in SmolLM2's tokenizer.json; reading its GGUF file, transformers does not look at the pre-tokenizer's name.
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    cut = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    texts = [*TEXTS, *SAMPLE, *many_texts()[::6]]
+    require_transformers_ids(smollm2_checkpoint.source, tokenizer, texts, cut)
+    assert all(tokenizer.decode(ids_of(tokenizer, text), skip_special_tokens=False) == text for text in TEXTS)
 
 
 @pytest.mark.real_model
@@ -207,6 +214,7 @@ def test_gemma3_equals_transformers() -> None:
     files = read_gguf_tokenizer(values, path)
     assert files.bos_token_id == 2 and files.eos_token_ids == (1, 106) and files.add_bos
     texts = [*TEXTS, *SAMPLE, *RANDOM, *(" " * count + "x" for count in range(40)), "\t\t\n\n\n <h1>a</h1>"]
+    texts += many_texts()[::2]
     require_transformers_ids(path, Tokenizer.from_str(files.tokenizer_json), texts)
 
 
