@@ -1,5 +1,6 @@
 """Tokenizers built from GGUF files against transformers and against llama.cpp, on texts of many scripts."""
 
+import json
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from text_forms import SAMPLE
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.pre_tokenizers import PreTokenizer
 from transformers import AutoTokenizer
+from transformers.tokenization_utils_base import generate_merges
 
 from forerun.errors import ModelFileError, UnsupportedModelError
 from forerun.models import Checkpoint
@@ -34,8 +36,8 @@ TEXTS = (
 )
 RANDOM = random_texts(150)
 PRE = "tokenizer.ggml.pre"
-# llama.cpp does not tell capitals from small letters there, as the model's own expression does.
-NEAR_IN_LLAMA_CPP = ("youtu",)
+# There llama.cpp only comes near the model's own expression, which tells capitals and marks from other letters.
+NEAR_IN_LLAMA_CPP = ("youtu", "tekken", "gpt-4o")
 # Those whose expressions transformers has, too.
 IN_TRANSFORMERS = ("llama-bpe", "qwen2", "qwen35", "tekken", "gpt-4o", "gpt-2")
 SENTENCEPIECE = {"llama": {}, "phi3": {}, "gemma3": {"tokenizer.ggml.add_space_prefix": False}}
@@ -132,6 +134,21 @@ def test_sentencepiece_equals_transformers(architecture: str, tmp_path: Path) ->
     require_transformers_ids(path, tokenizer, texts)
 
 
+def test_merges_come_in_transformers_order() -> None:
+    values = sentencepiece()
+    tokens, scores = (values[f"tokenizer.ggml.{name}"] for name in ("tokens", "scores"))
+    ids = {token: index for index, token in enumerate(tokens)}
+    first_learned = tokens.index("<0xFF>") + 1
+    expected = [
+        merge
+        for merge in generate_merges(ids, dict(zip(tokens, scores, strict=True)))
+        if ids["".join(merge)] >= first_learned
+    ]
+    written = json.loads(ours(values).to_str())["model"]["merges"]
+    found = [tuple(merge) for merge in written if set("".join(merge)) != {"▁"}]
+    assert found == expected and len(expected) > 500
+
+
 def test_sentencepiece_equals_llama_cpp(tmp_path: Path) -> None:
     values = {**sentencepiece(), "tokenizer.ggml.add_space_prefix": False}
     path = write_vocabulary(tmp_path / "vocabulary.gguf", values)
@@ -154,7 +171,7 @@ def test_answers_end_at_the_end_of_a_turn() -> None:
     values = sentencepiece()
     tokens = [{"<|im_end|>": "<end_of_turn>"}.get(token, token) for token in values["tokenizer.ggml.tokens"]]
     files = read_gguf_tokenizer({**values, "tokenizer.ggml.tokens": tokens}, Path("a"))
-    assert files.eos_token_ids == (2, tokens.index("<end_of_turn>"), tokens.index("<|endoftext|>"))
+    assert files.eos_token_ids == (2, tokens.index("<|endoftext|>"), tokens.index("<end_of_turn>"))
     told = {**values, "tokenizer.ggml.eot_token_id": 7}
     assert 7 in read_gguf_tokenizer(told, Path("a")).eos_token_ids
 
@@ -203,6 +220,16 @@ def test_the_reader_of_large_vocabularies_reads_what_the_library_reads(tmp_path:
     data = path.read_bytes()
     for size in range(len(data) - 200, len(data) - 40, 23):
         path.write_bytes(data[:size])
+        with pytest.raises(ModelFileError, match="truncated or malformed"):
+            parse_gguf(path)
+
+
+def test_arrays_that_say_to_be_endless_are_refused(tmp_path: Path) -> None:
+    path = write_vocabulary(tmp_path / "vocabulary.gguf", sentencepiece())
+    data = path.read_bytes()
+    for name in (b"tokenizer.ggml.tokens", b"tokenizer.ggml.scores"):
+        count = data.index(name) + len(name) + 8  # behind the kinds of the value and of its elements
+        path.write_bytes(data[:count] + (1 << 45).to_bytes(8, "little") + data[count + 8 :])
         with pytest.raises(ModelFileError, match="truncated or malformed"):
             parse_gguf(path)
 
