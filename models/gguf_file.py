@@ -1,7 +1,9 @@
 """One GGUF file (format: ggml's docs/gguf.md): its metadata and the table of its tensors."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +29,11 @@ class GgufFile:
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """`data` maps the file: plain numbers of `shape`, or uint8 blocks [..., bytes per row]."""
+    """`read` reads its data: plain numbers of `shape`, or uint8 blocks [..., bytes per row]."""
 
     type: GGMLQuantizationType
     shape: tuple[int, ...]
-    data: np.ndarray
+    read: Callable[[], np.ndarray]
 
 
 def parse_gguf(path: Path) -> GgufFile:
@@ -50,10 +52,21 @@ def parse_gguf(path: Path) -> GgufFile:
             tensor.name: GgufTensor(
                 GGMLQuantizationType(tensor.tensor_type),
                 tuple(int(n) for n in reversed(tensor.shape)),
-                tensor.data,
+                partial(_read_data, path, tensor.data.dtype, tensor.data.shape, int(tensor.data_offset)),
             )
             for tensor in reader.tensors
         }
     except _READER_ERRORS as error:
         raise ModelFileError(f"{path} is truncated or malformed: {error}") from error
     return GgufFile(path, values, tensors)
+
+
+def _read_data(path: Path, dtype: np.dtype, shape: tuple[int, ...], offset: int) -> np.ndarray:
+    """Read, not mapped: pages of a mapped file would stay in memory until all of the model had been there."""
+    try:
+        data = np.fromfile(path, dtype, count=math.prod(shape), offset=offset)
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read: {error.strerror}") from error
+    if data.size != math.prod(shape):
+        raise ModelFileError(f"{path} was truncated after it had been opened")
+    return data.reshape(shape)

@@ -19,6 +19,7 @@ from forerun.models.gguf_parts import open_parts
 from forerun.models.gguf_tokenizer import read_gguf_tokenizer
 
 _PLAIN_TYPES = ("F64", "F32", "F16", "BF16")
+_SLAB_ROWS = 256
 
 
 def open_gguf(path: Path) -> Checkpoint:
@@ -61,7 +62,7 @@ def _rope_divisors(file: GgufFile) -> tuple[float, ...] | None:
     tensor = file.tensors.get("rope_freqs.weight")
     if tensor is None:
         return None
-    return tuple(float(divisor) for divisor in np.asarray(tensor.data, np.float32).reshape(-1))
+    return tuple(float(divisor) for divisor in tensor.read().astype(np.float32).reshape(-1))
 
 
 def _row_order(family: Family, architecture: str, name: str, config: ModelConfig) -> np.ndarray | None:
@@ -80,7 +81,7 @@ def _stored_tensor(file: GgufFile, name: str, rows: np.ndarray | None) -> Stored
     tensor = file.tensors[name]
     block, block_bytes = GGML_QUANT_SIZES[tensor.type]
     plain = tensor.type.name in _PLAIN_TYPES
-    read_blocks: Callable[[], np.ndarray] | None = None if plain else partial(_ordered, tensor.data, rows)
+    read_blocks: Callable[[], np.ndarray] | None = None if plain else partial(_read_ordered, tensor, rows)
     bits = block_bytes * 8 / block
     return StoredTensor(
         tensor.type.name,
@@ -91,18 +92,21 @@ def _stored_tensor(file: GgufFile, name: str, rows: np.ndarray | None) -> Stored
     )
 
 
-def _ordered(data: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
-    """A copy in memory, so that nothing downstream depends on the mapped file."""
-    copied: np.ndarray = np.array(data) if rows is None else np.asarray(data)[rows]
-    return copied
+def _read_ordered(tensor: GgufTensor, rows: np.ndarray | None) -> np.ndarray:
+    data = tensor.read()
+    return data if rows is None else data[rows]
 
 
 def _read_float32(path: Path, name: str, tensor: GgufTensor, rows: np.ndarray | None) -> np.ndarray:
-    data = _ordered(tensor.data, rows)
+    data = _read_ordered(tensor, rows)
+    values = np.empty(tensor.shape, np.float32)
+    # A few rows at a time: the library makes arrays of all that it is given.
+    step = _SLAB_ROWS if len(tensor.shape) > 1 else len(data)
     try:
-        values: np.ndarray = dequantize(data, tensor.type)
+        for start in range(0, len(data), step):
+            values[start : start + step] = dequantize(data[start : start + step], tensor.type)
     except NotImplementedError as error:
         raise UnsupportedModelError(
             f"{path}: tensor {name} has type {tensor.type.name}, which is not read"
         ) from error
-    return values.astype(np.float32, copy=False).reshape(tensor.shape)
+    return values

@@ -1,7 +1,6 @@
 """The arithmetic that both affine schemes share: weight = scale · q + minimum, both float16, per 32 weights."""
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from onnx import FunctionProto, TensorProto, helper
@@ -21,7 +20,6 @@ _SHRINKS = (
     (0.12, 0.0),
     (0.0, 0.12),
 )
-_CHUNK_GROUPS = 4096
 
 
 def quantize_affine(weight: np.ndarray, levels: int) -> dict[str, np.ndarray]:
@@ -32,10 +30,7 @@ def quantize_affine(weight: np.ndarray, levels: int) -> dict[str, np.ndarray]:
     the candidates, so the result is never worse than it.
     """
     groups = split_groups(weight).reshape(-1, GROUP)
-    chunks = [groups[start : start + _CHUNK_GROUPS] for start in range(0, len(groups), _CHUNK_GROUPS)]
-    with ThreadPoolExecutor() as pool:
-        fitted = list(pool.map(lambda chunk: _search(chunk, np.float32(levels)), chunks))
-    q, scale, minimum = (np.concatenate([part[index] for part in fitted]) for index in range(3))
+    q, scale, minimum = _search(groups, np.float32(levels))
     per_group = (weight.shape[0], -1)
     return {
         "q": q.reshape(weight.shape),
@@ -77,10 +72,9 @@ def dequantize_affine_function(name: str) -> FunctionProto:
 
 def _search(groups: np.ndarray, levels: np.float32) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """float32 [G, 32] → the best q uint8 [G, 32], scale and minimum float16 [G] among all candidates."""
-    low, high = groups.min(axis=1), groups.max(axis=1)
+    low, high, mean = groups.min(axis=1), groups.max(axis=1), groups.mean(axis=1)
     spread = high - low
     best_error = np.full(len(groups), np.inf, np.float32)
-    best_q = np.zeros(groups.shape, np.float32)
     best_scale = np.zeros(len(groups), np.float16)
     best_minimum = to_float16(low)
 
@@ -89,15 +83,16 @@ def _search(groups: np.ndarray, levels: np.float32) -> tuple[np.ndarray, np.ndar
         half_scale, half_minimum = to_float16(scale), to_float16(minimum)
         q, error = _round(groups, levels, half_scale, half_minimum)
         better = error < best_error
-        best_error[better], best_q[better] = error[better], q[better]
+        best_error[better] = error[better]
         best_scale[better], best_minimum[better] = half_scale[better], half_minimum[better]
         return q
 
     for cut_low, cut_high in _SHRINKS:
         scale = spread * np.float32(1 - cut_low - cut_high) / levels
         q = consider(scale, low + spread * np.float32(cut_low))
-        q = consider(*_least_squares(groups, q))
-        consider(*_least_squares(groups, q))
+        q = consider(*_least_squares(groups, mean, q))
+        consider(*_least_squares(groups, mean, q))
+    best_q, _ = _round(groups, levels, best_scale, best_minimum)
     return best_q.astype(np.uint8), best_scale, best_minimum
 
 
@@ -115,13 +110,11 @@ def _round(
     return q, np.einsum("gi,gi->g", difference, difference)
 
 
-def _least_squares(groups: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The scale and minimum [G] that fit integers q best; min/max of the group where all integers are
-    equal.
-    """
-    mean_q, mean_w = q.mean(axis=1), groups.mean(axis=1)
+def _least_squares(groups: np.ndarray, mean: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The scale and minimum [G] that fit integers q best; the groups' mean where all integers are equal."""
+    mean_q = q.mean(axis=1)
     centred = q - mean_q[:, None]
     variance = np.einsum("gi,gi->g", centred, centred)
     covariance = np.einsum("gi,gi->g", centred, groups)
     scale = np.divide(covariance, variance, out=np.zeros_like(covariance), where=variance > 0)
-    return scale, mean_w - scale * mean_q
+    return scale, mean - scale * mean_q

@@ -24,10 +24,12 @@ RUNS = tuple(" " * count for count in range(2, 32))  # all that Gemma has
 def byte_level() -> dict[str, Any]:
     """Metadata of a GPT-2 tokenizer without a pre-tokenizer's name."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    # Uncut, so that tokens cross every border that a pre-tokenizer may draw: ids then tell where it cuts.
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=SIZE, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(SAMPLE, trainer)
+    pieces = [text[start : start + 30] for text in SAMPLE for start in range(0, len(text), 30)]
+    tokenizer.train_from_iterator(pieces, trainer)
     tokens = sorted(tokenizer.get_vocab(), key=tokenizer.token_to_id)
     merges = _merges(tokenizer)
     return {
@@ -58,7 +60,7 @@ def sentencepiece() -> dict[str, Any]:
         "tokenizer.ggml.tokens": tokens,
         "tokenizer.ggml.token_type": [2, 3, 3, 3, 3, 3, 4, *(4 for _ in RUNS), *(6 for _ in bytes_)]
         + [1] * (len(tokens) - len(first)),
-        "tokenizer.ggml.scores": [0.0] * len(first)
+        "tokenizer.ggml.scores": [-1000.0] * len(first)
         + [-float(rank) for rank in range(len(tokens) - len(first))],
         "tokenizer.ggml.unknown_token_id": 0,
         "tokenizer.ggml.bos_token_id": 1,

@@ -120,13 +120,13 @@ def test_every_truncation_of_the_metadata_is_refused(path: Path) -> None:
 
 
 def test_unsupported_architecture_is_named_with_the_list(tmp_path: Path) -> None:
-    writer = gguf.GGUFWriter(tmp_path / "other.gguf", "gemma3")
+    writer = gguf.GGUFWriter(tmp_path / "other.gguf", "mamba")
     writer.add_tensor("token_embd.weight", np.zeros((4, 4), np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    with pytest.raises(UnsupportedModelError, match=r"'gemma3'.*llama, qwen2, qwen3"):
+    with pytest.raises(UnsupportedModelError, match=r"'mamba'.*llama, qwen2, qwen3"):
         open_checkpoint(tmp_path / "other.gguf")
 
 

@@ -19,7 +19,16 @@ from transformers import (
 from forerun.models import load_model, open_checkpoint
 from forerun.models.tokenizer_files import load_tokenizer_json
 
-TYPES = ("llama", "mistral", "qwen2", "qwen3")
+TYPES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "mistral": {"sliding_window": 24},
+    "qwen2": {},
+    "qwen3": {"head_dim": 32},
+    "gemma3_text": {
+        **{"head_dim": 32, "sliding_window": 24, "query_pre_attn_scalar": 16},
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
+}
 SIZES: dict[str, Any] = {
     "num_hidden_layers": 2,
     "hidden_size": 64,
@@ -50,7 +59,7 @@ def save_model(
 def test_saved_models_give_the_same_logits(
     model_type: str, tied: bool, dtype: torch.dtype, tmp_path: Path
 ) -> None:
-    save_model(tmp_path, model_type, dtype, "40KB", tie_word_embeddings=tied)
+    save_model(tmp_path, model_type, dtype, "40KB", **TYPES[model_type], tie_word_embeddings=tied)
     assert len(list(tmp_path.glob("*.safetensors"))) > 2
     ids = torch.randint(0, 300, (50,))
     reference = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)

@@ -1,13 +1,12 @@
 """Tokenizers of GGUF files through the native core: the ids, texts and pieces of the `tokenizers` library."""
 
-import random
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from gemma3_file import gemma3_file
 from gemma3_template import GEMMA3
+from many_texts import many_texts
 from small_vocabularies import byte_level, random_texts, sentencepiece
 from text_forms import SAMPLE, open_text
 from tokenizers import Tokenizer
@@ -65,26 +64,11 @@ def gemma3(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Gemma
     return Tokenizer.from_str(files.tokenizer_json), text, (folder / "text.bin").read_bytes()
 
 
-def many_texts() -> list[str]:
-    """What lies in installed packages, in many languages, and all ranges of Unicode."""
-    texts = list(TEXTS)
-    folders = [Path(folder) for folder in sys.path if folder.endswith("site-packages")]
-    for ending in ("*.txt", "*.json", "*.py", "*.html", "*.po"):
-        found = [path for folder in folders for path in sorted(folder.rglob(ending))[:1000:10]]
-        texts += [path.read_bytes()[:6000].decode("utf-8", "replace") for path in found]
-    generator = random.Random(0)
-    for start in (*range(0, 0xD800, 0x400), *range(0xE000, 0x20000, 0x400)):
-        block = [chr(start + offset) for offset in range(0x400)]
-        generator.shuffle(block)
-        texts += ["".join(block), " ".join(block[:200])]
-    return texts
-
-
 @pytest.mark.real_model
 def test_gemma3_has_the_same_ids_and_texts(gemma3: Gemma) -> None:
     tokenizer, text, _ = gemma3
     total = 0
-    for sample in many_texts():
+    for sample in [*TEXTS, *many_texts()]:
         total += len(sample.encode())
         ids = tokenizer.encode(sample, add_special_tokens=False).ids
         assert text.encode(sample) == ids, repr(sample[:200])
