@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import onnx
@@ -33,15 +35,15 @@ def write_decoder(
     element: int = TensorProto.FLOAT,
     leaky: bool = False,
     rows: int | str = "sequence_length",
-    inputs: tuple[str, ...] = (),
+    inputs: Mapping[str, int] = MappingProxyType({}),
     without: tuple[str, ...] = (),
     external: str = "",
 ) -> Path:
     """A folder as optimum writes it, with llama's tokenizer and config.json. The decoder is of a few operators: its
     logits depend on a row's token alone.
 
-    `leaky` adds the mean of all rows of a call. `rows` is the shape of input_ids, `inputs` are taken beside the usual
-    ones, `without` names inputs and outputs left out, `external` the file for the weights.
+    `leaky` adds the mean of all rows of a call. `rows` is the shape of input_ids, `inputs` (and their element types)
+    are taken beside the usual ones, `without` names inputs and outputs left out, `external` the file for the weights.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"):
@@ -54,7 +56,7 @@ def write_decoder(
         "attention_mask": (integers, ["batch_size", "total"]),
         "past_key_values.0.key": (element, cache),
         "past_key_values.0.value": (element, cache),
-        **{name: (integers, ["batch_size", "n"]) for name in inputs},
+        **{name: (kind, ["n"]) for name, kind in inputs.items()},
     }
     given = {
         "logits": (element, ["batch_size", "sequence_length", "vocabulary"]),

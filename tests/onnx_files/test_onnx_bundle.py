@@ -60,6 +60,13 @@ def test_half_floats_and_weights_beside_the_file(tmp_path: Path, element: int, e
     assert answer.ids == [first, int((table @ table[first]).argmax())]
 
 
+def test_files_of_two_branches_are_told_which(tmp_path: Path) -> None:
+    """What optimum wrote until 2023 takes use_cache_branch; ONNX Runtime refuses a call that lacks it."""
+    source = write_decoder(tmp_path / "source", inputs={"use_cache_branch": onnx.TensorProto.BOOL})
+    with forerun.load(bundle_onnx(source, tmp_path / "bundle").bundle) as model:
+        assert model.generate([5, 6], max_tokens=3, ignore_end=True).complete().stats.generated_tokens == 3
+
+
 REFUSED = {
     "no past": (
         {"without": ("past_key_values.0.key", "past_key_values.0.value")},
@@ -67,7 +74,10 @@ REFUSED = {
     ),
     "no value": ({"without": ("past_key_values.0.value",)}, "past_key_values.0.value"),
     "no logits": ({"without": ("logits",)}, "has no input or output logits"),
-    "no ids": ({"inputs": ("pixel_values",)}, "takes pixel_values, which a decoder of text does not"),
+    "no ids": (
+        {"inputs": {"pixel_values": onnx.TensorProto.FLOAT}},
+        "takes pixel_values, which a decoder of text does not",
+    ),
     "fixed": ({"rows": 1}, "fixed shape"),
     "leaky": ({"leaky": True}, "does not take several rows"),
     "integers": ({"element": onnx.TensorProto.DOUBLE}, "cache is of tensor(double)"),
