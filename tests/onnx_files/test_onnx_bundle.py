@@ -95,6 +95,7 @@ def test_files_that_cannot_be_run_are_refused(tmp_path: Path, case: str) -> None
 
 
 BROKEN: dict[str, tuple[Callable[[Path], object], type[ForerunError], str]] = {
+    "no folder": (shutil.rmtree, CompileError, "does not exist"),
     "no file": (lambda folder: (folder / "model.onnx").unlink(), CompileError, "it has no .onnx file"),
     "another name": (
         lambda folder: (folder / "model.onnx").rename(folder / "model_q4.onnx"),
@@ -233,6 +234,8 @@ def test_other_verbs_say_that_there_is_nothing_to_do(
     onnx_bundle: MakeBundle, forerun: Forerun, tmp_path: Path
 ) -> None:
     bundle = str(onnx_bundle("llama"))
+    source, output = str(HERE / "llama"), str(tmp_path / "b")
+    check_error(forerun("compile", source, "-o", output), "with --target onnxruntime")
     check_error(forerun("tune", str(HERE / "llama"), "--target", "onnxruntime"), "nothing to tune")
     package = ("package", bundle, "--target", "linux-x86-64", "-o", str(tmp_path / "p"))
     check_error(forerun(*package), "onnxruntime")
