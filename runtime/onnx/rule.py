@@ -19,7 +19,8 @@ from forerun.runtime.onnx.engine import Engine
 from forerun.runtime.onnx.sequence import OnnxSequence
 from forerun.staging import replaced_file
 
-_PROMPT_ROWS, _TRIED_ROWS = 12, 5
+# Neither a multiple of what vector units take at once, and the tried rows pass one.
+_PROMPT_ROWS, _TRIED_ROWS = 45, 5
 # A row, then a sibling that the rows after it must not see.
 _TREE_PARENTS = (-1, -1, 0, 2, 3, 4)
 

@@ -79,7 +79,7 @@ REFUSED = {
         "takes pixel_values, which a decoder of text does not",
     ),
     "fixed": ({"rows": 1}, "fixed shape"),
-    "leaky": ({"leaky": True}, "does not take several rows"),
+    "leaky": ({"leak": 1.0}, "does not take several rows"),
     "integers": ({"element": onnx.TensorProto.DOUBLE}, "cache is of tensor(double)"),
 }
 
@@ -269,6 +269,26 @@ def test_a_bundle_of_ones_own_export_is_compared_with_its_model(
         "check", str(onnx_bundle("forerun")), "--text", str(HERE / "make_models.py"), "--tokens", "96"
     )
     assert (done.code, "mean KL" in done.out) == (0, True), done.err
+
+
+def test_rows_that_depend_on_each_other_are_owned_up_to(forerun: Forerun, tmp_path: Path) -> None:
+    """A file in which a row gets a millionth of those beside it: no reason to refuse it, but to say so everywhere."""
+    bundle = str(tmp_path / "bundle")
+    source = write_decoder(tmp_path / "source", leak=1e-6)
+    done = forerun("compile", str(source), "-o", bundle, "--target", "onnxruntime")
+    assert "depend on the rows beside it" in done.out
+    facts = json.loads(forerun("info", bundle, "--json").out)["targets"][0]
+    assert "depend on the rows beside it" in facts["note"]
+    run = ("run", bundle, "-p", "abcabcabc", "--raw", "--max-tokens", "20", "--stats")
+    assert "a draft may have changed a token" in forerun(*run, "--drafter", "lookup:min_ngram=1").err
+    assert "changed a token" not in forerun(*run, "--drafter", "none").err
+
+
+def test_statistics_say_what_trees_are_worth(onnx_bundle: MakeBundle, forerun: Forerun) -> None:
+    """An export of forerun's own takes trees; a file of optimum's never has any."""
+    run = ("-p", "abcabcabc", "--raw", "--max-tokens", "20", "--stats", "--drafter", "lookup:min_ngram=1")
+    assert "with branches may have changed" in forerun("run", str(onnx_bundle("forerun")), *run).err
+    assert "changed a token" not in forerun("run", str(onnx_bundle("llama")), *run).err
 
 
 def test_the_compile_command_bundles(forerun: Forerun, tmp_path: Path) -> None:
