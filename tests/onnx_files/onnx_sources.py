@@ -65,22 +65,8 @@ def write_decoder(
         "present.0.value": (element, ["batch_size", 1, "total", SIZE]),
     }
     stored = {"table": table, "one": np.array([1]), "leak": np.array(leak, dtype)}
-    pasts = {
-        kind: [name for name in (f"past_key_values.0.{kind}",) if name not in without]
-        for kind in ("key", "value")
-    }
-    nodes = [
-        helper.make_node("Gather", ["table", "input_ids"], ["own"]),
-        helper.make_node("ReduceMean", ["own", "one"], ["mean"]),
-        helper.make_node("Mul", ["mean", "leak"], ["leaked"]),
-        helper.make_node("Add", ["own", "leaked"], ["hidden"]),
-        helper.make_node("Transpose", ["table"], ["head"], perm=[1, 0]),
-        helper.make_node("MatMul", ["hidden", "head"], ["logits"]),
-        helper.make_node("Unsqueeze", ["own", "one"], ["row"]),
-        *(helper.make_node("Concat", [*pasts[kind], "row"], [f"present.0.{kind}"], axis=2) for kind in pasts),
-    ]
     graph = helper.make_graph(
-        nodes,
+        make_nodes(without),
         "decoder",
         [helper.make_tensor_value_info(name, *facts) for name, facts in taken.items() if name not in without],
         [helper.make_tensor_value_info(name, *facts) for name, facts in given.items() if name not in without],
@@ -90,6 +76,24 @@ def write_decoder(
     options = {"save_as_external_data": True, "location": external, "size_threshold": 100} if external else {}
     onnx.save(model, folder / "model.onnx", **options)
     return folder
+
+
+def make_nodes(without: tuple[str, ...]) -> list[onnx.NodeProto]:
+    """The decoder of `write_decoder`: the rows of a table are hidden states, keys, values and the head at once."""
+    pasts = {
+        kind: [name for name in (f"past_key_values.0.{kind}",) if name not in without]
+        for kind in ("key", "value")
+    }
+    return [
+        helper.make_node("Gather", ["table", "input_ids"], ["own"]),
+        helper.make_node("ReduceMean", ["own", "one"], ["mean"]),
+        helper.make_node("Mul", ["mean", "leak"], ["leaked"]),
+        helper.make_node("Add", ["own", "leaked"], ["hidden"]),
+        helper.make_node("Transpose", ["table"], ["head"], perm=[1, 0]),
+        helper.make_node("MatMul", ["hidden", "head"], ["logits"]),
+        helper.make_node("Unsqueeze", ["own", "one"], ["row"]),
+        *(helper.make_node("Concat", [*pasts[kind], "row"], [f"present.0.{kind}"], axis=2) for kind in pasts),
+    ]
 
 
 def change_config(folder: Path, **changes: object) -> None:
