@@ -179,6 +179,7 @@ def test_without_the_package_it_says_what_to_install(
     assert "pip install forerun[onnxruntime]" in " ".join(done.out.split())
 
 
+@pytest.mark.filterwarnings("ignore:Specified provider")
 def test_a_device_that_does_not_start_is_no_silent_fallback(
     onnx_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
