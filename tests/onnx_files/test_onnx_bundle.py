@@ -16,6 +16,8 @@ from forerun.compiler.onnx_bundle import bundle_onnx
 from forerun.errors import BundleError, CompileError, ForerunError, ModelFileError, UnsupportedModelError
 from forerun.runtime.bundle import read_bundle
 from forerun.runtime.onnx import engine
+from forerun.runtime.onnx.program import OnnxProgram
+from forerun.runtime.onnx.sequence import OnnxSequence
 from forerun.runtime.session import LoadedProgram
 
 MakeBundle = Callable[[str], Path]
@@ -54,6 +56,10 @@ def test_half_floats_and_weights_beside_the_file(tmp_path: Path, element: int, e
     assert (external in read_bundle(bundle).files) == bool(external)
     shutil.rmtree(source)
     table = np.random.default_rng(0).standard_normal((65, 8))
+    opened = OnnxProgram(read_bundle(bundle)).open_engine(1)
+    sequence = OnnxSequence(opened.empty())
+    sequence.stage((5,), (-1,))
+    assert sequence.run(opened, 1, 1, ()).logits.dtype == np.float32
     with forerun.load(bundle) as model:
         answer = model.generate([5, 6], max_tokens=2, ignore_end=True).complete()
     first = int((table @ table[6]).argmax())
