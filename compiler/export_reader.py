@@ -79,8 +79,14 @@ def open_export(directory: Path) -> Export:
     settings_path, model_path = directory / "export.json", directory / "model.onnx"
     for path in (settings_path, model_path):
         if not path.is_file():
+            is_foreign = model_path.is_file() and not settings_path.is_file()
+            hint = (
+                ", or bundle the ONNX file that is there as it is with --target onnxruntime"
+                if is_foreign
+                else ""
+            )
             raise CompileError(
-                f"{directory} is no export: {path.name} is missing; make one with `forerun export`"
+                f"{directory} is no export: {path.name} is missing; make one with `forerun export`{hint}"
             )
     try:
         settings = json.loads(settings_path.read_text(encoding="utf-8"))

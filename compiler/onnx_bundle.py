@@ -119,9 +119,9 @@ def find_source(path: Path) -> Source:
             raise CompileError(f"{path} holds a draft component, which {ONNXRUNTIME.name} does not run")
         names = ("name", "family", "quant", "config", "tokenizer", "source")
         return Source(path / "model.onnx", {name: export.settings[name] for name in names}, {})
-    model = path if path.suffix == ".onnx" else find_model(path)
-    if not model.is_file():
-        raise CompileError(f"{model} does not exist; give a folder that forerun export or optimum wrote")
+    if not path.exists():
+        raise CompileError(f"{path} does not exist; give a folder that forerun export or optimum wrote")
+    model = find_model(path) if path.is_dir() else path
     folder = model.parent if (model.parent / "config.json").is_file() else model.parent.parent
     values = read_json(folder / "config.json")
     values = {**values, **values.get("text_config", {})}

@@ -53,7 +53,7 @@ _PROVIDERS = {"CUDAExecutionProvider": "cuda", "CPUExecutionProvider": "cpu"}  #
 
 
 class Engine:
-    """One file, opened for a number of threads. `shapes` are (K, d) of each array of the cache."""
+    """One file, opened for a number of threads, with an empty past to begin with."""
 
     def __init__(self, path: Path, threads: int, window: int | None = None) -> None:
         """`window` is how many positions some layers see, for files that are told so by a mask.
@@ -163,8 +163,3 @@ class Engine:
     def _without_batch(self, array: np.ndarray) -> np.ndarray:
         rows: np.ndarray = array[0] if self._is_batched else array
         return rows.astype(np.float32, copy=False)
-
-
-def describe_runtime() -> Mapping[str, str]:
-    """The version of ONNX Runtime and its provider here; raises `OptionError` if it is not installed."""
-    return {"version": str(import_onnxruntime().__version__), "provider": provider_name()}

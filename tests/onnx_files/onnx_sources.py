@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import onnx
@@ -31,17 +33,18 @@ def write_decoder(
     folder: Path,
     *,
     element: int = TensorProto.FLOAT,
-    leaky: bool = False,
+    leak: float = 0.0,
     rows: int | str = "sequence_length",
-    inputs: tuple[str, ...] = (),
+    inputs: Mapping[str, int] = MappingProxyType({}),
     without: tuple[str, ...] = (),
     external: str = "",
 ) -> Path:
     """A folder as optimum writes it, with llama's tokenizer and config.json. The decoder is of a few operators: its
     logits depend on a row's token alone.
 
-    `leaky` adds the mean of all rows of a call. `rows` is the shape of input_ids, `inputs` are taken beside the usual
-    ones, `without` names inputs and outputs left out, `external` the file for the weights.
+    `leak` is how much of the mean of all rows of a call each gets. `rows` is the shape of input_ids, `inputs` (with
+    their element types) are taken beside the usual ones, `without` names inputs and outputs left out, `external` the
+    file for the weights.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"):
@@ -54,39 +57,43 @@ def write_decoder(
         "attention_mask": (integers, ["batch_size", "total"]),
         "past_key_values.0.key": (element, cache),
         "past_key_values.0.value": (element, cache),
-        **{name: (integers, ["batch_size", "n"]) for name in inputs},
+        **{name: (kind, ["n"]) for name, kind in inputs.items()},
     }
     given = {
         "logits": (element, ["batch_size", "sequence_length", "vocabulary"]),
         "present.0.key": (element, ["batch_size", 1, "total", SIZE]),
         "present.0.value": (element, ["batch_size", 1, "total", SIZE]),
     }
-    pasts = {
-        kind: [name for name in (f"past_key_values.0.{kind}",) if name not in without]
-        for kind in ("key", "value")
-    }
-    nodes = [
-        helper.make_node("Gather", ["table", "input_ids"], ["own"]),
-        helper.make_node("ReduceMean", ["own", "one"], ["mean"]),
-        helper.make_node("Add", ["own", "mean"], ["hidden"])
-        if leaky
-        else helper.make_node("Identity", ["own"], ["hidden"]),
-        helper.make_node("Transpose", ["table"], ["head"], perm=[1, 0]),
-        helper.make_node("MatMul", ["hidden", "head"], ["logits"]),
-        helper.make_node("Unsqueeze", ["own", "one"], ["row"]),
-        *(helper.make_node("Concat", [*pasts[kind], "row"], [f"present.0.{kind}"], axis=2) for kind in pasts),
-    ]
+    stored = {"table": table, "one": np.array([1]), "leak": np.array(leak, dtype)}
     graph = helper.make_graph(
-        nodes,
+        make_nodes(without),
         "decoder",
         [helper.make_tensor_value_info(name, *facts) for name, facts in taken.items() if name not in without],
         [helper.make_tensor_value_info(name, *facts) for name, facts in given.items() if name not in without],
-        [numpy_helper.from_array(table, "table"), numpy_helper.from_array(np.array([1]), "one")],
+        [numpy_helper.from_array(array, name) for name, array in stored.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     options = {"save_as_external_data": True, "location": external, "size_threshold": 100} if external else {}
     onnx.save(model, folder / "model.onnx", **options)
     return folder
+
+
+def make_nodes(without: tuple[str, ...]) -> list[onnx.NodeProto]:
+    """The decoder of `write_decoder`: the rows of a table are hidden states, keys, values and the head at once."""
+    pasts = {
+        kind: [name for name in (f"past_key_values.0.{kind}",) if name not in without]
+        for kind in ("key", "value")
+    }
+    return [
+        helper.make_node("Gather", ["table", "input_ids"], ["own"]),
+        helper.make_node("ReduceMean", ["own", "one"], ["mean"]),
+        helper.make_node("Mul", ["mean", "leak"], ["leaked"]),
+        helper.make_node("Add", ["own", "leaked"], ["hidden"]),
+        helper.make_node("Transpose", ["table"], ["head"], perm=[1, 0]),
+        helper.make_node("MatMul", ["hidden", "head"], ["logits"]),
+        helper.make_node("Unsqueeze", ["own", "one"], ["row"]),
+        *(helper.make_node("Concat", [*pasts[kind], "row"], [f"present.0.{kind}"], axis=2) for kind in pasts),
+    ]
 
 
 def change_config(folder: Path, **changes: object) -> None:

@@ -16,6 +16,8 @@ from forerun.compiler.onnx_bundle import bundle_onnx
 from forerun.errors import BundleError, CompileError, ForerunError, ModelFileError, UnsupportedModelError
 from forerun.runtime.bundle import read_bundle
 from forerun.runtime.onnx import engine
+from forerun.runtime.onnx.program import OnnxProgram
+from forerun.runtime.onnx.sequence import OnnxSequence
 from forerun.runtime.session import LoadedProgram
 
 MakeBundle = Callable[[str], Path]
@@ -54,10 +56,21 @@ def test_half_floats_and_weights_beside_the_file(tmp_path: Path, element: int, e
     assert (external in read_bundle(bundle).files) == bool(external)
     shutil.rmtree(source)
     table = np.random.default_rng(0).standard_normal((65, 8))
+    opened = OnnxProgram(read_bundle(bundle)).open_engine(1)
+    sequence = OnnxSequence(opened.empty())
+    sequence.stage((5,), (-1,))
+    assert sequence.run(opened, 1, 1, ()).logits.dtype == np.float32
     with forerun.load(bundle) as model:
         answer = model.generate([5, 6], max_tokens=2, ignore_end=True).complete()
     first = int((table @ table[6]).argmax())
     assert answer.ids == [first, int((table @ table[first]).argmax())]
+
+
+def test_files_of_two_branches_are_told_which(tmp_path: Path) -> None:
+    """What optimum wrote until 2023 takes use_cache_branch; ONNX Runtime refuses a call that lacks it."""
+    source = write_decoder(tmp_path / "source", inputs={"use_cache_branch": onnx.TensorProto.BOOL})
+    with forerun.load(bundle_onnx(source, tmp_path / "bundle").bundle) as model:
+        assert model.generate([5, 6], max_tokens=3, ignore_end=True).complete().stats.generated_tokens == 3
 
 
 REFUSED = {
@@ -67,9 +80,12 @@ REFUSED = {
     ),
     "no value": ({"without": ("past_key_values.0.value",)}, "past_key_values.0.value"),
     "no logits": ({"without": ("logits",)}, "has no input or output logits"),
-    "no ids": ({"inputs": ("pixel_values",)}, "takes pixel_values, which a decoder of text does not"),
+    "no ids": (
+        {"inputs": {"pixel_values": onnx.TensorProto.FLOAT}},
+        "takes pixel_values, which a decoder of text does not",
+    ),
     "fixed": ({"rows": 1}, "fixed shape"),
-    "leaky": ({"leaky": True}, "does not take several rows"),
+    "leaky": ({"leak": 1.0}, "does not take several rows"),
     "integers": ({"element": onnx.TensorProto.DOUBLE}, "cache is of tensor(double)"),
 }
 
@@ -85,6 +101,7 @@ def test_files_that_cannot_be_run_are_refused(tmp_path: Path, case: str) -> None
 
 
 BROKEN: dict[str, tuple[Callable[[Path], object], type[ForerunError], str]] = {
+    "no folder": (shutil.rmtree, CompileError, "does not exist"),
     "no file": (lambda folder: (folder / "model.onnx").unlink(), CompileError, "it has no .onnx file"),
     "another name": (
         lambda folder: (folder / "model.onnx").rename(folder / "model_q4.onnx"),
@@ -168,6 +185,7 @@ def test_without_the_package_it_says_what_to_install(
     assert "pip install forerun[onnxruntime]" in " ".join(done.out.split())
 
 
+@pytest.mark.filterwarnings("ignore:Specified provider")
 def test_a_device_that_does_not_start_is_no_silent_fallback(
     onnx_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,6 +241,8 @@ def test_other_verbs_say_that_there_is_nothing_to_do(
     onnx_bundle: MakeBundle, forerun: Forerun, tmp_path: Path
 ) -> None:
     bundle = str(onnx_bundle("llama"))
+    source, output = str(HERE / "llama"), str(tmp_path / "b")
+    check_error(forerun("compile", source, "-o", output), "with --target onnxruntime")
     check_error(forerun("tune", str(HERE / "llama"), "--target", "onnxruntime"), "nothing to tune")
     package = ("package", bundle, "--target", "linux-x86-64", "-o", str(tmp_path / "p"))
     check_error(forerun(*package), "onnxruntime")
@@ -256,6 +276,26 @@ def test_a_bundle_of_ones_own_export_is_compared_with_its_model(
         "check", str(onnx_bundle("forerun")), "--text", str(HERE / "make_models.py"), "--tokens", "96"
     )
     assert (done.code, "mean KL" in done.out) == (0, True), done.err
+
+
+def test_rows_that_depend_on_each_other_are_owned_up_to(forerun: Forerun, tmp_path: Path) -> None:
+    """A file in which a row gets a millionth of those beside it: no reason to refuse it, but to say so everywhere."""
+    bundle = str(tmp_path / "bundle")
+    source = write_decoder(tmp_path / "source", leak=1e-6)
+    done = forerun("compile", str(source), "-o", bundle, "--target", "onnxruntime")
+    assert "depend on the rows beside it" in done.out
+    facts = json.loads(forerun("info", bundle, "--json").out)["targets"][0]
+    assert "depend on the rows beside it" in facts["note"]
+    run = ("run", bundle, "-p", "abcabcabc", "--raw", "--max-tokens", "20", "--stats")
+    assert "a draft may have changed a token" in forerun(*run, "--drafter", "lookup:min_ngram=1").err
+    assert "changed a token" not in forerun(*run, "--drafter", "none").err
+
+
+def test_statistics_say_what_trees_are_worth(onnx_bundle: MakeBundle, forerun: Forerun) -> None:
+    """An export of forerun's own takes trees; a file of optimum's never has any."""
+    run = ("-p", "abcabcabc", "--raw", "--max-tokens", "20", "--stats", "--drafter", "lookup:min_ngram=1")
+    assert "with branches may have changed" in forerun("run", str(onnx_bundle("forerun")), *run).err
+    assert "changed a token" not in forerun("run", str(onnx_bundle("llama")), *run).err
 
 
 def test_the_compile_command_bundles(forerun: Forerun, tmp_path: Path) -> None:

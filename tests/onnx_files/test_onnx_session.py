@@ -251,6 +251,9 @@ def test_misuse_is_refused(onnx_bundle: MakeBundle) -> None:
         session.forward([(seq, 2)], taps=(1,))
     with pytest.raises(RuntimeFailure, match="NaN"):
         session.sample(np.full(65, np.nan), temperature=0, top_k=0, top_p=1, seed=0, position=1)
+    for call in (lambda: session.save(seq, Path("x")), lambda: session.restore(Path("x"))):
+        with pytest.raises(OptionError, match="no sequences"):
+            call()
     session.create_sequence()
     with pytest.raises(RuntimeFailure, match="all 2 sequences"):
         session.create_sequence()

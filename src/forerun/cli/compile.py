@@ -8,6 +8,7 @@ from forerun.cli.options import add_tuning, import_compile_side
 from forerun.cli.progress import progress_bar
 from forerun.cli.rows import describe_rule
 from forerun.errors import OptionError
+from forerun.targets import ONNXRUNTIME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from forerun.compiler.schedules.tiling import Tiling
 
 NAME = "compile"
-ONNXRUNTIME = "onnxruntime"
 HELP = "compile an exported model into a bundle for one or several targets, or bundle an ONNX file as it is"
 EXAMPLES = (
     "forerun compile build/export -o build/bundle",
@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Compile; the bundle appears only when it is whole."""
     drafts = parse_drafts(arguments.draft)
-    if ONNXRUNTIME in arguments.target:
+    if ONNXRUNTIME.name in arguments.target:
         return bundle_onnx(arguments)
     compile_export = import_compile_side(_import_compiler, NAME)
     tuned = known_tilings(arguments)
@@ -101,12 +101,12 @@ def bundle_onnx(arguments: argparse.Namespace) -> int:
     for name, is_given in given.items():
         if is_given:
             raise OptionError(
-                f"the target {ONNXRUNTIME} runs the ONNX file as it is, alone and whole: leave {name} out"
+                f"the target {ONNXRUNTIME.name} runs the ONNX file as it is, alone and whole: leave {name} out"
             )
     bundle = import_compile_side(_import_bundler, NAME)
     with progress_bar("bundling") as report:
         result = bundle(arguments.directory, arguments.output, progress=report)
-    print(f"{ONNXRUNTIME}: signature {result.signature}, {result.provider}")
+    print(f"{ONNXRUNTIME.name}: signature {result.signature}, {result.provider}")
     print(f"note: {describe_rule(result.rule, result.trees)}")
     print(f"wrote {result.bundle} (ONNX file and data {result.bytes / 2**20:.1f} MiB)")
     return 0

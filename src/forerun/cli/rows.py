@@ -9,6 +9,10 @@ ROWS_DEPEND = (
     "note: with this target the bits of a row may depend on the rows beside it, so a draft may have changed a token"
     " where two were nearly equally likely; forerun info says by how much"
 )
+TREES_DEPEND = (
+    "note: with this target the bits of a row may differ in a tree, so a draft with branches may have changed a token"
+    " where two were nearly equally likely; chains, which are what drafters make unless told otherwise, change none"
+)
 
 
 def describe_rule(rule: "RowRule", takes_trees: bool) -> str:

@@ -17,7 +17,7 @@ from forerun.cli.options import (
     read_text,
 )
 from forerun.cli.progress import Report, progress_bar
-from forerun.cli.rows import ROWS_DEPEND
+from forerun.cli.rows import ROWS_DEPEND, TREES_DEPEND
 from forerun.cli.tables import print_stats
 from forerun.errors import OptionError
 
@@ -113,8 +113,11 @@ def stream(first: str, generation: "Generation", quiet: bool) -> None:
 
 def print_rule(generation: "Generation") -> None:
     """Say on stderr if a draft may have changed a token."""
-    if generation.stats.drafted and not generation.session.abilities.bit_exact:
+    abilities = generation.session.abilities
+    if generation.stats.drafted and not abilities.bit_exact:
         print(ROWS_DEPEND, file=sys.stderr)
+    elif generation.stats.drafted and abilities.trees and not abilities.exact_trees:
+        print(TREES_DEPEND, file=sys.stderr)
 
 
 def as_json(generation: "Generation") -> dict[str, object]:
