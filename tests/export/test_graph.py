@@ -60,10 +60,29 @@ def test_functions_have_the_inputs_of_the_signature(variant: str, tiny_export: T
     config = read_manifest(tiny_export(variant, "f32")).config
     biased = (["q_proj", "k_proj", "v_proj"] * config.attention_bias) + (["o_proj"] * config.output_bias)
     extra = [f"{name}.bias" for name in biased]
-    extra += ["q_norm.weight", "k_norm.weight"] * config.qk_norm + ["rope.cos", "rope.sin"]
+    extra += ["q_norm.weight", "k_norm.weight"] * config.qk_norm
     for name, function in functions.items():
-        expected = ACTIVATIONS[name] + WEIGHTS[name] + (extra if name == "Attention" else [])
+        kind = "Attention" if name.startswith("Attention") else name
+        expected = ACTIVATIONS[kind] + WEIGHTS[kind]
+        if kind == "Attention":
+            expected += extra + ["rope.cos", "rope.sin"] * ("Unrotated" not in name)
+        if kind in ("Attention", "FeedForward"):
+            expected += ["post_norm.weight"] * config.post_norms
+        if name.endswith("InWindow"):
+            expected[expected.index("tree_mask")] = "window_mask"
         assert list(function.input) == expected
+
+
+def test_layers_with_a_window_have_a_function_and_tables_of_their_own(tiny_export: TinyExport) -> None:
+    model = read_graph(tiny_export("gemma3", "f32"))
+    calls = [node for node in model.graph.node if node.op_type.startswith("Attention")]
+    assert [node.op_type for node in calls] == ["AttentionInWindow", "Attention", "AttentionInWindow"]
+    tables = [[name for name in node.input if ".cos" in name or ".sin" in name] for node in calls]
+    own = ["window_rope.cos", "window_rope.sin"]
+    assert tables == [own, ["rope.cos", "rope.sin"], own]
+    assert [value.name for value in model.graph.input][:4] == [
+        *("token_ids", "positions", "tree_mask", "window_mask")
+    ]
 
 
 def test_quantized_weights_become_their_parts(tiny_export: TinyExport) -> None:
