@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gemma3_file import gemma3_file
 from many_texts import many_texts
 from small_vocabularies import byte_level, random_texts, sentencepiece, write_vocabulary
 from text_forms import SAMPLE
@@ -232,17 +231,6 @@ def test_arrays_that_say_to_be_endless_are_refused(tmp_path: Path) -> None:
         path.write_bytes(data[:count] + (1 << 45).to_bytes(8, "little") + data[count + 8 :])
         with pytest.raises(ModelFileError, match="truncated or malformed"):
             parse_gguf(path)
-
-
-@pytest.mark.real_model
-def test_gemma3_equals_transformers() -> None:
-    path = gemma3_file()
-    values = parse_gguf(path).values
-    files = read_gguf_tokenizer(values, path)
-    assert files.bos_token_id == 2 and files.eos_token_ids == (1, 106) and files.add_bos
-    texts = [*TEXTS, *SAMPLE, *RANDOM, *(" " * count + "x" for count in range(40)), "\t\t\n\n\n <h1>a</h1>"]
-    texts += many_texts()[::2]
-    require_transformers_ids(path, Tokenizer.from_str(files.tokenizer_json), texts)
 
 
 def test_kinds_of_tokenizers() -> None:

@@ -86,8 +86,6 @@ def test_unsupported_architecture_is_named_with_the_list(folder: Path) -> None:
     [
         ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "'yarn'.*default, linear, llama3"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 4.0}}, "low_freq_factor"),
-        ({"model_type": "mistral", "sliding_window": 16}, "sliding"),
-        ({"model_type": "qwen2", "sliding_window": 16, "use_sliding_window": True}, "sliding"),
         ({"hidden_act": "gelu"}, "'gelu'"),
         ({"mlp_bias": True}, "mlp_bias"),
         ({"partial_rotary_factor": 0.5}, "part of each head"),
