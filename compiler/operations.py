@@ -89,6 +89,7 @@ class SwiGlu:
 class RopeStore:
     """Rotate queries and keys and write keys and values into the cache. Inputs: qkv. Output: queries [rows, H·d].
 
+    `cos` and `sin` are None for a layer that does not rotate.
     `window` is how many positions a row of this layer sees, 0 for all; with one the cache is a ring.
     """
 
@@ -96,8 +97,8 @@ class RopeStore:
     kv_heads: int
     head_dim: int
     scale: float
-    cos: str
-    sin: str
+    cos: str | None
+    sin: str | None
     q_norm: str | None
     k_norm: str | None
     norm_epsilon: float | None

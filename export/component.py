@@ -213,8 +213,8 @@ def _quantized(scheme: Scheme, weight: np.ndarray) -> dict[str, np.ndarray]:
 
 def _manifest(component: Component, policy: Policy, schemes: Mapping[str, str]) -> dict[str, Any]:
     config = asdict(component.form.config)
-    # Only the loader needs the divisors; here they are part of the rotary tables already.
-    del config["rope_divisors"]
+    # Only the loader needs these; here they are part of the rotary tables and of the last norm already.
+    del config["rope_divisors"], config["logit_scale"]
     return {
         "format": FORMAT,
         "version": VERSION,

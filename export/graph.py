@@ -8,11 +8,9 @@ from onnx import FunctionProto, ModelProto, NodeProto, TensorProto, helper
 from forerun.export.functions import quantize_function
 from forerun.export.schemes import SCHEMES
 from forerun.export.signature import (
-    ATTENTION,
     DOMAIN,
     HEAD,
     IR_VERSION,
-    WINDOW_ATTENTION,
     Form,
     Sublayer,
     graph_inputs,
@@ -89,9 +87,8 @@ def build_model(
             last = sublayer is sublayers[-1]
             output = tap_name(layer) if last else f"hidden.{layer}"
             inputs, outputs = [hidden], [output]
-            if sublayer in (ATTENTION, WINDOW_ATTENTION):
-                mask = "tree_mask" if sublayer is ATTENTION else "window_mask"
-                inputs += ["positions", mask, *past_names(layer)]
+            if sublayer.mask is not None:
+                inputs += ["positions", sublayer.mask, *past_names(layer)]
                 outputs += present_names(layer)
             builder.call(sublayer, layer_prefix(layer, sublayer), inputs, outputs)
             hidden = output

@@ -74,8 +74,7 @@ def read_manifest(directory: Path | str) -> ExportManifest:
     try:
         known = {field.name for field in fields(ModelConfig)}
         settings = {key: value for key, value in found["config"].items() if key in known}
-        settings["windowed_layers"] = tuple(settings.get("windowed_layers", ()))
-        config = ModelConfig(**settings)
+        config = ModelConfig.from_json(settings)
         texts = {key: str(found[key]) for key in ("name", "family", "source", "quant")}
         return ExportManifest(
             directory,

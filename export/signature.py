@@ -4,7 +4,7 @@ Legend: M rows, P past rows, T = P + M, V vocabulary, D hidden, K kv heads, d he
 F feature size.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx
 from onnx import TensorProto, ValueInfoProto, helper
@@ -27,6 +27,7 @@ CHAT_TEMPLATE_FILE = "chat_template.jinja"
 VOCABULARY_FILE = "vocabulary.bin"
 DRAFT_FAMILY = "draft"
 ROPE_TABLES = ("rope.cos", "rope.sin")
+MASKS = ("tree_mask", "window_mask")
 WINDOW_ROPE_TABLES = ("window_rope.cos", "window_rope.sin")
 
 _WEIGHT_ORDER = (
@@ -59,6 +60,11 @@ class Sublayer:
     activations: tuple[str, ...]
     outputs: tuple[str, ...]
 
+    @property
+    def mask(self) -> str | None:
+        """The mask that it takes where rows see each other."""
+        return next((name for name in self.activations if name in MASKS), None)
+
 
 EMBED = Sublayer("Embed", ("token_ids",), ("hidden",))
 FEATURE_EMBED = Sublayer("Embed", ("token_ids", "features"), ("hidden",))
@@ -72,6 +78,15 @@ WINDOW_ATTENTION = Sublayer(
     ("hidden", "positions", "window_mask", "past_key", "past_value"),
     ATTENTION.outputs,
 )
+UNROTATED_ATTENTION = replace(ATTENTION, function="AttentionUnrotated")
+UNROTATED_WINDOW_ATTENTION = replace(WINDOW_ATTENTION, function="AttentionUnrotatedInWindow")
+# Kinds of attention by whether the layer has a window and whether it rotates.
+_ATTENTIONS = {
+    (False, True): ATTENTION,
+    (True, True): WINDOW_ATTENTION,
+    (False, False): UNROTATED_ATTENTION,
+    (True, False): UNROTATED_WINDOW_ATTENTION,
+}
 FEED_FORWARD = Sublayer("FeedForward", ("hidden",), ("hidden_out",))
 HEAD = Sublayer("Head", ("hidden",), ("logits",))
 
@@ -94,17 +109,19 @@ class Form:
         return ("hidden",) if self.embed is None else self.embed.activations
 
     def sublayers(self, layer: int) -> tuple[Sublayer, ...]:
-        """The sublayers of one layer: its attention may have a window."""
-        windowed = layer in self.config.windowed_layers
-        return tuple(WINDOW_ATTENTION if kind is ATTENTION and windowed else kind for kind in self.layer)
+        """The sublayers of one layer: its attention may have a window, and may not rotate."""
+        config = self.config
+        attention = _ATTENTIONS[layer in config.windowed_layers, layer not in config.unrotated_layers]
+        return tuple(attention if kind is ATTENTION else kind for kind in self.layer)
 
     @property
     def rope_tables(self) -> dict[str, bool]:
         """The initializers that hold rotary tables, cosine before sine, and whether they are those of windows."""
-        config = self.config
-        apart = config.windowed_layers and config.window_rope_theta is not None
-        common = dict.fromkeys(ROPE_TABLES, False) if self.attends else {}
-        return common | (dict.fromkeys(WINDOW_ROPE_TABLES, True) if apart else {})
+        kinds = {kind for layer in range(self.config.layers) for kind in self.sublayers(layer)}
+        apart = self.config.window_rope_theta is not None
+        common = ATTENTION in kinds or (WINDOW_ATTENTION in kinds and not apart)
+        tables = dict.fromkeys(ROPE_TABLES, False) if common else {}
+        return tables | (dict.fromkeys(WINDOW_ROPE_TABLES, True) if WINDOW_ATTENTION in kinds and apart else {})
 
     def initializer_name(self, sublayer: Sublayer, prefix: str, weight: str) -> str:
         """The graph-wide name of a module's weight; rotary tables are shared by all layers that rotate alike."""
@@ -172,7 +189,7 @@ def graph_inputs(form: Form) -> list[ValueInfoProto]:
     if not form.attends:
         return inputs
     inputs.append(helper.make_tensor_value_info("positions", TensorProto.INT64, ["M"]))
-    masks = ("tree_mask", "window_mask") if config.windowed_layers else ("tree_mask",)
+    masks = MASKS if config.windowed_layers else MASKS[:1]
     inputs += [helper.make_tensor_value_info(name, TensorProto.BOOL, ["M", "T"]) for name in masks]
     cache = [config.kv_heads, "P", config.head_dim]
     names = [name for layer in range(config.layers) for name in past_names(layer)]

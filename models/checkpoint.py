@@ -1,7 +1,7 @@
 """What every model file is turned into before anything else sees it: config, named tensors, tokenizer."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,15 @@ class StoredTensor:
 
 
 @dataclass(frozen=True)
+class RowRange:
+    """Where a weight lies in a stored tensor that joins several: its rows from `start` to `stop`, of `total`."""
+
+    start: int
+    stop: int
+    total: int
+
+
+@dataclass(frozen=True)
 class TokenizerFiles:
     """The tokenizer as the runtime reads it. `add_bos`: a prompt starts with `bos_token_id`."""
 
@@ -48,6 +57,23 @@ class Checkpoint:
     config: ModelConfig
     tensors: Mapping[str, StoredTensor]
     read_tokenizer: Callable[[], TokenizerFiles]
+
+
+def require_rows(source: Path, file_name: str, shape: tuple[int, ...], rows: RowRange | None) -> None:
+    """Check that a tensor of several weights has as many rows as they have; raises `ModelFileError` naming it."""
+    if rows is not None and shape[0] != rows.total:
+        raise ModelFileError(
+            f"{source}: tensor {file_name} has shape {list(shape)}, its configuration says {rows.total} rows"
+        )
+
+
+def fold_logit_scale(tensors: Mapping[str, StoredTensor], config: ModelConfig) -> dict[str, StoredTensor]:
+    """The tensors with the factor of the logits in the last norm's weight, as the head has no other place for it."""
+    name, scale = "head.norm.weight", config.logit_scale
+    if scale == 1.0 or name not in tensors:
+        return dict(tensors)
+    norm = tensors[name]
+    return {**tensors, name: replace(norm, read_float32=lambda: norm.read_float32() * np.float32(scale))}
 
 
 def require_tensors(

@@ -1,6 +1,8 @@
 """The numbers that define one decoder network, whatever file they came from."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from forerun.errors import UnsupportedModelError
 
@@ -16,7 +18,8 @@ class ModelConfig:
     context; None means plain rotary embedding. `attention_bias` is the bias of q, k and v, `output_bias` that
     of o. `post_norms` are norms of what a sublayer adds to the residual stream. `attention_scale` is the factor of
     scores, None for 1/√head_dim. In `windowed_layers` a row sees the last `window` positions, its own included;
-    they rotate by `window_rope_theta` where that is not None.
+    they rotate by `window_rope_theta` where that is not None. In `unrotated_layers` queries and keys are not rotated.
+    `logit_scale` is the factor of the logits, which the loader folds into the last norm's weight.
     """
 
     layers: int
@@ -41,6 +44,8 @@ class ModelConfig:
     window: int | None = None
     windowed_layers: tuple[int, ...] = ()
     window_rope_theta: float | None = None
+    unrotated_layers: tuple[int, ...] = ()
+    logit_scale: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse shapes that no network can have; raises `UnsupportedModelError`."""
@@ -56,10 +61,14 @@ class ModelConfig:
             raise UnsupportedModelError(
                 f"the model's window is {self.window}; layers with a window need it positive"
             )
-        if any(not 0 <= layer < self.layers for layer in self.windowed_layers):
-            raise UnsupportedModelError(
-                f"layers {self.windowed_layers} have a window; the model has layers 0 to {self.layers - 1}"
-            )
+        for what, layers in (
+            ("have a window", self.windowed_layers),
+            ("do not rotate", self.unrotated_layers),
+        ):
+            if any(not 0 <= layer < self.layers for layer in layers):
+                raise UnsupportedModelError(
+                    f"layers {layers} {what}; the model has layers 0 to {self.layers - 1}"
+                )
         if self.heads % self.kv_heads:
             raise UnsupportedModelError(
                 f"the model has {self.heads} heads and {self.kv_heads} kv heads; "
@@ -75,6 +84,11 @@ class ModelConfig:
                 f"head_dim {self.head_dim} needs {self.head_dim // 2}"
             )
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "ModelConfig":
+        """The configuration whose fields JSON holds; raises `TypeError` if it lacks one or has others."""
+        return cls(**{key: tuple(each) if isinstance(each, list) else each for key, each in values.items()})
+
     def own_layers(self, layers: int, vocabulary_size: int) -> "ModelConfig":
         """The configuration of a network of its own with layers as wide as this model's, which see all positions."""
         return replace(
@@ -87,4 +101,6 @@ class ModelConfig:
             window=None,
             windowed_layers=(),
             window_rope_theta=None,
+            unrotated_layers=(),
+            logit_scale=1.0,
         )

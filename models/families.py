@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from forerun.errors import UnsupportedModelError
+from forerun.models.checkpoint import RowRange
 from forerun.models.config import ModelConfig
 from forerun.models.gemma3_family import Gemma3Family
+from forerun.models.granite_family import GraniteFamily
 from forerun.models.llama import Decoder
 from forerun.models.llama_family import LlamaFamily
+from forerun.models.phi3_family import Phi3Family
+from forerun.models.smollm3_family import SmolLM3Family
 
 
 class Family(Protocol):
@@ -38,6 +42,10 @@ class Family(Protocol):
         """The name of one of our weights in a GGUF file."""
         ...
 
+    def rows_in_file(self, name: str, config: ModelConfig) -> RowRange | None:
+        """Where a weight lies in a tensor that files join of several, None where it has a tensor of its own."""
+        ...
+
     def gguf_interleaved_heads(self, architecture: str, name: str, config: ModelConfig) -> int | None:
         """The head count by which a GGUF file interleaved a weight's rows, None where it did not."""
         ...
@@ -56,7 +64,13 @@ class Family(Protocol):
         ...
 
 
-FAMILIES: tuple[type[Family], ...] = (LlamaFamily, Gemma3Family)
+FAMILIES: tuple[type[Family], ...] = (
+    LlamaFamily,
+    Gemma3Family,
+    Phi3Family,
+    SmolLM3Family,
+    GraniteFamily,
+)
 
 
 def family_of_huggingface(model_type: object, source: Path) -> Family:

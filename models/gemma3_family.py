@@ -39,9 +39,8 @@ class Gemma3Family(LlamaFamily):
 
     def config_from_huggingface(self, values: Mapping[str, Any]) -> ModelConfig:
         """Read a config.json, with the rotary bases as transformers 4 or 5 writes them."""
-        for name in ("attn_logit_softcapping", "final_logit_softcapping", "use_bidirectional_attention"):
-            if values.get(name):
-                raise UnsupportedModelError(f"{name} {values[name]} is not supported")
+        if values.get("use_bidirectional_attention"):
+            raise UnsupportedModelError("use_bidirectional_attention is not supported")
         layers = int(values["num_hidden_layers"])
         pattern = int(values.get("sliding_window_pattern") or values.get("_sliding_window_pattern", _PATTERN))
         kinds = values.get("layer_types")

@@ -11,7 +11,14 @@ from gguf.constants import GGML_QUANT_SIZES
 from gguf.quants import dequantize
 
 from forerun.errors import ModelFileError, UnsupportedModelError
-from forerun.models.checkpoint import Checkpoint, StoredTensor, require_tensors
+from forerun.models.checkpoint import (
+    Checkpoint,
+    RowRange,
+    StoredTensor,
+    fold_logit_scale,
+    require_rows,
+    require_tensors,
+)
 from forerun.models.config import ModelConfig
 from forerun.models.families import Family, family_of_gguf
 from forerun.models.gguf_file import GgufFile, GgufTensor
@@ -40,11 +47,14 @@ def open_gguf(path: Path) -> Checkpoint:
         raise ModelFileError(f"{path} has a metadata value of the wrong kind: {error}") from error
     expected = family.tensor_shapes(config)
     names = {name: family.gguf_name(name) for name in expected}
-    tensors = {
-        name: _stored_tensor(file, names[name], _row_order(family, str(architecture), name, config))
-        for name in expected
-        if names[name] in file.tensors
-    }
+    tensors = {}
+    for name in expected:
+        if names[name] not in file.tensors:
+            continue
+        part = family.rows_in_file(name, config)
+        require_rows(path, names[name], shapes[names[name]], part)
+        order = _row_order(family, str(architecture), name, config)
+        tensors[name] = _stored_tensor(file, names[name], _picked(part) if part else order)
     require_tensors(path, tensors, expected, names)
     return Checkpoint(
         name=str(file.values.get("general.name") or path.stem),
@@ -52,7 +62,7 @@ def open_gguf(path: Path) -> Checkpoint:
         kind="gguf",
         source=path,
         config=config,
-        tensors=tensors,
+        tensors=fold_logit_scale(tensors, config),
         read_tokenizer=partial(read_gguf_tokenizer, file.values, path),
     )
 
@@ -63,6 +73,10 @@ def _rope_divisors(file: GgufFile) -> tuple[float, ...] | None:
     if tensor is None:
         return None
     return tuple(float(divisor) for divisor in tensor.read().astype(np.float32).reshape(-1))
+
+
+def _picked(part: RowRange) -> slice:
+    return slice(part.start, part.stop)
 
 
 def _row_order(family: Family, architecture: str, name: str, config: ModelConfig) -> np.ndarray | None:
@@ -77,31 +91,37 @@ def _row_order(family: Family, architecture: str, name: str, config: ModelConfig
     return order
 
 
-def _stored_tensor(file: GgufFile, name: str, rows: np.ndarray | None) -> StoredTensor:
+def _stored_tensor(file: GgufFile, name: str, rows: np.ndarray | slice | None) -> StoredTensor:
+    """A tensor of the file, or rows of it: in another order, or some."""
     tensor = file.tensors[name]
     block, block_bytes = GGML_QUANT_SIZES[tensor.type]
     plain = tensor.type.name in _PLAIN_TYPES
     read_blocks: Callable[[], np.ndarray] | None = None if plain else partial(_read_ordered, tensor, rows)
     bits = block_bytes * 8 / block
+    shape = tensor.shape
+    if isinstance(rows, slice):
+        shape = (rows.stop - rows.start, *shape[1:])
     return StoredTensor(
         tensor.type.name,
-        tensor.shape,
+        shape,
         bits,
-        partial(_read_float32, file.path, name, tensor, rows),
+        partial(_read_float32, file.path, name, tensor, rows, shape),
         read_blocks,
     )
 
 
-def _read_ordered(tensor: GgufTensor, rows: np.ndarray | None) -> np.ndarray:
+def _read_ordered(tensor: GgufTensor, rows: np.ndarray | slice | None) -> np.ndarray:
     data = tensor.read()
     return data if rows is None else data[rows]
 
 
-def _read_float32(path: Path, name: str, tensor: GgufTensor, rows: np.ndarray | None) -> np.ndarray:
+def _read_float32(
+    path: Path, name: str, tensor: GgufTensor, rows: np.ndarray | slice | None, shape: tuple[int, ...]
+) -> np.ndarray:
     data = _read_ordered(tensor, rows)
-    values = np.empty(tensor.shape, np.float32)
+    values = np.empty(shape, np.float32)
     # A few rows at a time: the library makes arrays of all that it is given.
-    step = _SLAB_ROWS if len(tensor.shape) > 1 else len(data)
+    step = _SLAB_ROWS if len(shape) > 1 else len(data)
     try:
         for start in range(0, len(data), step):
             values[start : start + step] = dequantize(data[start : start + step], tensor.type)

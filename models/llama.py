@@ -1,7 +1,7 @@
 """The Llama family as plain torch modules, cut where the runtime cuts: Embed, Attention, FeedForward, Head.
 
-Llama, Mistral, Qwen2, Qwen3 and Gemma 3 differ only in what `ModelConfig` says (biases, q/k norm, norms after a
-sublayer, windows, tying). Each sublayer includes its norms and its residual add, so leaving a sublayer out is not
+All families differ only in what `ModelConfig` says (biases, q/k norm, norms after a sublayer, windows, layers
+without rotary embedding, tying). Each sublayer includes its norms and its residual add, so leaving a sublayer out is not
 calling it.
 Legend: M rows, P past, T = P + M, D hidden, H heads, K kv heads, d head_dim, F feed-forward, V vocabulary.
 """
@@ -84,10 +84,10 @@ class Embed(nn.Module):
 class Attention(nn.Module):
     """Pre-norm, grouped-query attention over past and present rows, output projection, residual add.
 
-    Where the layer has a window, the mask given is that of the window.
+    Where the layer has a window, the mask given is that of the window; without a `rope` nothing is rotated.
     """
 
-    def __init__(self, config: ModelConfig, rope: Rope) -> None:
+    def __init__(self, config: ModelConfig, rope: Rope | None) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
         self.scale = config.head_dim**-0.5 if config.attention_scale is None else config.attention_scale
@@ -115,13 +115,12 @@ class Attention(nn.Module):
         Returns hidden [M, D] and the keys and values of past and present rows, [K, T, d] each, all float32.
         """
         x = self.norm(hidden)
-        position_ids = positions.unsqueeze(0)
         query = self._split_heads(self.q_proj(x), self.heads, self.q_norm)
         key = self._split_heads(self.k_proj(x), self.kv_heads, self.k_norm)
         value = self._split_heads(self.v_proj(x), self.kv_heads, None)
         attended, present_key, present_value, _ = torch.onnx.ops.attention(
-            self.rope(query, position_ids),
-            self.rope(key, position_ids),
+            self._rotate(query, positions),
+            self._rotate(key, positions),
             value,
             tree_mask,
             past_key.unsqueeze(0),
@@ -131,6 +130,10 @@ class Attention(nn.Module):
         joined = attended.transpose(1, 2).reshape(-1, self.heads * self.head_dim)
         added = _normed(self.post_norm, self.o_proj(joined))
         return hidden + added, present_key.squeeze(0), present_value.squeeze(0)
+
+    def _rotate(self, heads: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """[1, heads, M, d] by positions [M], where the layer rotates."""
+        return heads if self.rope is None else self.rope(heads, positions.unsqueeze(0))
 
     def _split_heads(self, x: torch.Tensor, heads: int, norm: RMSNorm | None) -> torch.Tensor:
         """[M, heads · d] → [1, heads, M, d], normalized per head where the model does so."""
@@ -184,18 +187,19 @@ class Head(nn.Module):
 class Layer(nn.Module):
     """One attention and one feed-forward sublayer."""
 
-    def __init__(self, config: ModelConfig, rope: Rope) -> None:
+    def __init__(self, config: ModelConfig, rope: Rope | None) -> None:
         super().__init__()
         self.attention = Attention(config, rope)
         self.feed_forward = FeedForward(config)
 
 
-def layer_ropes(config: ModelConfig) -> list[Rope]:
-    """The rotary tables of each layer: the same object where they are the same."""
+def layer_ropes(config: ModelConfig) -> list[Rope | None]:
+    """The rotary tables of each layer: the same object where they are the same, None where nothing rotates."""
     common = Rope(config)
     apart = config.windowed_layers and config.window_rope_theta is not None
     windowed = Rope(config, windowed=True) if apart else common
-    return [windowed if layer in config.windowed_layers else common for layer in range(config.layers)]
+    ropes = [windowed if layer in config.windowed_layers else common for layer in range(config.layers)]
+    return [None if layer in config.unrotated_layers else rope for layer, rope in enumerate(ropes)]
 
 
 @dataclass(frozen=True)

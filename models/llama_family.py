@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from forerun.errors import UnsupportedModelError
+from forerun.models.checkpoint import RowRange
 from forerun.models.config import ModelConfig
 from forerun.models.llama import Decoder
 from forerun.models.rope import SUPPORTED_SCALINGS, scaling_divisors
@@ -30,13 +31,15 @@ _HUGGINGFACE_PARTS = {
     "attention.": "self_attn.",
     "feed_forward.": "mlp.",
 }
+# Logits bounded by tanh, under the names of config.json and, with the architecture before them, of GGUF files.
+_SOFTCAPS = ("attn_logit_softcapping", "final_logit_softcapping")
 
 
 class LlamaFamily:
     """Llama, Mistral, Qwen2 and Qwen3: one network, different configuration.
 
     `huggingface_parts` and `gguf_parts` translate parts of our names; `norm_offset` is what norm weights in Hugging
-    Face checkpoints lack.
+    Face checkpoints lack; `gguf_interleaved` names the architectures whose q and k rows llama.cpp's converter reorders.
     """
 
     name = "llama"
@@ -45,6 +48,7 @@ class LlamaFamily:
     huggingface_parts: Mapping[str, str] = MappingProxyType(_HUGGINGFACE_PARTS)
     gguf_parts: Mapping[str, str] = MappingProxyType(_GGUF_PARTS)
     norm_offset = 0.0
+    gguf_interleaved: tuple[str, ...] = ("llama",)
 
     def build(self, config: ModelConfig) -> Decoder:
         """The network with uninitialised weights."""
@@ -80,14 +84,18 @@ class LlamaFamily:
         _, layer, *middle, kind = name.split(".")
         return f"blk.{layer}.{self.gguf_parts['.'.join(middle)]}.{kind}"
 
+    def rows_in_file(self, name: str, config: ModelConfig) -> RowRange | None:
+        """Where a weight lies in a tensor that files join of several; here each has its own."""
+        return None
+
     def gguf_interleaved_heads(self, architecture: str, name: str, config: ModelConfig) -> int | None:
         """The head count by which a GGUF file interleaved the rows of a weight, None where it did not.
 
-        llama.cpp's converter reorders the q and k rows of `llama` (and of no other architecture of this
-        family) from half-split to interleaved rotary order.
+        llama.cpp's converter reorders the q and k rows of some architectures from half-split to interleaved rotary
+        order.
         """
         counts = {"q_proj": config.heads, "k_proj": config.kv_heads}
-        return counts.get(name.split(".")[-2]) if architecture == "llama" else None
+        return counts.get(name.split(".")[-2]) if architecture in self.gguf_interleaved else None
 
     def config_from_huggingface(self, values: Mapping[str, Any]) -> ModelConfig:
         """Read a config.json; raises `UnsupportedModelError` for what this family cannot do, `KeyError` if
@@ -129,8 +137,15 @@ class LlamaFamily:
             raise UnsupportedModelError(f"activation {activation!r} is not supported; supported: silu")
         if values.get("mlp_bias"):
             raise UnsupportedModelError("bias in the feed-forward layers (mlp_bias) is not supported")
-        if values.get("partial_rotary_factor", 1.0) != 1.0:
+        rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
+        if values.get("partial_rotary_factor", rope.get("partial_rotary_factor", 1.0)) != 1.0:
             raise UnsupportedModelError("rotary embedding of a part of each head is not supported")
+        for name in ("num_local_experts", "num_experts"):
+            if values.get(name):
+                raise UnsupportedModelError(f"mixture-of-experts models ({name} {values[name]}) are not supported")
+        for name in _SOFTCAPS:
+            if values.get(name):
+                raise UnsupportedModelError(f"{name} {values[name]} is not supported")
         method = (values.get("quantization_config") or {}).get("quant_method")
         if method:
             raise UnsupportedModelError(
@@ -162,6 +177,9 @@ class LlamaFamily:
             raise UnsupportedModelError("rotary embedding of a part of each head is not supported")
         if int(read("expert_count", 0)):
             raise UnsupportedModelError("mixture-of-experts models are not supported")
+        for name in _SOFTCAPS:
+            if float(read(name, 0.0)):
+                raise UnsupportedModelError(f"{architecture}.{name} {read(name)} is not supported")
         return ModelConfig(
             layers=int(read("block_count")),
             hidden_size=hidden,
@@ -182,13 +200,19 @@ class LlamaFamily:
 
 
 def _window(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The window of a config.json and the layers that have it; of Mistral all have, of Qwen2 the last ones."""
+    """The window of a config.json and the layers that have it; of Mistral and Phi-3 all have, of Qwen2 the last ones.
+
+    A window that no position reaches past is none.
+    """
     window, layers = values.get("sliding_window"), int(values["num_hidden_layers"])
-    if not window or not values.get("use_sliding_window", values["model_type"] == "mistral"):
+    everywhere = values["model_type"] in ("mistral", "phi3")
+    if not window or not values.get("use_sliding_window", everywhere):
+        return {}
+    if int(window) >= int(values["max_position_embeddings"]):
         return {}
     kinds = values.get("layer_types")
     if kinds is None:
-        first = 0 if values["model_type"] == "mistral" else int(values.get("max_window_layers", layers))
+        first = 0 if everywhere else int(values.get("max_window_layers", layers))
         kinds = ["full_attention"] * first + ["sliding_attention"] * (layers - first)
     windowed = tuple(layer for layer, kind in enumerate(kinds) if kind == "sliding_attention")
     return {"window": int(window), "windowed_layers": windowed} if windowed else {}

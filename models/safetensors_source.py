@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,36 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from forerun.errors import ModelFileError, UnsupportedModelError
-from forerun.models.checkpoint import Checkpoint, StoredTensor, TokenizerFiles, require_tensors
+from forerun.models.checkpoint import (
+    Checkpoint,
+    RowRange,
+    StoredTensor,
+    TokenizerFiles,
+    fold_logit_scale,
+    require_rows,
+    require_tensors,
+)
 from forerun.models.families import family_of_huggingface
 from forerun.models.tokenizer_files import end_token_ids, load_tokenizer_json
 
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16}
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A tensor in a safetensors file."""
+
+    path: Path
+    name: str
+    type_name: str
+    shape: tuple[int, ...]
+
+    def stored(self, part: RowRange | None) -> StoredTensor:
+        """The tensor, or some of its rows."""
+        shape = self.shape if part is None else (part.stop - part.start, *self.shape[1:])
+        return StoredTensor(
+            self.type_name, shape, _BITS.get(self.type_name, 8), partial(_read_float32, self, part)
+        )
 
 
 def open_huggingface(folder: Path) -> Checkpoint:
@@ -35,11 +60,14 @@ def open_huggingface(folder: Path) -> Checkpoint:
         raise ModelFileError(f"{folder / 'config.json'} has an entry of the wrong kind: {error}") from error
     files = {name: family.huggingface_name(name) for name in family.tensor_shapes(config)}
     stored = _stored_tensors(folder)
-    tensors = {
-        name: _with_offset(stored[file_name], family.norm_offset if name.endswith("norm.weight") else 0.0)
-        for name, file_name in files.items()
-        if file_name in stored
-    }
+    tensors = {}
+    for name, file_name in files.items():
+        if file_name not in stored:
+            continue
+        part = family.rows_in_file(name, config)
+        require_rows(folder, file_name, stored[file_name].shape, part)
+        offset = family.norm_offset if name.endswith("norm.weight") else 0.0
+        tensors[name] = _with_offset(stored[file_name].stored(part), offset)
     require_tensors(folder, tensors, family.tensor_shapes(config), files)
     return Checkpoint(
         name=str(values.get("_name_or_path") or folder.name).rstrip("/").split("/")[-1] or folder.name,
@@ -47,7 +75,7 @@ def open_huggingface(folder: Path) -> Checkpoint:
         kind="huggingface",
         source=folder,
         config=config,
-        tensors=tensors,
+        tensors=fold_logit_scale(tensors, config),
         read_tokenizer=partial(read_tokenizer, folder, values),
     )
 
@@ -67,7 +95,7 @@ def read_json(path: Path, required: bool = True) -> dict[str, Any]:
     return found
 
 
-def _stored_tensors(folder: Path) -> dict[str, StoredTensor]:
+def _stored_tensors(folder: Path) -> dict[str, _Entry]:
     """Every tensor of every safetensors file the folder names."""
     index_path = folder / "model.safetensors.index.json"
     # A single file goes before an index, as in transformers.
@@ -78,13 +106,13 @@ def _stored_tensors(folder: Path) -> dict[str, StoredTensor]:
         paths = [folder / str(name) for name in sorted(set(weight_map.values()))]
     else:
         paths = [folder / "model.safetensors"]
-    stored: dict[str, StoredTensor] = {}
+    stored: dict[str, _Entry] = {}
     for path in paths:
         stored.update(_tensors_of_file(path))
     return stored
 
 
-def _tensors_of_file(path: Path) -> dict[str, StoredTensor]:
+def _tensors_of_file(path: Path) -> dict[str, _Entry]:
     if not path.exists():
         raise ModelFileError(f"{path} is missing; only safetensors weights are read")
     stored = {}
@@ -92,16 +120,10 @@ def _tensors_of_file(path: Path) -> dict[str, StoredTensor]:
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 (the file is no mapping)
                 view = file.get_slice(name)
-                stored[name] = _stored_tensor(path, name, view.get_dtype(), tuple(view.get_shape()))
+                stored[name] = _Entry(path, name, view.get_dtype(), tuple(view.get_shape()))
     except (SafetensorError, OSError) as error:
         raise ModelFileError(f"{path} is truncated or not a safetensors file: {error}") from error
     return stored
-
-
-def _stored_tensor(path: Path, name: str, type_name: str, shape: tuple[int, ...]) -> StoredTensor:
-    return StoredTensor(
-        type_name, shape, _BITS.get(type_name, 8), partial(_read_float32, path, name, type_name)
-    )
 
 
 def _with_offset(tensor: StoredTensor, offset: float) -> StoredTensor:
@@ -111,16 +133,21 @@ def _with_offset(tensor: StoredTensor, offset: float) -> StoredTensor:
     return replace(tensor, read_float32=lambda: tensor.read_float32() + np.float32(offset))
 
 
-def _read_float32(path: Path, name: str, type_name: str) -> np.ndarray:
-    if type_name not in _BITS:
+def _read_float32(entry: _Entry, part: RowRange | None) -> np.ndarray:
+    if entry.type_name not in _BITS:
         raise UnsupportedModelError(
-            f"{path}: tensor {name} has type {type_name}; supported in safetensors: {', '.join(_BITS)}"
+            f"{entry.path}: tensor {entry.name} has type {entry.type_name}; "
+            f"supported in safetensors: {', '.join(_BITS)}"
         )
     try:
-        with safe_open(path, framework="pt") as file:
-            tensor: torch.Tensor = file.get_tensor(name)
+        with safe_open(entry.path, framework="pt") as file:
+            tensor: torch.Tensor = (
+                file.get_tensor(entry.name)
+                if part is None
+                else file.get_slice(entry.name)[part.start : part.stop]
+            )
     except (SafetensorError, OSError) as error:
-        raise ModelFileError(f"{path}: tensor {name} cannot be read: {error}") from error
+        raise ModelFileError(f"{entry.path}: tensor {entry.name} cannot be read: {error}") from error
     values: np.ndarray = tensor.to(torch.float32).numpy()
     return values
 

@@ -28,8 +28,8 @@ def fuse_attention(graph: Graph) -> None:
 
     The row of the past → present concatenation and the mask over it is what the cache does: rows are written at
     their slots and each attends to its ancestors. So the pattern asks for exactly that: a mask that is the
-    function's `tree_mask` or `window_mask`, keys rotated by the function's `positions`, present outputs that nobody
-    else reads.
+    function's `tree_mask` or `window_mask`, keys rotated by the function's `positions` if at all, present outputs that
+    nobody else reads.
     """
     for node in list(graph.nodes):
         if node.op != "forerun.attention":
@@ -42,9 +42,10 @@ def fuse_attention(graph: Graph) -> None:
             value.rotary is None and value.norm is None, graph, "values may be neither rotated nor normalized"
         )
         require(
-            query.rotary is not None and key.rotary is not None, graph, "queries and keys must be rotated"
+            (query.rotary is None) == (key.rotary is None),
+            graph,
+            "either both queries and keys are rotated or none",
         )
-        assert query.rotary is not None and key.rotary is not None
         rope = _rope_store(graph, node, query, key)
         require(
             (query.norm is None) == (key.norm is None),
@@ -104,8 +105,8 @@ def _source(graph: Graph, value: Value) -> _Source:
 
 
 def _rope_store(graph: Graph, node: Node, query: _Source, key: _Source) -> RopeStore:
-    assert query.rotary is not None and key.rotary is not None
-    for rotary in (query.rotary, key.rotary):
+    rotaries = [source.rotary for source in (query, key) if source.rotary is not None]
+    for rotary in rotaries:
         attrs = rotary.detail["attrs"]
         require(
             int(attrs["interleaved"]) == 0 and int(attrs["dim"]) == 0,
@@ -115,18 +116,18 @@ def _rope_store(graph: Graph, node: Node, query: _Source, key: _Source) -> RopeS
         positions, _ = through_layout(graph, rotary.inputs[3])
         require(positions.name == "positions", graph, "rotary positions must be the function's positions")
         require(
-            rotary.inputs[1:3] == query.rotary.inputs[1:3], graph, "queries and keys share one rotary table"
+            rotary.inputs[1:3] == rotaries[0].inputs[1:3], graph, "queries and keys share one rotary table"
         )
-    cos, sin = query.rotary.inputs[1:3]
-    require(is_weight(graph, cos) and is_weight(graph, sin), graph, "rotary tables must be weights")
+    tables = rotaries[0].inputs[1:3] if rotaries else []
+    require(all(is_weight(graph, table) for table in tables), graph, "rotary tables must be weights")
     norms = [source.norm for source in (query, key) if source.norm is not None]
     return RopeStore(
         heads=int(node.inputs[0].shape[1]),
         kv_heads=int(node.inputs[1].shape[1]),
         head_dim=int(node.inputs[0].shape[3]),
         scale=float(node.detail["attrs"]["scale"]),
-        cos=cos.name,
-        sin=sin.name,
+        cos=tables[0].name if tables else None,
+        sin=tables[1].name if tables else None,
         q_norm=norms[0].inputs[1].name if norms else None,
         k_norm=norms[-1].inputs[1].name if norms else None,
         norm_epsilon=float(norms[0].detail["attrs"].epsilon) if norms else None,

@@ -22,7 +22,7 @@ class AttentionShape:
     """Heads and sizes of one attention module. `kv_dtype` is the cache's element: float16 or float32.
 
     A row sees the last `window` positions; 0: all. With a window the cache is a ring of at most `ring` slots, a
-    multiple of a block: slot s of the session lies at s mod ring.
+    multiple of a block: slot s of the session lies at s mod ring. `rotates`: queries and keys are rotated.
     """
 
     heads: int
@@ -33,6 +33,7 @@ class AttentionShape:
     norm_epsilon: float | None = None
     window: int = 0
     ring: int = 0
+    rotates: bool = True
 
     @property
     def group(self) -> int:
@@ -68,13 +69,14 @@ def ring_slot(shape: AttentionShape, slot: tir.Expr) -> tir.Expr:
 def rope_store(name: str, arithmetic: Arithmetic, shape: AttentionShape) -> tir.Kernel:
     """Return the kernel that turns qkv [rows, (H + 2·Kv)·d] into scaled, rotated queries and cache entries.
 
-    Parameters of the kernel: qkv, positions, sequences, slots, cos, sin [, q_norm, k_norm], queries [rows, H·d]
-    (scaled by the softmax scale), keys, values; capacity. Work is shared by (row, head).
+    Parameters of the kernel: qkv, [positions,] sequences, slots [, cos, sin] [, q_norm, k_norm], queries [rows, H·d]
+    (scaled by the softmax scale), keys, values; capacity. Positions and tables are there where the layer rotates. Work is shared by (row, head).
     Source: Su et al. 2021, "RoFormer" (halves rotated against each other, as in Llama).
     """
     norms = {} if shape.norm_epsilon is None else {"q_norm": "float32", "k_norm": "float32"}
-    inputs = {"qkv": "float32", "positions": "int32", "sequences": "int32", "slots": "int32"}
-    inputs |= {"cos": "float32", "sin": "float32"} | norms
+    inputs = {"qkv": "float32"} | ({"positions": "int32"} if shape.rotates else {})
+    inputs |= {"sequences": "int32", "slots": "int32"}
+    inputs |= ({"cos": "float32", "sin": "float32"} if shape.rotates else {}) | norms
     outputs = {"queries": "float32", "keys": shape.kv_dtype, "values": shape.kv_dtype}
     with tir.writing(name, arithmetic, inputs, outputs, {"capacity": "int64"}) as writer:
         buffers = writer.named
@@ -112,7 +114,7 @@ class _Head:
         return math.gcd(self.shape.head_dim // 2, tir.LANES)
 
     def _rotated(self, norm: str) -> list[tuple[tir.Expr, int]]:
-        """Return (vector, first dimension) pairs of the head, normalized where asked for and rotated."""
+        """Return (vector, first dimension) pairs of the head, normalized and rotated where asked for."""
         half, width = self.shape.head_dim // 2, self._width
         qkv, start = self.buffers["qkv"], tir.bind(self._start)
         factor = None
@@ -121,6 +123,8 @@ class _Head:
             factor = tir.splat(
                 reciprocal_rms(self.writer, total, self.shape.head_dim, self.shape.norm_epsilon), width
             )
+        if not self.shape.rotates:
+            return [(self._element(start, i, width, norm, factor), i) for i in range(0, 2 * half, width)]
         angle = tir.bind(self.buffers["positions"][self.row] * half)
         pieces = []
         for i in range(0, half, width):

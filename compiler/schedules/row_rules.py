@@ -151,20 +151,23 @@ class RopeStoreRule:
         o = operation
         shape = AttentionShape(
             *(o.heads, o.kv_heads, o.head_dim, o.scale, settings.kv_dtype, o.norm_epsilon),
-            *(o.window, ring_positions(o.window, settings.max_gather)),
+            *(o.window, ring_positions(o.window, settings.max_gather), o.cos is not None),
         )
         suffix = ("" if o.q_norm is None else "_norm") + _window(o.window)
+        suffix += "" if shape.rotates else "_unrotated"
         kernel = rope_store(
             f"rope_store_{o.heads}_{o.kv_heads}x{o.head_dim}{suffix}", settings.target.arithmetic, shape
         )
-        norms = [] if o.q_norm is None or o.k_norm is None else [o.q_norm, o.k_norm]
+        tables = [name for name in (o.cos, o.sin) if name is not None]
+        norms = [name for name in (o.q_norm, o.k_norm) if name is not None]
         packings = (
-            *(Packing("vector", (name,), (0,), row_bytes=2 * o.head_dim) for name in (o.cos, o.sin)),
+            *(Packing("vector", (name,), (0,), row_bytes=2 * o.head_dim) for name in tables),
             *(Packing("vector", (name,), (0,)) for name in norms),
         )
+        fields = ("positions", "sequences", "slots") if tables else ("sequences", "slots")
         arguments: tuple[Argument, ...] = (
             Input(0),
-            *(Field(name) for name in ("positions", "sequences", "slots")),
+            *(Field(name) for name in fields),
             *(Packed(i) for i in range(len(packings))),
             Output(),
             *(Field(name) for name in ("keys", "values", "capacity")),

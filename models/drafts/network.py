@@ -84,12 +84,8 @@ def read_draft_config(described: Mapping[str, Any]) -> DraftConfig:
     """The configuration that JSON describes; raises `UnsupportedModelError` if it lacks or garbles a field."""
     try:
         values = {field.name: described[field.name] for field in fields(DraftConfig)}
-        network = dict(values["network"])
-        divisors = network.get("rope_divisors")
-        network["rope_divisors"] = None if divisors is None else tuple(divisors)
-        network["windowed_layers"] = tuple(network.get("windowed_layers", ()))
         lists = {name: tuple(values[name]) for name in ("taps", "sublayers")}
-        return DraftConfig(**{**values, **lists, "network": ModelConfig(**network)})
+        return DraftConfig(**{**values, **lists, "network": ModelConfig.from_json(values["network"])})
     except (KeyError, TypeError) as error:
         raise UnsupportedModelError(f"the description of a draft lacks or garbles {error}") from error
 

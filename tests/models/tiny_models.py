@@ -54,10 +54,23 @@ VARIANTS: dict[str, dict[str, Any]] = {
             "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000000.0},
         },
     },
+    "phi3": {"model_type": "phi3", "sliding_window": 24, "pad_token_id": 0},
+    "smollm3": {"model_type": "smollm3", "no_rope_layers": [1, 0], "pad_token_id": 0},
+    "smollm3-window": {
+        **{"model_type": "smollm3", "no_rope_layers": [0, 1], "pad_token_id": 0},
+        **{"use_sliding_window": True, "sliding_window": 24},
+    },
+    "granite": {
+        **{"model_type": "granite", "embedding_multiplier": 3.0, "attention_multiplier": 0.4},
+        **{"residual_multiplier": 0.22, "logits_scaling": 0.7, "tie_word_embeddings": True},
+    },
 }
 
 # Those whose exported graphs differ; the others differ in numbers only.
-STRUCTURES = ("llama-tied", "llama-multi-head", "llama-biased", "qwen2", "qwen3", "mistral-window", "gemma3")
+STRUCTURES = (
+    *("llama-tied", "llama-multi-head", "llama-biased", "qwen2", "qwen3", "mistral-window", "gemma3"),
+    *("smollm3", "smollm3-window"),
+)
 
 
 def tiny_values(**changes: Any) -> dict[str, Any]:
@@ -104,9 +117,10 @@ def write_folder(
     values = tiny_values(**changes)
     family = family_of_huggingface(values["model_type"], folder)
     named = random_weights(values, seed, in_file=True)
-    tensors = {
-        family.huggingface_name(name): torch.from_numpy(array).to(dtype) for name, array in named.items()
-    }
+    parts: dict[str, list[np.ndarray]] = {}
+    for name, array in named.items():
+        parts.setdefault(family.huggingface_name(name), []).append(array)
+    tensors = {name: torch.from_numpy(np.concatenate(arrays)).to(dtype) for name, arrays in parts.items()}
     (folder / "config.json").write_text(json.dumps(values))
     write_tokenizer(folder)
     if shards == 1:
