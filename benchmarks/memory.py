@@ -1,7 +1,8 @@
-"""Time and peak memory of `forerun export` and `forerun compile` for a model of Qwen2-1.5B's shape.
+"""Time and peak memory of `forerun export` and `forerun compile` for a model of a well-known shape.
 
-`python -m benchmarks.memory`. Weights are random, in bfloat16, in shards of a gigabyte: they cost what real ones of
-that shape do. Peak memory is the resident set of each command's process, with what it maps of its files.
+`python -m benchmarks.memory [--shape NAME]`. Weights are random, in bfloat16, in shards of a gigabyte: they cost what
+real ones of that shape do. Peak memory is the resident set of each command's process, with what it maps of its files.
+The bundle has to give the same ids with lookup as without.
 """
 
 from __future__ import annotations
@@ -17,10 +18,18 @@ from pathlib import Path
 
 import torch
 
+import forerun
 from benchmarks.random_models import Shape, write_model
 
-QWEN2 = Shape("Qwen2-1.5B", 28, 1536, 12, 2, 8960, 151936, True, "qwen2")
+SHAPES = {
+    shape.name: shape
+    for shape in (
+        Shape("Qwen2-1.5B", 28, 1536, 12, 2, 8960, 151936, True, "qwen2"),
+        Shape("Qwen3-0.6B", 28, 1024, 16, 8, 3072, 151936, True, "qwen3", 128),
+    )
+}
 TOKENS = 8
+PROMPT = "one two three, one two three, one two"
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,7 @@ class Cost:
 def bound_bytes(shape: Shape) -> float:
     """What may be used: one and a half times the larger of head and layer in float32, and a gigabyte."""
     head = shape.vocabulary_size * shape.hidden_size
-    head_dim = shape.hidden_size // shape.heads
+    head_dim = shape.head_dim or shape.hidden_size // shape.heads
     attention = 2 * shape.hidden_size * head_dim * (shape.heads + shape.kv_heads)
     layer = attention + 3 * shape.hidden_size * shape.feed_forward_size
     return 1.5 * 4 * max(head, layer) + 1e9
@@ -67,28 +76,44 @@ def peak_bytes(pid: int) -> int:
     return int(found[0]) * 1024 if found else 0
 
 
+def check_ids(bundle: Path) -> None:
+    """Compare the ids of an answer drafted by lookup with the plain ones; raises `ValueError` if they differ."""
+    with forerun.load(bundle, context=512) as model:
+        options = {"max_tokens": TOKENS, "ignore_end": True, "raw": True}
+        plain, drafted = (
+            model.generate(PROMPT, drafter=drafter, **options).complete()
+            for drafter in ("none", "lookup:min_ngram=1")
+        )
+    if plain.ids != drafted.ids:
+        raise ValueError(f"lookup gives {drafted.ids}, plain decoding {plain.ids}")
+    print(f"lookup: the same {len(plain.ids)} ids as plain decoding")
+
+
 def main() -> None:
     """Write the model, export, compile and run it, and print what each took."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
+    parser.add_argument("--shape", choices=SHAPES, default="Qwen2-1.5B", help="default Qwen2-1.5B")
     parser.add_argument("--folder", type=Path, default=Path("build/memory"), help="where all is written")
     parser.add_argument("--quant", default="q4", help="quantization (default q4)")
     parser.add_argument(
         "--keep", action="store_true", help="leave the folder there, and take its model again"
     )
     arguments = parser.parse_args()
+    shape = SHAPES[arguments.shape]
     model, export, bundle = (arguments.folder / name for name in ("model", "export", "bundle"))
     if not (model / "config.json").exists():
-        write_model(QWEN2, model, dtype=torch.bfloat16, shard_bytes=1 << 30)
+        write_model(shape, model, dtype=torch.bfloat16, shard_bytes=1 << 30)
     costs = [
         run("export", ["export", str(model), "-o", str(export), "--quant", arguments.quant]),
         run("compile", ["compile", str(export), "-o", str(bundle)]),
         run("run", ["run", str(bundle), "-p", "Hello", "--max-tokens", str(TOKENS), "--context", "512"]),
     ]
     print(
-        f"{QWEN2.name}, random weights, --quant {arguments.quant}; at most {bound_bytes(QWEN2) / 1e9:.2f} GB"
+        f"{shape.name}, random weights, --quant {arguments.quant}; at most {bound_bytes(shape) / 1e9:.2f} GB"
     )
     for cost in costs:
         print(f"{cost.name}: {cost.seconds:.1f} s, {cost.peak_bytes / 1e9:.2f} GB")
+    check_ids(bundle)
     if not arguments.keep:
         shutil.rmtree(arguments.folder)
 

@@ -33,6 +33,7 @@ class Shape:
     vocabulary_size: int
     tied: bool
     model_type: str = "llama"
+    head_dim: int | None = None  # None: hidden_size / heads
 
     def config(self) -> dict[str, Any]:
         """As config.json says it."""
@@ -42,6 +43,7 @@ class Shape:
             "hidden_size": self.hidden_size,
             "num_attention_heads": self.heads,
             "num_key_value_heads": self.kv_heads,
+            "head_dim": self.head_dim,
             "intermediate_size": self.feed_forward_size,
             "vocab_size": self.vocabulary_size,
             "max_position_embeddings": CONTEXT_LENGTH,

@@ -1,8 +1,8 @@
 """The Llama family as plain torch modules, cut where the runtime cuts: Embed, Attention, FeedForward, Head.
 
 All families differ only in what `ModelConfig` says (biases, q/k norm, norms after a sublayer, windows, layers
-without rotary embedding, tying). Each sublayer includes its norms and its residual add, so leaving a sublayer out is not
-calling it.
+without rotary embedding, tying). Each sublayer includes its norms and its residual add, so leaving a sublayer out is
+not calling it.
 Legend: M rows, P past, T = P + M, D hidden, H heads, K kv heads, d head_dim, F feed-forward, V vocabulary.
 """
 

@@ -102,7 +102,9 @@ def _split_heads(attention: Attention, x: torch.Tensor, heads: int, norm: RMSNor
 
 
 def _rotate(attention: Attention, x: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """Rotary embedding of [heads, M, d], first half against second half."""
+    """Rotary embedding of [heads, M, d], first half against second half, where the layer has one."""
+    if attention.rope is None:
+        return x
     cos, sin = attention.rope.cos[positions], attention.rope.sin[positions]
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)

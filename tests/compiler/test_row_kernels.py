@@ -80,12 +80,16 @@ def rotate(x: np.ndarray, angle: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kv_dtype", ("float16", "float32"))
-@pytest.mark.parametrize("norm", (None, 1e-6), ids=("plain", "qk_norm"))
+@pytest.mark.parametrize(
+    ("norm", "rotates"),
+    ((None, True), (1e-6, True), (None, False), (1e-6, False)),
+    ids=("plain", "qk_norm", "unrotated", "unrotated_qk_norm"),
+)
 @pytest.mark.parametrize("target", (RUNNABLE[0], *EMULATED[:1]), **TARGET_IDS)
 def test_rope_store(
-    target: Target, kv_dtype: str, norm: float | None, tmp_path: Path, rng: np.random.Generator
+    target: Target, kv_dtype: str, norm: float | None, rotates: bool, tmp_path: Path, rng: np.random.Generator
 ) -> None:
-    shape = AttentionShape(4, 2, 32, 0.25, kv_dtype, norm)
+    shape = AttentionShape(4, 2, 32, 0.25, kv_dtype, norm, rotates=rotates)
     cache, rows = Cache(shape, 2, 48), 5
     qkv = placed(rng.standard_normal((rows, 8 * 32)).astype(np.float32))
     positions = placed(rng.integers(0, 40, rows).astype(np.int32))
@@ -96,7 +100,8 @@ def test_rope_store(
     norms = [placed(rng.standard_normal(32).astype(np.float32)) for _ in range(2)] if norm else []
     queries = aligned((rows, 4, 32), np.float32)
     kernels = build_kernels([rope_store("rope", target.arithmetic, shape)], target, tmp_path)
-    arrays = (qkv, positions, sequences, slots, *tables, *norms, queries, cache.keys, cache.values)
+    where = (positions, sequences, slots, *tables) if rotates else (sequences, slots)
+    arrays = (qkv, *where, *norms, queries, cache.keys, cache.values)
     kernels.call("rope", *arrays, cache.capacity, rows=rows, threads=3)
     heads = qkv.reshape(rows, 8, 32).astype(np.float64)
     q, k, v = heads[:, :4], heads[:, 4:6], heads[:, 6:]
@@ -104,7 +109,7 @@ def test_rope_store(
         q, k = (
             x / np.sqrt((x**2).mean(-1, keepdims=True) + norm) * w for x, w in zip((q, k), norms, strict=True)
         )
-    turn = angles[positions][:, None]
+    turn = angles[positions][:, None] * rotates
     np.testing.assert_allclose(queries, rotate(q, turn) * 0.25, rtol=1e-4, atol=1e-5)
     tolerance = 1e-3 if kv_dtype == "float16" else 1e-5
     for row in range(rows):

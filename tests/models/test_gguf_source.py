@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from gguf.constants import GGMLQuantizationType
-from tiny_models import tiny_values, write_gguf
+from tiny_models import tiny_values, write_folder, write_gguf
 
 from forerun.errors import ModelFileError, UnsupportedModelError
-from forerun.models import load_model, open_checkpoint
+from forerun.models import ModelConfig, load_model, open_checkpoint
 from forerun.models.gguf_file import parse_gguf
 
 
@@ -29,6 +29,9 @@ def path(tmp_path: Path) -> Path:
         ("llama", {"attention_bias": True, "tie_word_embeddings": True}),
         ("qwen2", {}),
         ("qwen3", {"head_dim": 32}),
+        ("phi3", {}),
+        ("smollm3", {"num_hidden_layers": 4}),
+        ("granite", {}),
     ],
 )
 def test_weights_are_read_in_our_order(tmp_path: Path, architecture: str, changes: dict[str, Any]) -> None:
@@ -64,6 +67,53 @@ def test_blocks_are_reordered_with_their_rows(tmp_path: Path) -> None:
     assert np.array_equal(
         tensor.read_blocks(), gguf.quantize(weights["layers.0.attention.k_proj.weight"], type_)
     )
+
+
+@pytest.mark.parametrize("kind", ["Q4_1", "Q8_0"])
+@pytest.mark.parametrize("name", ["attention.k_proj", "attention.v_proj", "feed_forward.up_proj"])
+def test_blocks_are_cut_out_of_joined_matrices(tmp_path: Path, kind: str, name: str) -> None:
+    type_ = GGMLQuantizationType[kind]
+    weights = write_gguf(tmp_path / "tiny.gguf", seed=2, kind=type_, architecture="phi3")
+    tensor = open_checkpoint(tmp_path / "tiny.gguf").tensors[f"layers.1.{name}.weight"]
+    assert tensor.read_blocks is not None
+    expected = gguf.quantize(weights[f"layers.1.{name}.weight"], type_)
+    assert np.array_equal(tensor.read_blocks(), expected)
+    assert np.array_equal(tensor.read_float32(), gguf.dequantize(expected, type_))
+
+
+def test_a_joined_matrix_of_another_height_is_named(tmp_path: Path) -> None:
+    metadata = {"phi3.attention.head_count_kv": 1}
+    write_gguf(tmp_path / "tiny.gguf", seed=1, architecture="phi3", metadata=metadata)
+    with pytest.raises(ModelFileError, match=r"blk\.0\.attn_qkv\.weight has shape \[128, 64\].* 96 rows"):
+        open_checkpoint(tmp_path / "tiny.gguf")
+
+
+def test_what_families_read_from_metadata(tmp_path: Path) -> None:
+    def config(architecture: str, layers: int = 2, **metadata: Any) -> ModelConfig:
+        given = {f"{architecture}.{key}".replace("__", "."): value for key, value in metadata.items()}
+        path = tmp_path / "tiny.gguf"
+        write_gguf(path, seed=1, architecture=architecture, metadata=given, num_hidden_layers=layers)
+        return open_checkpoint(path).config
+
+    phi = config("phi3", attention__sliding_window=24)
+    assert (phi.window, phi.windowed_layers) == (24, (0, 1))
+    assert config("phi3", attention__sliding_window=128).window is None, "as long as the context"
+    assert config("smollm3", layers=9).unrotated_layers == (3, 7)
+    assert config("granite") == config("llama"), "factors are 1 where none are given"
+
+
+def test_granites_factors_are_those_of_its_folder(tmp_path: Path) -> None:
+    """Which the eager network of the folder is compared with transformers by."""
+    factors = {"embedding_multiplier": 3.0, "attention_multiplier": 0.4}
+    factors |= {"residual_multiplier": 0.22, "logits_scaling": 0.7}
+    keys = ("embedding_scale", "attention.scale", "residual_scale", "logit_scale")
+    metadata = {f"granite.{key}": value for key, value in zip(keys, factors.values(), strict=True)}
+    write_gguf(tmp_path / "tiny.gguf", seed=3, architecture="granite", metadata=metadata)
+    folder = write_folder(tmp_path / "folder", seed=3, model_type="granite", **factors)
+    ids = torch.arange(3, 40)
+    with torch.no_grad():
+        found, expected = (load_model(path)(ids).logits for path in (tmp_path / "tiny.gguf", folder))
+    assert (found - expected).abs().max() <= 1e-4
 
 
 def test_rope_divisors_come_from_the_file(tmp_path: Path) -> None:
@@ -126,7 +176,9 @@ def test_unsupported_architecture_is_named_with_the_list(tmp_path: Path) -> None
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    with pytest.raises(UnsupportedModelError, match=r"'mamba'.*llama, qwen2, qwen3"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"'mamba'.*gemma3, granite, llama, phi3, qwen2, qwen3, smollm3"
+    ):
         open_checkpoint(tmp_path / "other.gguf")
 
 
@@ -136,11 +188,27 @@ def test_unsupported_architecture_is_named_with_the_list(tmp_path: Path) -> None
         ({"llama.rope.scaling.type": "yarn"}, "'yarn'"),
         ({"llama.rope.dimension_count": 8}, "part of each head"),
         ({"llama.expert_count": 4}, "experts"),
+        ({"llama.attn_logit_softcapping": 50.0}, r"llama\.attn_logit_softcapping 50\.0"),
+        ({"llama.final_logit_softcapping": 30.0}, r"final_logit_softcapping 30\.0"),
     ],
 )
 def test_unsupported_settings_are_named(tmp_path: Path, metadata: dict[str, Any], message: str) -> None:
     write_gguf(tmp_path / "tiny.gguf", seed=1, metadata=metadata)
     with pytest.raises(UnsupportedModelError, match=message):
+        open_checkpoint(tmp_path / "tiny.gguf")
+
+
+def test_longrope_is_named(tmp_path: Path) -> None:
+    factors = {"rope_factors_long.weight": np.ones(8, np.float32)}
+    write_gguf(tmp_path / "tiny.gguf", seed=1, architecture="phi3", further=factors)
+    with pytest.raises(UnsupportedModelError, match="'longrope'"):
+        open_checkpoint(tmp_path / "tiny.gguf")
+
+
+def test_granite_without_rotary_embedding_is_named(tmp_path: Path) -> None:
+    metadata = {"granite.rope.scaling.finetuned": False}
+    write_gguf(tmp_path / "tiny.gguf", seed=1, architecture="granite", metadata=metadata)
+    with pytest.raises(UnsupportedModelError, match="without rotary embedding"):
         open_checkpoint(tmp_path / "tiny.gguf")
 
 

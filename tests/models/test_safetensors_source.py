@@ -77,7 +77,7 @@ def test_a_list_of_chat_templates_gives_the_default(folder: Path) -> None:
 
 def test_unsupported_architecture_is_named_with_the_list(folder: Path) -> None:
     change_config(folder, model_type="mamba")
-    with pytest.raises(UnsupportedModelError, match=r"'mamba'.*llama, mistral, qwen2, qwen3"):
+    with pytest.raises(UnsupportedModelError, match=r"'mamba'.*llama, mistral, phi3, qwen2, qwen3, smollm3"):
         open_checkpoint(folder)
 
 
@@ -89,6 +89,11 @@ def test_unsupported_architecture_is_named_with_the_list(folder: Path) -> None:
         ({"hidden_act": "gelu"}, "'gelu'"),
         ({"mlp_bias": True}, "mlp_bias"),
         ({"partial_rotary_factor": 0.5}, "part of each head"),
+        ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.75}}, "part of each head"),
+        ({"num_local_experts": 8}, "num_local_experts 8"),
+        ({"final_logit_softcapping": 30.0}, r"final_logit_softcapping 30\.0"),
+        ({"model_type": "phi3", "rope_scaling": {"type": "longrope"}}, "'longrope'"),
+        ({"model_type": "granite", "residual_multiplier": 0.0}, "residual is 0"),
         ({"quantization_config": {"quant_method": "gptq"}}, "'gptq'"),
     ],
 )
@@ -135,6 +140,12 @@ def test_missing_entry_of_config_is_named(folder: Path) -> None:
     del values["intermediate_size"]
     (folder / "config.json").write_text(json.dumps(values))
     with pytest.raises(ModelFileError, match="intermediate_size"):
+        open_checkpoint(folder)
+
+
+def test_too_few_layers_without_rotary_embedding_are_named(folder: Path) -> None:
+    change_config(folder, model_type="smollm3", no_rope_layers=[1])
+    with pytest.raises(ModelFileError, match="no_rope_layers has 1 numbers for 2 layers"):
         open_checkpoint(folder)
 
 

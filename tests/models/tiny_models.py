@@ -1,8 +1,9 @@
 """Tiny random models written as real files: Hugging Face folders and GGUF files."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import gguf
@@ -65,6 +66,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
         **{"residual_multiplier": 0.22, "logits_scaling": 0.7, "tie_word_embeddings": True},
     },
 }
+
+# GGUF architectures for which llama.cpp's converter reorders q and k for rotary embedding of neighbours.
+INTERLEAVED = ("llama", "smollm3", "granite")
 
 # Those whose exported graphs differ; the others differ in numbers only.
 STRUCTURES = (
@@ -163,12 +167,14 @@ def write_gguf(
     architecture: str = "llama",
     metadata: dict[str, Any] | None = None,
     part_tensors: int = 0,
+    further: Mapping[str, np.ndarray] = MappingProxyType({}),
     **changes: Any,
 ) -> dict[str, np.ndarray]:
     """A GGUF file whose matrices are quantized to `kind`; returns the float weights under our names.
 
-    Rows of q and k of `llama` are interleaved as llama.cpp's converter does. `metadata` adds or replaces
-    keys; `part_tensors` splits the model over files with so many tensors each.
+    Rows of q and k are interleaved where llama.cpp's converter does so, weights joined where it joins them. `metadata`
+    adds or replaces keys, `further` tensors under the file's names; `part_tensors` splits the model over files
+    with so many tensors each.
     """
     values = tiny_values(**{"model_type": architecture, **changes})
     family = family_of_huggingface(values["model_type"], path)
@@ -176,17 +182,23 @@ def write_gguf(
     writer = gguf.GGUFWriter(path, architecture, split_max_tensors=part_tensors)
     for key, value in {**_metadata(values, architecture), **(metadata or {})}.items():
         _add(writer, key, value)
+    joined: dict[str, list[np.ndarray]] = {}
     for name, array in weights.items():
         stored = array
-        if architecture == "llama" and name.split(".")[-2] in ("q_proj", "k_proj"):
+        if architecture in INTERLEAVED and name.split(".")[-2] in ("q_proj", "k_proj"):
             counts = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
             heads = values[counts[name.split(".")[-2]]]
             pairs = array.reshape(heads, 2, array.shape[0] // heads // 2, *array.shape[1:])
             stored = pairs.swapaxes(1, 2).reshape(array.shape)
-        if kind != GGMLQuantizationType.F32 and array.ndim == 2:
-            writer.add_tensor(family.gguf_name(name), gguf.quantize(stored, kind), raw_dtype=kind)
+        joined.setdefault(family.gguf_name(name), []).append(stored)
+    for name, arrays in joined.items():
+        stored = np.concatenate(arrays)
+        if kind != GGMLQuantizationType.F32 and stored.ndim == 2:
+            writer.add_tensor(name, gguf.quantize(stored, kind), raw_dtype=kind)
         else:
-            writer.add_tensor(family.gguf_name(name), np.ascontiguousarray(stored))
+            writer.add_tensor(name, np.ascontiguousarray(stored))
+    for name, array in further.items():
+        writer.add_tensor(name, array)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
