@@ -79,9 +79,8 @@ def peak_bytes(pid: int) -> int:
 def check_ids(bundle: Path) -> None:
     """Compare the ids of an answer drafted by lookup with the plain ones; raises `ValueError` if they differ."""
     with forerun.load(bundle, context=512) as model:
-        options = {"max_tokens": TOKENS, "ignore_end": True, "raw": True}
         plain, drafted = (
-            model.generate(PROMPT, drafter=drafter, **options).complete()
+            model.generate(PROMPT, drafter=drafter, max_tokens=TOKENS, ignore_end=True, raw=True).complete()
             for drafter in ("none", "lookup:min_ngram=1")
         )
     if plain.ids != drafted.ids:

@@ -121,7 +121,9 @@ class Form:
         apart = self.config.window_rope_theta is not None
         common = ATTENTION in kinds or (WINDOW_ATTENTION in kinds and not apart)
         tables = dict.fromkeys(ROPE_TABLES, False) if common else {}
-        return tables | (dict.fromkeys(WINDOW_ROPE_TABLES, True) if WINDOW_ATTENTION in kinds and apart else {})
+        return tables | (
+            dict.fromkeys(WINDOW_ROPE_TABLES, True) if WINDOW_ATTENTION in kinds and apart else {}
+        )
 
     def initializer_name(self, sublayer: Sublayer, prefix: str, weight: str) -> str:
         """The graph-wide name of a module's weight; rotary tables are shared by all layers that rotate alike."""

@@ -142,7 +142,9 @@ class LlamaFamily:
             raise UnsupportedModelError("rotary embedding of a part of each head is not supported")
         for name in ("num_local_experts", "num_experts"):
             if values.get(name):
-                raise UnsupportedModelError(f"mixture-of-experts models ({name} {values[name]}) are not supported")
+                raise UnsupportedModelError(
+                    f"mixture-of-experts models ({name} {values[name]}) are not supported"
+                )
         for name in _SOFTCAPS:
             if values.get(name):
                 raise UnsupportedModelError(f"{name} {values[name]} is not supported")

@@ -69,8 +69,9 @@ def ring_slot(shape: AttentionShape, slot: tir.Expr) -> tir.Expr:
 def rope_store(name: str, arithmetic: Arithmetic, shape: AttentionShape) -> tir.Kernel:
     """Return the kernel that turns qkv [rows, (H + 2·Kv)·d] into scaled, rotated queries and cache entries.
 
-    Parameters of the kernel: qkv, [positions,] sequences, slots [, cos, sin] [, q_norm, k_norm], queries [rows, H·d]
-    (scaled by the softmax scale), keys, values; capacity. Positions and tables are there where the layer rotates. Work is shared by (row, head).
+    Parameters of the kernel: qkv, [positions,] sequences, slots [, cos, sin] [, q_norm, k_norm], queries
+    [rows, H·d] (scaled by the softmax scale), keys, values; capacity. Positions and tables are there where the layer
+    rotates. Work is shared by (row, head).
     Source: Su et al. 2021, "RoFormer" (halves rotated against each other, as in Llama).
     """
     norms = {} if shape.norm_epsilon is None else {"q_norm": "float32", "k_norm": "float32"}

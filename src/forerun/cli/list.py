@@ -8,9 +8,7 @@ from forerun.cli.tables import make_table, print_table
 from forerun.registry import options_of
 
 NAME = "list"
-HELP = (
-    "list drafters, shapes, acceptance rules, exit policies, schemes, targets, platforms and model families"
-)
+HELP = "list drafters, shapes, acceptance rules, exit policies, schemes, targets, platforms and models"
 EXAMPLES = ("forerun list", "forerun list drafters")
 
 # Rows of one kind: name, options, one line of description.
@@ -116,14 +114,17 @@ def platforms() -> Rows:
     return [(one.name, ", ".join(named[one.name]), one.summary) for one in ALL_PLATFORMS]
 
 
-def families() -> Rows:
-    """Model families that can be exported."""
-    from forerun.models.families import FAMILIES
+def models() -> Rows:
+    """Models that can be exported, by the names that files give them, and what was proven of each."""
+    from forerun.models.evidence import EVIDENCE
 
-    return [(family.name, "–", summary_of(family)) for family in FAMILIES]
+    return [
+        (each.name, f"{each.huggingface_type}; GGUF: {each.gguf_architecture}", each.described())
+        for each in EVIDENCE
+    ]
 
 
-SECOND_COLUMNS = {"targets": "here", "platforms": "targets"}
+SECOND_COLUMNS = {"targets": "here", "platforms": "targets", "models": "model type"}
 
 KINDS: dict[str, Callable[[], Rows]] = {
     "drafters": drafters,
@@ -133,5 +134,5 @@ KINDS: dict[str, Callable[[], Rows]] = {
     "schemes": schemes,
     "targets": targets,
     "platforms": platforms,
-    "families": families,
+    "models": models,
 }
