@@ -87,8 +87,10 @@ class ModelConfig:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "ModelConfig":
         """The configuration whose fields JSON holds; raises `TypeError` if it lacks one or has others."""
-        given: dict[str, Any] = dict(values)
-        return cls(**{key: tuple(each) if isinstance(each, list) else each for key, each in given.items()})
+        given: dict[str, Any] = {
+            key: tuple(each) if isinstance(each, list) else each for key, each in values.items()
+        }
+        return cls(**given)
 
     def own_layers(self, layers: int, vocabulary_size: int) -> "ModelConfig":
         """The configuration of a network of its own with layers as wide as this model's, which see all positions."""

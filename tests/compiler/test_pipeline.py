@@ -104,10 +104,19 @@ def test_quantized_models_stay_near_onnx_runtime(
     assert distance_from_onnx_runtime(export, tmp_path / "bundle", rng) < 0.05
 
 
-@pytest.mark.parametrize("kind", ("Q4_0", "Q4_1", "Q5_0", "Q8_0"))
-def test_a_file_of_one_block_type_throughout(kind: str, tmp_path: Path, rng: np.random.Generator) -> None:
-    """The embedding, which is the head as well, is of that type, too."""
-    write_gguf(tmp_path / "model.gguf", int(rng.integers(1000)), GGMLQuantizationType[kind])
+@pytest.mark.parametrize(
+    ("kind", "architecture"), (("Q4_0", "llama"), ("Q4_1", "phi3"), ("Q5_0", "llama"), ("Q8_0", "granite"))
+)
+def test_a_file_of_one_block_type_throughout(
+    kind: str, architecture: str, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """The embedding and the head are of that type, too; Phi-3's blocks are cut out of joined matrices."""
+    factors = {"granite.residual_scale": 0.4, "granite.embedding_scale": 3.0, "granite.logit_scale": 2.0}
+    write_gguf(
+        *(tmp_path / "model.gguf", int(rng.integers(1000)), GGMLQuantizationType[kind], architecture),
+        metadata=factors if architecture == "granite" else None,
+        tie_word_embeddings=architecture == "granite",
+    )
     export = export_model(tmp_path / "model.gguf", tmp_path / "export", "keep").directory
     compile_export(export, tmp_path / "bundle")
     assert distance_from_onnx_runtime(export, tmp_path / "bundle", rng) < 0.05

@@ -10,6 +10,7 @@ import pytest
 import torch
 from gguf.constants import GGMLQuantizationType
 from tiny_models import tiny_values, write_folder, write_gguf
+from transformers import AutoModelForCausalLM
 
 from forerun.errors import ModelFileError, UnsupportedModelError
 from forerun.models import ModelConfig, load_model, open_checkpoint
@@ -79,6 +80,17 @@ def test_blocks_are_cut_out_of_joined_matrices(tmp_path: Path, kind: str, name: 
     expected = gguf.quantize(weights[f"layers.1.{name}.weight"], type_)
     assert np.array_equal(tensor.read_blocks(), expected)
     assert np.array_equal(tensor.read_float32(), gguf.dequantize(expected, type_))
+
+
+def test_phi3_equals_transformers_on_its_file(tmp_path: Path) -> None:
+    """transformers cuts the joined matrices of a file by itself."""
+    padding = {"tokenizer.ggml.padding_token_id": 0}
+    write_gguf(tmp_path / "tiny.gguf", seed=8, architecture="phi3", metadata=padding)
+    reference = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="tiny.gguf", dtype=torch.float32)
+    ids = torch.arange(3, 60)
+    with torch.no_grad():
+        found, expected = load_model(tmp_path / "tiny.gguf")(ids).logits, reference(ids[None]).logits[0]
+    assert (found - expected).abs().max() <= 1e-4
 
 
 def test_a_joined_matrix_of_another_height_is_named(tmp_path: Path) -> None:

@@ -98,6 +98,7 @@ def test_chain_mask_is_causal_over_the_past() -> None:
         ({"head_dim": 5}, "even"),
         ({"layers": 0}, "layers"),
         ({"norm_epsilon": -1.0}, "norm"),
+        ({"unrotated_layers": (1,)}, r"layers \(1,\) do not rotate"),
     ],
 )
 def test_impossible_shapes_are_refused(changes: dict[str, float], message: str) -> None:

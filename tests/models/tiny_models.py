@@ -63,7 +63,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "granite": {
         **{"model_type": "granite", "embedding_multiplier": 3.0, "attention_multiplier": 0.4},
-        **{"residual_multiplier": 0.22, "logits_scaling": 0.7, "tie_word_embeddings": True},
+        **{
+            "residual_multiplier": 0.22,
+            "logits_scaling": 0.7,
+            "tie_word_embeddings": True,
+            "rms_norm_eps": 0.01,
+        },
     },
 }
 
