@@ -125,7 +125,7 @@ def test_a_damaged_description_is_said(tmp_path: Path) -> None:
 WEIGHTS = dict(random_draft(draft_config("heads"), 0).named_parameters())
 IDS = np.arange(104, dtype=np.int32)
 REFUSED: dict[str, tuple[type[ForerunError], dict, str]] = {
-    "keep": (OptionError, {"quant": "keep"}, "no blocks of a file to keep; .* f32, q8, q4"),
+    "keep": (OptionError, {"quant": "keep"}, "no blocks of a file to keep; .* f32, q8, q6, q5, q4"),
     "no such scheme": (OptionError, {"quant": "q3"}, "unknown quantization 'q3'"),
     "weight missing": (
         ExportError,
