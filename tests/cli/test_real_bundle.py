@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from forerun.runtime.program import LoadedProgram
+
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -58,7 +60,13 @@ def test_bench_runs(bundle: Path) -> None:
 
 def test_info_shows_what_runs_here(bundle: Path) -> None:
     found = json.loads(forerun("info", bundle, "--json").stdout)
-    assert found["targets"] == [{"name": "tiny", "runs_here": True, "obstacle": None}]
+    with LoadedProgram(bundle) as program:
+        cache = program.cache_bytes()
+    (target,) = found["targets"]
+    assert target == {
+        **{"name": "tiny", "runs_here": True, "obstacle": None, "cache_bytes": cache},
+        "note": f"keys and values of a full context take {cache / 2**20:.1f} MiB",
+    }
     assert found["files"]["weights.bin"] == (bundle / "weights.bin").stat().st_size
     table = forerun("info", bundle).stdout
     assert "runs here" in table
