@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.race.bars import KEEP, RATIOS, SYMMETRIC, judge_all
+from benchmarks.race.interface import GEMMA
 from benchmarks.race.report import report_lines, write_report
 from benchmarks.race.results import EntrantInfo, Results, Sample, read_results, spread
 from benchmarks.race.tasks import MODES, task_trials
@@ -164,6 +165,8 @@ def test_every_bar_names_a_test_of_the_race() -> None:
     )
     results.entrants += [EntrantInfo("l0", "llama.cpp", "Q4_0", {})]
     results.samples += [Sample("tg64", "l0", 0, 1.0, "tokens/s")]
+    results.entrants += [EntrantInfo("g", "llama.cpp", GEMMA, {})]
+    results.samples += [Sample("tg64", name, 0, 1.0, "tokens/s") for name in ("g", f"forerun {GEMMA}")]
     for peer in ("onnxruntime-genai", "openvino-genai", "transformers"):
         results.entrants.append(EntrantInfo(peer, peer, "x", {}))
         results.samples.append(Sample("tg64", peer, 0, 1.0, "tokens/s"))
