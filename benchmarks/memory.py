@@ -2,7 +2,7 @@
 
 `python -m benchmarks.memory [--shape NAME]`. Weights are random, in bfloat16, in shards of a gigabyte: they cost what
 real ones of that shape do. Peak memory is the resident set of each command's process, with what it maps of its files.
-The bundle has to give the same ids with lookup as without.
+The bundle has to give the same ids with every drafter as without, greedy and sampled.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ SHAPES = {
     shape.name: shape
     for shape in (
         Shape("Qwen2-1.5B", 28, 1536, 12, 2, 8960, 151936, True, "qwen2"),
+        Shape("Qwen2-0.5B", 24, 896, 14, 2, 4864, 151936, True, "qwen2"),
         Shape("Qwen3-0.6B", 28, 1024, 16, 8, 3072, 151936, True, "qwen3", 128),
     )
 }
@@ -76,16 +77,24 @@ def peak_bytes(pid: int) -> int:
     return int(found[0]) * 1024 if found else 0
 
 
-def check_ids(bundle: Path) -> None:
-    """Compare the ids of an answer drafted by lookup with the plain ones; raises `ValueError` if they differ."""
+def check_ids(bundle: Path, layers: int) -> None:
+    """Compare the ids of drafted answers with the plain ones; raises `ValueError` if any differ."""
+    drafters = ("lookup:min_ngram=1", "auto", f"self:layers={layers - 4},tokens=3", "self:skip=a1+f0+a3")
     with forerun.load(bundle, context=512) as model:
-        plain, drafted = (
-            model.generate(PROMPT, drafter=drafter, max_tokens=TOKENS, ignore_end=True, raw=True).complete()
-            for drafter in ("none", "lookup:min_ngram=1")
-        )
-    if plain.ids != drafted.ids:
-        raise ValueError(f"lookup gives {drafted.ids}, plain decoding {plain.ids}")
-    print(f"lookup: the same {len(plain.ids)} ids as plain decoding")
+        for temperature in (0.0, 0.8):
+
+            def ids(drafter: str, temperature: float = temperature) -> list[int]:
+                options = {"max_tokens": 3 * TOKENS, "temperature": temperature, "seed": 1}
+                answer = model.generate(PROMPT, drafter=drafter, ignore_end=True, raw=True, **options)
+                return answer.complete().ids
+
+            plain = ids("none")
+            for drafter in drafters:
+                if (drafted := ids(drafter)) != plain:
+                    raise ValueError(f"{drafter} gives {drafted}, plain decoding {plain}")
+            print(
+                f"temperature {temperature}: the same {len(plain)} ids as plain decoding: {', '.join(drafters)}"
+            )
 
 
 def main() -> None:
@@ -112,7 +121,7 @@ def main() -> None:
     )
     for cost in costs:
         print(f"{cost.name}: {cost.seconds:.1f} s, {cost.peak_bytes / 1e9:.2f} GB")
-    check_ids(bundle)
+    check_ids(bundle, shape.layers)
     if not arguments.keep:
         shutil.rmtree(arguments.folder)
 
