@@ -84,8 +84,15 @@ def check_ids(bundle: Path, layers: int) -> None:
         for temperature in (0.0, 0.8):
 
             def ids(drafter: str, temperature: float = temperature) -> list[int]:
-                options = {"max_tokens": 3 * TOKENS, "temperature": temperature, "seed": 1}
-                answer = model.generate(PROMPT, drafter=drafter, ignore_end=True, raw=True, **options)
+                answer = model.generate(
+                    PROMPT,
+                    drafter=drafter,
+                    max_tokens=3 * TOKENS,
+                    temperature=temperature,
+                    seed=1,
+                    ignore_end=True,
+                    raw=True,
+                )
                 return answer.complete().ids
 
             plain = ids("none")
