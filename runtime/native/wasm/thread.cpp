@@ -34,7 +34,9 @@ int32_t idle_helper() {
 }  // namespace
 
 int32_t helper_count() {
-  return given_helpers;
+  int32_t idle = 0;
+  for (int32_t i = 0; i < given_helpers; ++i) idle += helpers[i].work.value() % 2 == 0 ? 1 : 0;
+  return idle;
 }
 
 Signal::~Signal() = default;
