@@ -8,7 +8,7 @@
 
 namespace forerun {
 
-// What forerun_have_helpers said; 0 before.
+// Of those that forerun_have_helpers told of, how many have no work: a session's team holds its own.
 int32_t helper_count();
 
 }  // namespace forerun
