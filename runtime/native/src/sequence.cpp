@@ -133,8 +133,8 @@ bool sees_all(const Session& session, const Sequence& sequence, int32_t position
   return true;
 }
 
-// Makes rows 0 … length - 1 pending from the start.
-Status begin_again(const Session& session, Sequence& sequence, int32_t length) {
+// Refuses to compute anew what was not given by its token alone.
+Status check_tokens(const Session& session, const Sequence& sequence, int32_t length) {
   for (int32_t slot = 0; slot < length; ++slot) {
     if (sequence.rows[slot].token >= 0 && session.program().feature_size == 0) continue;
     return fail(
@@ -143,12 +143,16 @@ Status begin_again(const Session& session, Sequence& sequence, int32_t length) {
         "not given by its token alone, so that it could be computed again; rewind to 0",
         length, slot);
   }
+  return FORERUN_OK;
+}
+
+// Makes rows 0 … length - 1 pending from the start.
+void begin_again(Sequence& sequence, int32_t length) {
   for (int32_t slot = 0; slot < length; ++slot) {
     sequence.rows[slot].done = 0;
     sequence.pending[slot] = slot;
   }
   sequence.pending_count = sequence.reach = length;
-  return FORERUN_OK;
 }
 
 Status check_path(const Sequence& sequence, int32_t count, const int32_t* path) {
@@ -286,14 +290,17 @@ Status rewind_sequence(const Session& session, Sequence& sequence, int32_t lengt
     return fail(FORERUN_INVALID_ARGUMENT, "cannot rewind to length %d; the sequence has %d positions", length,
                 sequence.committed);
   }
+  const bool waits = sequence.pending_count > 0 && sequence.pending[0] < length;
+  const bool keeps = length == 0 || sees_all(session, sequence, waits ? sequence.pending[0] : length);
+  if (!keeps) FORERUN_TRY(check_tokens(session, sequence, length));
   sequence.committed = length;
   sequence.staged = 0;
   while (sequence.pending_count > 0 && sequence.pending[sequence.pending_count - 1] >= length) {
     --sequence.pending_count;
   }
-  const int32_t first = sequence.pending_count > 0 ? sequence.pending[0] : length;
+  if (!keeps) begin_again(sequence, length);
   if (length == 0) sequence.reach = 0;
-  return sees_all(session, sequence, first) ? FORERUN_OK : begin_again(session, sequence, length);
+  return FORERUN_OK;
 }
 
 int32_t oldest_kept(const Session& session, const Sequence& sequence, int32_t layer) {
