@@ -7,7 +7,7 @@ from typing import Any
 
 from forerun.errors import UnsupportedModelError
 from forerun.models.config import ModelConfig
-from forerun.models.llama_family import LlamaFamily
+from forerun.models.llama_family import LlamaFamily, all_but_every
 from forerun.models.rope import scaling_divisors
 
 _GGUF_PARTS = {
@@ -57,7 +57,7 @@ class Gemma3Family(LlamaFamily):
         }
         config = super().config_from_huggingface(common)
         return replace(
-            _gemma(config, int(values["sliding_window"]), windowed or _every(layers, pattern)),
+            _gemma(config, int(values["sliding_window"]), windowed or all_but_every(layers, pattern)),
             qk_norm=True,
             activation=_activation(values),
             attention_scale=float(values["query_pre_attn_scalar"]) ** -0.5,
@@ -80,7 +80,7 @@ class Gemma3Family(LlamaFamily):
         # The 27B model alone scales by its hidden size per head; llama.cpp tells it by its number of layers.
         per_head = config.hidden_size / config.heads if config.layers == 62 else config.head_dim
         return replace(
-            _gemma(config, window, _every(config.layers, _PATTERN)),
+            _gemma(config, window, all_but_every(config.layers, _PATTERN)),
             attention_scale=per_head**-0.5,
             window_rope_theta=float(values.get("gemma3.rope.freq_base_swa", _WINDOW_THETA)),
         )
@@ -96,11 +96,6 @@ def _gemma(config: ModelConfig, window: int, windowed: list[bool]) -> ModelConfi
         window=window,
         windowed_layers=tuple(layer for layer, inside in enumerate(windowed) if inside),
     )
-
-
-def _every(layers: int, pattern: int) -> list[bool]:
-    """Whether each layer has a window."""
-    return [bool((layer + 1) % pattern) for layer in range(layers)]
 
 
 def _activation(values: Mapping[str, Any]) -> str:

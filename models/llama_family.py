@@ -220,6 +220,11 @@ def _window(values: Mapping[str, Any]) -> dict[str, Any]:
     return {"window": int(window), "windowed_layers": windowed} if windowed else {}
 
 
+def all_but_every(layers: int, interval: int) -> list[bool]:
+    """For each layer, False where it is the last of `interval`."""
+    return [bool((layer + 1) % interval) for layer in range(layers)]
+
+
 def _gguf_divisors(values: Mapping[str, Any], architecture: str, head_dim: int) -> tuple[float, ...] | None:
     """Divisors of `rope.scaling.*`; the older `rope.scale_linear` means the same as linear."""
     old = values.get(f"{architecture}.rope.scale_linear")

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from forerun.models.config import ModelConfig
-from forerun.models.llama_family import LlamaFamily
+from forerun.models.llama_family import LlamaFamily, all_but_every
 
 # The last of so many layers does not rotate, where a file does not list them.
 _INTERVAL = 4
@@ -26,7 +26,7 @@ class SmolLM3Family(LlamaFamily):
         layers = int(values["num_hidden_layers"])
         rotated = values.get("no_rope_layers")
         if rotated is None:
-            rotated = _every(layers, int(values.get("no_rope_layer_interval", _INTERVAL)))
+            rotated = all_but_every(layers, int(values.get("no_rope_layer_interval", _INTERVAL)))
         if len(rotated) < layers:
             raise ValueError(f"no_rope_layers has {len(rotated)} numbers for {layers} layers")
         unrotated = tuple(layer for layer in range(layers) if not rotated[layer])
@@ -43,12 +43,7 @@ class SmolLM3Family(LlamaFamily):
     ) -> ModelConfig:
         """Read GGUF metadata; which layers do not rotate is not in it."""
         config = super().config_from_gguf(values, shapes, rope_divisors)
-        rotated = _every(config.layers, _INTERVAL)
+        rotated = all_but_every(config.layers, _INTERVAL)
         return replace(
             config, unrotated_layers=tuple(layer for layer in range(config.layers) if not rotated[layer])
         )
-
-
-def _every(layers: int, interval: int) -> list[bool]:
-    """Whether each layer rotates."""
-    return [bool((layer + 1) % interval) for layer in range(layers)]

@@ -88,13 +88,13 @@ def fuse_residual(graph: Graph) -> None:
         if node.op != "relax.add":
             continue
         for stream, made in (node.inputs, node.inputs[::-1]):
-            linear, lookup = made_by(graph, made, "linear", "norm"), made_by(graph, stream, "embed")
+            maker, lookup = made_by(graph, made, "linear", "norm"), made_by(graph, stream, "embed")
             given = stream.name == "hidden" and is_weight(graph, stream)
-            if linear is None or not (given or lookup):
+            if maker is None or not (given or lookup):
                 continue
             require(graph.consumers(made) == [node], graph, "the residual's addend is read elsewhere, too")
-            detail: Linear | Norm = replace(linear.detail, add=True)
+            detail: Linear | Norm = replace(maker.detail, add=True)
             if lookup is not None:
                 lookup.outputs = node.outputs
-            graph.replace([linear, node], [Node(linear.op, linear.inputs, node.outputs, detail)])
+            graph.replace([maker, node], [Node(maker.op, maker.inputs, node.outputs, detail)])
             break
