@@ -14,12 +14,14 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import torch
 
 import forerun
 from benchmarks.random_models import Shape, write_model
+from forerun.runtime.model import Model
 
 SHAPES = {
     shape.name: shape
@@ -77,31 +79,29 @@ def peak_bytes(pid: int) -> int:
     return int(found[0]) * 1024 if found else 0
 
 
+def answer(model: Model, drafter: str, temperature: float) -> list[int]:
+    """The ids of an answer to a prompt that repeats itself."""
+    generation = model.generate(
+        PROMPT,
+        drafter=drafter,
+        temperature=temperature,
+        seed=1,
+        max_tokens=3 * TOKENS,
+        ignore_end=True,
+        raw=True,
+    )
+    return generation.complete().ids
+
+
 def check_ids(bundle: Path, layers: int) -> None:
     """Compare the ids of drafted answers with the plain ones; raises `ValueError` if any differ."""
     drafters = ("lookup:min_ngram=1", "auto", f"self:layers={layers - 4},tokens=3", "self:skip=a1+f0+a3")
     with forerun.load(bundle, context=512) as model:
-        for temperature in (0.0, 0.8):
-
-            def ids(drafter: str, temperature: float = temperature) -> list[int]:
-                answer = model.generate(
-                    PROMPT,
-                    drafter=drafter,
-                    max_tokens=3 * TOKENS,
-                    temperature=temperature,
-                    seed=1,
-                    ignore_end=True,
-                    raw=True,
-                )
-                return answer.complete().ids
-
-            plain = ids("none")
-            for drafter in drafters:
-                if (drafted := ids(drafter)) != plain:
-                    raise ValueError(f"{drafter} gives {drafted}, plain decoding {plain}")
-            print(
-                f"temperature {temperature}: the same {len(plain)} ids as plain decoding: {', '.join(drafters)}"
-            )
+        for drafter, temperature in product(drafters, (0.0, 0.8)):
+            plain, drafted = answer(model, "none", temperature), answer(model, drafter, temperature)
+            if drafted != plain:
+                raise ValueError(f"{drafter} gives {drafted}, plain decoding {plain}")
+            print(f"{drafter}, temperature {temperature}: the same {len(plain)} ids as plain decoding")
 
 
 def main() -> None:
