@@ -29,6 +29,28 @@ SHAPES = {
         Shape("Qwen2-1.5B", 28, 1536, 12, 2, 8960, 151936, True, "qwen2"),
         Shape("Qwen2-0.5B", 24, 896, 14, 2, 4864, 151936, True, "qwen2"),
         Shape("Qwen3-0.6B", 28, 1024, 16, 8, 3072, 151936, True, "qwen3", 128),
+        Shape(
+            "Mistral-7B", 32, 4096, 32, 8, 14336, 32000, False, "mistral", settings={"sliding_window": 4096}
+        ),
+        Shape("Phi-3-mini", 32, 3072, 32, 32, 8192, 32064, False, "phi3", settings={"sliding_window": 2047}),
+        Shape("SmolLM3-3B", 36, 2048, 16, 4, 11008, 128256, True, "smollm3"),
+        Shape(
+            "Granite-3.3-2B",
+            40,
+            2048,
+            32,
+            8,
+            8192,
+            49159,
+            True,
+            "granite",
+            settings={
+                "embedding_multiplier": 12.0,
+                "attention_multiplier": 0.015625,
+                "residual_multiplier": 0.22,
+                "logits_scaling": 8.0,
+            },
+        ),
     )
 }
 TOKENS = 8

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
-from itertools import product
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ class Shape:
     tied: bool
     model_type: str = "llama"
     head_dim: int | None = None  # None: hidden_size / heads
+    settings: Mapping[str, Any] = field(default_factory=dict)  # what else the family's config.json says
 
     def config(self) -> dict[str, Any]:
         """As config.json says it."""
@@ -53,6 +55,7 @@ class Shape:
             "tie_word_embeddings": self.tied,
             "bos_token_id": 0,
             "eos_token_id": 0,
+            **self.settings,
         }
 
 
@@ -100,11 +103,15 @@ def write_model(
         weight_map.update(dict.fromkeys(shard, file_name))
         shard.clear()
 
-    for name, size in family.tensor_shapes(family.config_from_huggingface(values)).items():
+    def random_tensor(size: tuple[int, ...]) -> torch.Tensor:
         weights = torch.randn(size, generator=generator)
         # Norms about one; matrices that keep the size of what they multiply.
-        weights = 1 + weights / 8 if len(size) == 1 else weights / size[-1] ** 0.5
-        shard[family.huggingface_name(name)] = weights.to(dtype)
+        return (1 + weights / 8 if len(size) == 1 else weights / size[-1] ** 0.5).to(dtype)
+
+    shapes = family.tensor_shapes(family.config_from_huggingface(values))
+    # Those that the family's files join follow one another.
+    for stored, names in groupby(shapes, family.huggingface_name):
+        shard[stored] = torch.cat([random_tensor(shapes[name]) for name in names])
         if sum(tensor.nbytes for tensor in shard.values()) >= shard_bytes:
             save()
     if shard:
