@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
@@ -29,6 +29,26 @@ _MAGNITUDE = 0x7FFFFFFF  # all bits of a float32 but the sign
 
 # TVM's expressions overload the operators; it ships no types that say so.
 Expr: TypeAlias = Any
+
+
+class Arithmetician(Protocol):
+    """How a target computes with float32 numbers or vectors: what elementary functions are made of."""
+
+    def multiply_add(self, a: Expr, b: Expr, c: Expr) -> Expr:
+        """Return a·b + c, always rounded in the same way."""
+        ...
+
+    def maximum(self, a: Expr, b: Expr) -> Expr:
+        """Return the larger of two; undefined where one is NaN."""
+        ...
+
+    def minimum(self, a: Expr, b: Expr) -> Expr:
+        """Return the smaller of two; undefined where one is NaN."""
+        ...
+
+    def round_even(self, value: Expr) -> Expr:
+        """Round to the nearest integer, ties to even, as float."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -102,6 +122,10 @@ class KernelWriter:
     def minimum(self, a: Expr, b: Expr) -> Expr:
         """Return the smaller of two float32 vectors, lane by lane; undefined where one is NaN."""
         return self._extreme("min", a, b)
+
+    def round_even(self, value: Expr) -> Expr:
+        """Round to the nearest integer, ties to even, as float."""
+        return op.call_llvm_pure_intrin(dtype_of(value), "llvm.rint", value)
 
     def _extreme(self, which: str, a: Expr, b: Expr) -> Expr:
         name = f"llvm.{which}num" if self.arithmetic.ignores_nan else f"llvm.{which}imum"
@@ -184,6 +208,13 @@ def floats(value: float, lanes: int = LANES) -> Expr:
     return splat(tirx.const(value, "float32"), lanes)
 
 
+def like(value: Expr, constant: float) -> Expr:
+    """Return a constant of the type of an expression, a number or a vector."""
+    dtype = value.ty.dtype
+    one = tirx.const(constant, str(dtype).split("x")[0])
+    return splat(one, dtype.lanes) if dtype.lanes > 1 else one
+
+
 def cast(value: Expr, dtype: str) -> Expr:
     """Convert to another element type; `dtype` includes the lanes."""
     return tirx.Cast(dtype, value)
@@ -241,11 +272,6 @@ def _half_to_floats(vector: Expr) -> Expr:
 def absolute(vector: Expr) -> Expr:
     """Return |vector|."""
     return op.call_llvm_pure_intrin(dtype_of(vector), "llvm.fabs", vector)
-
-
-def round_even(vector: Expr) -> Expr:
-    """Round to the nearest integer, ties to even, as float."""
-    return op.call_llvm_pure_intrin(dtype_of(vector), "llvm.rint", vector)
 
 
 def square_root(value: Expr) -> Expr:

@@ -1,4 +1,4 @@
-"""Elementary functions and quantization of float32 vectors, in one fixed order of operations."""
+"""Elementary functions of float32 numbers or vectors, and quantization of vectors, in one fixed order of operations."""
 
 from __future__ import annotations
 
@@ -35,41 +35,41 @@ _EXP_COEFFICIENTS = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.166579
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
 
 
-def exp(writer: tir.KernelWriter, x: tir.Expr) -> tir.Expr:
-    """Return e^x for a float32x16 vector, x clamped to [-87, 88]; relative error below 3e-7.
+def exp(writer: tir.Arithmetician, x: tir.Expr) -> tir.Expr:
+    """Return e^x for float32 numbers, x clamped to [-87, 88]; relative error below 3e-7.
 
     Range reduction x = n·ln2 + r, a polynomial in r, then 2^n put together in the exponent bits: the same
     instructions on every target, so that a target's vector library cannot change a bit.
     """
-    x = tir.bind(writer.minimum(writer.maximum(x, tir.floats(-87.0)), tir.floats(88.0)))
-    n = tir.bind(tir.round_even(x * tir.floats(1.0 / math.log(2.0))))
-    r = tir.bind(writer.multiply_add(n, tir.floats(-_LN2_HIGH), x))
-    r = tir.bind(writer.multiply_add(n, tir.floats(-_LN2_LOW), r))
-    p = tir.floats(_EXP_COEFFICIENTS[0])
+    x = tir.bind(writer.minimum(writer.maximum(x, tir.like(x, -87.0)), tir.like(x, 88.0)))
+    n = tir.bind(writer.round_even(x * tir.like(x, 1.0 / math.log(2.0))))
+    r = tir.bind(writer.multiply_add(n, tir.like(x, -_LN2_HIGH), x))
+    r = tir.bind(writer.multiply_add(n, tir.like(x, -_LN2_LOW), r))
+    p = tir.like(x, _EXP_COEFFICIENTS[0])
     for coefficient in _EXP_COEFFICIENTS[1:]:
-        p = tir.bind(writer.multiply_add(p, r, tir.floats(coefficient)))
+        p = tir.bind(writer.multiply_add(p, r, tir.like(x, coefficient)))
     r2 = tir.bind(r * r)
-    p = tir.bind(writer.multiply_add(p, r2, r) + tir.floats(1.0))
-    exponent = tir.cast(n, "int32x16") + tir.splat(tirx.const(127, "int32"))
-    scale = op.reinterpret("float32x16", op.shift_left(exponent, tir.splat(tirx.const(23, "int32"))))
+    p = tir.bind(writer.multiply_add(p, r2, r) + tir.like(x, 1.0))
+    whole = tir.cast(n, tir.dtype_of(n).replace("float", "int"))
+    scale = op.reinterpret(tir.dtype_of(x), op.shift_left(whole + tir.like(whole, 127), tir.like(whole, 23)))
     return tir.bind(p * scale)
 
 
-def silu(writer: tir.KernelWriter, x: tir.Expr) -> tir.Expr:
-    """Return x / (1 + e^-x) for a float32x16 vector."""
-    negated = tir.floats(0.0) - x
-    return tir.bind(x / (tir.floats(1.0) + exp(writer, negated)))
+def silu(writer: tir.Arithmetician, x: tir.Expr) -> tir.Expr:
+    """Return x / (1 + e^-x) for float32 numbers."""
+    negated = tir.like(x, 0.0) - x
+    return tir.bind(x / (tir.like(x, 1.0) + exp(writer, negated)))
 
 
-def gelu_tanh(writer: tir.KernelWriter, x: tir.Expr) -> tir.Expr:
-    """Return x · (1 + tanh(√(2/π) · (x + 0.044715 x³))) / 2 for a float32x16 vector (Hendrycks & Gimpel 2016).
+def gelu_tanh(writer: tir.Arithmetician, x: tir.Expr) -> tir.Expr:
+    """Return x · (1 + tanh(√(2/π) · (x + 0.044715 x³))) / 2 for float32 numbers (Hendrycks & Gimpel 2016).
 
     As x · sigmoid(2y), y the argument of tanh: (1 + tanh y) / 2 is that sigmoid.
     """
     double = 2.0 * math.sqrt(2.0 / math.pi)
     square = tir.bind(x * x)
-    inner = writer.multiply_add(square, tir.floats(-double * 0.044715), tir.floats(-double))
-    return tir.bind(x / (tir.floats(1.0) + exp(writer, tir.bind(inner * x))))
+    inner = writer.multiply_add(square, tir.like(x, -double * 0.044715), tir.like(x, -double))
+    return tir.bind(x / (tir.like(x, 1.0) + exp(writer, tir.bind(inner * x))))
 
 
 # The activations of a gated feed-forward sublayer.
@@ -113,7 +113,7 @@ def quantize_group(
         # Values too small for the reciprocal to be finite are stored as zeros.
         limit, zero = tirx.const(127.0 * 256.0, "float32"), tirx.const(0.0, "float32")
         inverse = tir.bind(op.if_then_else(largest > tirx.const(1e-30, "float32"), limit / largest, zero))
-        wide = tir.bind(tir.cast(tir.round_even(vector * tir.splat(inverse)), "int32x16"))
+        wide = tir.bind(tir.cast(writer.round_even(vector * tir.splat(inverse)), "int32x16"))
         eight = tir.splat(tirx.const(8, "int32"))
         high = tir.bind(op.shift_right(wide + tir.splat(tirx.const(128, "int32")), eight))
         low = wide - op.shift_left(high, eight)

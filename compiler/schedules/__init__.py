@@ -6,6 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from forerun.compiler.gpu.rules import (
+    GpuAttention,
+    GpuEmbed,
+    GpuMatmul,
+    GpuMatmulFloat,
+    GpuNorm,
+    GpuQuantize,
+    GpuRopeStore,
+    GpuSwiGlu,
+)
 from forerun.compiler.graph import Node
 from forerun.compiler.schedules.matmul_rules import (
     MatmulAmx,
@@ -45,6 +55,14 @@ ALL_RULES: tuple[type[Rule], ...] = (
     SwiGluRows,
     RopeStoreRule,
     AttentionBlocked,
+    GpuMatmul,
+    GpuMatmulFloat,
+    GpuEmbed,
+    GpuNorm,
+    GpuQuantize,
+    GpuSwiGlu,
+    GpuRopeStore,
+    GpuAttention,
 )
 RULES: Mapping[str, type[Rule]] = MappingProxyType({rule.name: rule for rule in ALL_RULES})
 

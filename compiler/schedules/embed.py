@@ -49,7 +49,7 @@ def embed_quantized(
                 value = _unpack(weights, start, lane, layout.places(k, scheme.bits))
                 value, scale = tir.cast(value - scheme.offset, "float32"), scales[k // scheme.group]
                 value = scale * value if base is None else writer.multiply_add(scale, value, base)
-                tir.store_one(out, _times(value, factor), row * columns + g * GROUP + k)
+                tir.store_one(out, times(value, factor), row * columns + g * GROUP + k)
     return writer.kernel()
 
 
@@ -68,7 +68,8 @@ def _unpack(weights: tirx.Buffer, start: tir.Expr, lane: tir.Expr, places: Seque
     return reduce(op.bitwise_or, parts)
 
 
-def _times(value: tir.Expr, factor: float) -> tir.Expr:
+def times(value: tir.Expr, factor: float) -> tir.Expr:
+    """Return factor · value, the value itself for 1."""
     return value if factor == 1.0 else value * tirx.const(factor, "float32")
 
 
@@ -85,5 +86,5 @@ def embed_float(name: str, arithmetic: Arithmetic, columns: int, factor: float =
             block = tir.bind(tirx.floordiv(token, tir.LANES) * columns)
             with tir.loop(0, columns) as k:
                 place = (block + tir.cast(k, "int64")) * tir.LANES + tirx.floormod(token, tir.LANES)
-                tir.store_one(out, _times(weights[place], factor), row * columns + k)
+                tir.store_one(out, times(weights[place], factor), row * columns + k)
     return writer.kernel()

@@ -33,10 +33,10 @@ from forerun.compiler.schedules.plan import (
 from forerun.compiler.schemes import Scheme
 from forerun.compiler.tir import Kernel
 from forerun.compiler.vector_math import GATED_NAMES, GROUP
-from forerun.targets.target import Arithmetic
+from forerun.targets import Target
 
 
-class _GroupedRule:
+class GroupedRule:
     """Quantized weights by one of the dots."""
 
     name: str
@@ -70,16 +70,16 @@ class _GroupedRule:
             for i in range(1, len(rows[0].parts))
         ]
 
-        build = partial(self._build, settings.target.arithmetic, scheme)
+        build = partial(self._build, settings.target, scheme)
         return plan_tiles(operation, settings, activations, packings, build)
 
     def _build(
-        self, arithmetic: Arithmetic, scheme: Scheme, name: str, shape: MatmulShape, epilogue: Epilogue
+        self, target: Target, scheme: Scheme, name: str, shape: MatmulShape, epilogue: Epilogue
     ) -> Kernel:
-        return quantized_matmul(name, arithmetic, self.dot, scheme, shape, epilogue)
+        return quantized_matmul(name, target.arithmetic, self.dot, scheme, shape, epilogue)
 
 
-class MatmulVnni(_GroupedRule):
+class MatmulVnni(GroupedRule):
     """vpdpbusd on 512-bit registers: 64 products an instruction."""
 
     name = "matmul_vnni"
@@ -87,7 +87,7 @@ class MatmulVnni(_GroupedRule):
     dot = VnniDot()
 
 
-class MatmulAmx(_GroupedRule):
+class MatmulAmx(GroupedRule):
     """Tiles of 16 rows by the matrix unit in calls of many rows; in those of few rows, the 512-bit registers."""
 
     name = "matmul_amx"
@@ -102,14 +102,14 @@ class MatmulAmx(_GroupedRule):
         return super().apply(operation, settings)
 
     def _build(
-        self, arithmetic: Arithmetic, scheme: Scheme, name: str, shape: MatmulShape, epilogue: Epilogue
+        self, target: Target, scheme: Scheme, name: str, shape: MatmulShape, epilogue: Epilogue
     ) -> Kernel:
         if shape.tile == AMX_ROWS:
-            return amx_matmul(name, arithmetic, scheme, shape, epilogue)
-        return super()._build(arithmetic, scheme, name, shape, epilogue)
+            return amx_matmul(name, target.arithmetic, scheme, shape, epilogue)
+        return super()._build(target, scheme, name, shape, epilogue)
 
 
-class MatmulAvxVnni(_GroupedRule):
+class MatmulAvxVnni(GroupedRule):
     """vpdpbusd on 256-bit registers."""
 
     name = "matmul_avx_vnni"
@@ -117,7 +117,7 @@ class MatmulAvxVnni(_GroupedRule):
     dot = NarrowVnniDot()
 
 
-class MatmulAvx2(_GroupedRule):
+class MatmulAvx2(GroupedRule):
     """vpmaddubsw on 256-bit registers."""
 
     name = "matmul_avx2"
@@ -125,7 +125,7 @@ class MatmulAvx2(_GroupedRule):
     dot = MaddDot()
 
 
-class MatmulI8mm(_GroupedRule):
+class MatmulI8mm(GroupedRule):
     """usdot on 128-bit registers: unsigned weights with signed activations, 16 products an instruction."""
 
     name = "matmul_i8mm"
@@ -133,7 +133,7 @@ class MatmulI8mm(_GroupedRule):
     dot = UsdotDot()
 
 
-class MatmulDotprod(_GroupedRule):
+class MatmulDotprod(GroupedRule):
     """sdot on 128-bit registers: 16 products an instruction."""
 
     name = "matmul_dotprod"
@@ -141,7 +141,7 @@ class MatmulDotprod(_GroupedRule):
     dot = SdotDot()
 
 
-class MatmulNeon(_GroupedRule):
+class MatmulNeon(GroupedRule):
     """smull on 128-bit registers: 8 products an instruction, what every 64-bit Arm has."""
 
     name = "matmul_neon"
@@ -149,7 +149,7 @@ class MatmulNeon(_GroupedRule):
     dot = NeonDot()
 
 
-class MatmulGrouped(_GroupedRule):
+class MatmulGrouped(GroupedRule):
     """Widened integer products: runs on anything LLVM compiles for."""
 
     name = "matmul_grouped"
@@ -168,11 +168,11 @@ class MatmulFloat:
         if rows[0].scheme.quantized:
             return Decline("the weights are quantized")
         packing = Packing("float_blocks", tuple(r.parts[0] for r in rows), **_stacking(operation))
-
-        def build(name: str, shape: MatmulShape, epilogue: Epilogue) -> Kernel:
-            return float_matmul(name, settings.target.arithmetic, shape, epilogue)
-
+        build = partial(self._build, settings.target)
         return plan_tiles(operation, settings, [Input(0)], [packing], build)
+
+    def _build(self, target: Target, name: str, shape: MatmulShape, epilogue: Epilogue) -> Kernel:
+        return float_matmul(name, target.arithmetic, shape, epilogue)
 
 
 def stacked_rows(operation: Linear | LinearSwiGlu) -> tuple[WeightRows, ...]:

@@ -23,15 +23,17 @@ from forerun.compiler.schedules.plan import (
     Stage,
 )
 from forerun.compiler.schedules.rope import AttentionShape, ring_positions, rope_store
-from forerun.compiler.tir import LANES
+from forerun.compiler.tir import LANES, Kernel
 from forerun.compiler.vector_math import GATED_NAMES, GROUP
+from forerun.targets import Target
 
 
 def _outputs(quantized: bool) -> list[Argument]:
     return [Output(part) for part in QUANTIZED_PARTS] if quantized else [Output()]
 
 
-def _form(quantized: bool) -> str:
+def form_of(quantized: bool) -> str:
+    """Return what names of kernels say of their outputs."""
     return "quantized" if quantized else "float"
 
 
@@ -43,7 +45,8 @@ def _scaled(factor: float) -> str:
     return "" if factor == 1.0 else "_scaled"
 
 
-def _uneven(columns: int, quantized: bool) -> Decline | None:
+def uneven(columns: int, quantized: bool) -> Decline | None:
+    """Decline columns that vectors, or groups of quantized ones, do not divide."""
     step = GROUP if quantized else LANES
     return Decline(f"{columns} columns are no multiple of {step}") if columns % step else None
 
@@ -56,11 +59,11 @@ class EmbedRows:
     def apply(self, operation: Operation, settings: Settings) -> Plan | Decline:
         """Read the layout that the target's matmuls read, so that a tied head shares the table."""
         assert isinstance(operation, Embed)
-        table, arithmetic = operation.table, settings.target.arithmetic
+        table = operation.table
+        name = f"embed_{table.scheme.name}_{table.inputs}{_scaled(operation.factor)}"
+        kernel = self._kernel(name, settings.target, operation)
         if not table.scheme.quantized:
             packing = Packing("float_blocks", table.parts, (table.columns,), row_bytes=4 * table.inputs)
-            name = f"embed_float32_{table.inputs}{_scaled(operation.factor)}"
-            kernel = embed_float(name, arithmetic, table.inputs, operation.factor)
             return Plan({0: kernel}, (packing,), (Field("token_ids"), Packed(0), Output()), by_row=False)
         layout = LAYOUTS[settings.target.weight_layout]
         scheme = table.scheme
@@ -79,14 +82,19 @@ class EmbedRows:
             Packing("halves", (part,), (table.columns,), scheme=scheme, row_bytes=halves)
             for part in table.parts[1:]
         ]
-        name = f"embed_{scheme.name}_{table.inputs}{_scaled(operation.factor)}"
-        kernel = embed_quantized(name, arithmetic, layout, scheme, table.inputs, operation.factor)
         arguments: tuple[Argument, ...] = (
             Field("token_ids"),
             *(Packed(i) for i in range(len(packings))),
             Output(),
         )
         return Plan({0: kernel}, tuple(packings), arguments)
+
+    def _kernel(self, name: str, target: Target, o: Embed) -> Kernel:
+        scheme, inputs = o.table.scheme, o.table.inputs
+        if not scheme.quantized:
+            return embed_float(name, target.arithmetic, inputs, o.factor)
+        layout = LAYOUTS[target.weight_layout]
+        return embed_quantized(name, target.arithmetic, layout, scheme, inputs, o.factor)
 
 
 class RmsNorm:
@@ -97,15 +105,18 @@ class RmsNorm:
     def apply(self, operation: Operation, settings: Settings) -> Plan | Decline:
         """Decline rows that are no whole number of vectors or groups."""
         assert isinstance(operation, Norm)
-        if (declined := _uneven(operation.columns, operation.quantized)) is not None:
+        if (declined := uneven(operation.columns, operation.quantized)) is not None:
             return declined
         o = operation
-        name = f"rms_norm_{_form(o.quantized)}_{o.columns}_eps{o.epsilon:g}{'_add' if o.add else ''}"
+        name = f"rms_norm_{form_of(o.quantized)}_{o.columns}_eps{o.epsilon:g}{'_add' if o.add else ''}"
         name = name.replace("-", "m").replace(".", "p")
-        kernel = rms_norm(name, settings.target.arithmetic, o.columns, o.epsilon, o.quantized, o.add)
+        kernel = self._kernel(name, settings.target, o)
         weight = Packing("vector", (operation.weight,), (operation.columns,))
         arguments = (Input(0), Packed(0), *_outputs(operation.quantized))
         return Plan({0: kernel}, (weight,), arguments, by_row=True)
+
+    def _kernel(self, name: str, target: Target, o: Norm) -> Kernel:
+        return rms_norm(name, target.arithmetic, o.columns, o.epsilon, o.quantized, o.add)
 
 
 class QuantizeRows:
@@ -116,10 +127,13 @@ class QuantizeRows:
     def apply(self, operation: Operation, settings: Settings) -> Plan | Decline:
         """Decline rows that are no whole number of groups."""
         assert isinstance(operation, Quantize)
-        if (declined := _uneven(operation.columns, True)) is not None:
+        if (declined := uneven(operation.columns, True)) is not None:
             return declined
-        kernel = quantize_rows(f"quantize_{operation.columns}", settings.target.arithmetic, operation.columns)
+        kernel = self._kernel(f"quantize_{operation.columns}", settings.target, operation)
         return Plan({0: kernel}, (), (Input(0), *_outputs(True)), by_row=True)
+
+    def _kernel(self, name: str, target: Target, o: Quantize) -> Kernel:
+        return quantize_rows(name, target.arithmetic, o.columns)
 
 
 class SwiGluRows:
@@ -130,12 +144,15 @@ class SwiGluRows:
     def apply(self, operation: Operation, settings: Settings) -> Plan | Decline:
         """Decline rows that are no whole number of vectors or groups."""
         assert isinstance(operation, SwiGlu)
-        if (declined := _uneven(operation.columns, operation.quantized)) is not None:
+        if (declined := uneven(operation.columns, operation.quantized)) is not None:
             return declined
         o = operation
-        name = f"{GATED_NAMES[o.activation]}_{_form(o.quantized)}_{o.columns}"
-        kernel = swiglu(name, settings.target.arithmetic, o.columns, o.quantized, o.activation)
+        name = f"{GATED_NAMES[o.activation]}_{form_of(o.quantized)}_{o.columns}"
+        kernel = self._kernel(name, settings.target, o)
         return Plan({0: kernel}, (), (Input(0), *_outputs(operation.quantized)))
+
+    def _kernel(self, name: str, target: Target, o: SwiGlu) -> Kernel:
+        return swiglu(name, target.arithmetic, o.columns, o.quantized, o.activation)
 
 
 class RopeStoreRule:
@@ -155,9 +172,8 @@ class RopeStoreRule:
         )
         suffix = ("" if o.q_norm is None else "_norm") + _window(o.window)
         suffix += "" if shape.rotates else "_unrotated"
-        kernel = rope_store(
-            f"rope_store_{o.heads}_{o.kv_heads}x{o.head_dim}{suffix}", settings.target.arithmetic, shape
-        )
+        name = f"rope_store_{o.heads}_{o.kv_heads}x{o.head_dim}{suffix}"
+        kernel = self._kernel(name, settings.target, shape)
         tables = [name for name in (o.cos, o.sin) if name is not None]
         norms = [name for name in (o.q_norm, o.k_norm) if name is not None]
         packings = (
@@ -174,6 +190,22 @@ class RopeStoreRule:
         )
         return Plan({0: kernel}, packings, arguments)
 
+    def _kernel(self, name: str, target: Target, shape: AttentionShape) -> Kernel:
+        return rope_store(name, target.arithmetic, shape)
+
+
+def attention_shape(o: CachedAttention, settings: Settings) -> AttentionShape:
+    """Return the sizes of an attention module's kernels; queries come scaled."""
+    return AttentionShape(
+        *(o.heads, o.kv_heads, o.head_dim, 1.0, settings.kv_dtype, None),
+        *(o.window, ring_positions(o.window, settings.max_gather)),
+    )
+
+
+def attention_size(o: CachedAttention) -> str:
+    """Return what tells an attention module's kernels from others'."""
+    return f"{o.heads}_{o.kv_heads}x{o.head_dim}{_window(o.window)}"
+
 
 class AttentionBlocked:
     """Attention in blocks of positions: shared by block for few rows, by row for many."""
@@ -183,14 +215,10 @@ class AttentionBlocked:
     def apply(self, operation: Operation, settings: Settings) -> Plan | Decline:
         """Decline heads that vectors, or where the output is quantized groups, do not divide."""
         assert isinstance(operation, CachedAttention)
-        if (declined := _uneven(operation.head_dim, operation.quantized)) is not None:
+        if (declined := uneven(operation.head_dim, operation.quantized)) is not None:
             return declined
-        o = operation
-        shape = AttentionShape(
-            *(o.heads, o.kv_heads, o.head_dim, 1.0, settings.kv_dtype, None),
-            *(o.window, ring_positions(o.window, settings.max_gather)),
-        )
-        size = f"{o.heads}_{o.kv_heads}x{o.head_dim}{_window(o.window)}"
+        o, shape = operation, attention_shape(operation, settings)
+        size = attention_size(o)
         target, outputs = settings.target, _outputs(o.quantized)
         fields = ("positions", "sequences", "gather_start", "gather", "keys", "values")
         read: tuple[Argument, ...] = (
@@ -205,10 +233,10 @@ class AttentionBlocked:
             attention_parts(f"attention_parts_{size}", target, shape), (*read, SharedParts(), *scalars)
         )
         merge = Stage(
-            attention_merge(f"attention_merge_{_form(o.quantized)}_{size}", target, shape, o.quantized),
+            attention_merge(f"attention_merge_{form_of(o.quantized)}_{size}", target, shape, o.quantized),
             (SharedParts(), Field("positions"), *outputs),
         )
-        rows = attention_rows(f"attention_rows_{_form(o.quantized)}_{size}", target, shape, o.quantized)
+        rows = attention_rows(f"attention_rows_{form_of(o.quantized)}_{size}", target, shape, o.quantized)
         return Plan(
             {0: rows},
             (),

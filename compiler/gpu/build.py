@@ -1,0 +1,147 @@
+"""From kernels to what a device loads: OpenCL C or WGSL as text, or CUDA's cubin."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tvm
+from tvm import tirx
+from tvm.target import Target as TvmTarget
+
+from forerun.compiler.gpu.writer import GpuKernel
+from forerun.errors import CompileError
+from forerun.targets.gpu import GpuTarget
+
+# What keeps compilers from rounding a·b + c once where the kernel rounds twice.
+_OPENCL_HEAD = "#pragma OPENCL FP_CONTRACT OFF\n"
+# Not TVM's default pipeline, which puts the value of every name into its uses: of kernels as long as these it makes
+# sources of a hundred times the length. What it schedules (blocks, barriers) is written out in them already.
+_PASSES = (
+    tirx.transform.FlattenBuffer(),
+    tirx.transform.CommonSubexprElim(),
+    tirx.transform.AnnotateEntryFunc(),
+    tirx.transform.SplitHostDevice(),
+)
+_DEVICE_KERNEL_LAUNCH = 2  # TVM's calling convention of kernels
+
+_NVCC_FLAGS = ("-fmad=false", "-O3", "-Xptxas", "-v", "-cubin")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What CUDA's assembler says of a kernel: registers a thread, bytes of them spilled, shared memory in bytes."""
+
+    registers: int
+    spilled_bytes: int
+    shared_bytes: int
+
+
+def entry_name(kernel: GpuKernel) -> str:
+    """Return the name of a kernel's function in its source."""
+    return f"{kernel.name}_kernel"
+
+
+@dataclass(frozen=True)
+class DeviceSource:
+    """A kernel in the device's language; `arguments` are those of its parameters that it takes, in its order.
+
+    What a kernel does not use is no argument of its function.
+    """
+
+    text: str
+    arguments: tuple[str, ...]
+
+
+def device_sources(kernels: Iterable[GpuKernel], target: GpuTarget) -> dict[str, DeviceSource]:
+    """Return the source of each kernel by name.
+
+    Raises:
+        CompileError: TVM refuses a kernel.
+    """
+    return {kernel.name: _source(kernel, target) for kernel in kernels}
+
+
+def _source(kernel: GpuKernel, target: GpuTarget) -> DeviceSource:
+    try:
+        tvm_target = TvmTarget(dict(target.llvm), host={"kind": "llvm"})
+        module = tirx.transform.BindTarget(tvm_target)(tvm.IRModule({kernel.name: kernel.function}))
+        function = _device_part(tvm.ir.transform.Sequential(_PASSES)(module))
+        build = tvm.get_global_func(f"target.build.{tvm_target.kind.name}")
+        lowered = tirx.transform.LowerIntrin()(tvm.IRModule({entry_name(kernel): function}))
+        text = str(build(lowered, tvm_target).inspect_source())
+    except Exception as error:  # TVM raises many kinds; all of them mean that this kernel cannot be built
+        raise CompileError(f"TVM could not build {kernel.name} for {target.name}: {error}") from error
+    arguments = tuple(variable.name.removesuffix("_ptr") for variable in function.params)
+    return DeviceSource(_OPENCL_HEAD + text if target.device == "opencl" else text, arguments)
+
+
+def _device_part(module: tvm.IRModule) -> tirx.PrimFunc:
+    """Return the function that runs on the device, of those that a kernel was split into."""
+    (function,) = (
+        function
+        for function in module.functions.values()
+        if function.attrs.get("calling_conv") == _DEVICE_KERNEL_LAUNCH
+    )
+    return function
+
+
+def build_cubin(sources: Iterable[DeviceSource], target: GpuTarget, path: Path) -> dict[str, Resources]:
+    """Compile CUDA sources to one cubin at `path`; return what each kernel uses of the device.
+
+    Raises:
+        CompileError: there is no nvcc, or it refuses a source, or a kernel does not fit into its registers.
+    """
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        raise CompileError(
+            f"{target.name}: nvcc is not there; install the CUDA toolkit, or put nvcc on the path"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "kernels.cu"
+        source.write_text(_joined([source.text for source in sources]), encoding="utf-8")
+        built = source.with_suffix(".cubin")
+        command = [nvcc, *_NVCC_FLAGS, f"-arch={target.llvm['arch']}", "-o", str(built), str(source)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode:
+            raise CompileError(f"nvcc refused the kernels for {target.name}:\n{result.stderr.strip()}")
+        found = read_resources(result.stderr)
+        _check_spills(found, target)
+        shutil.copyfile(built, path)
+    return found
+
+
+def _check_spills(found: Mapping[str, Resources], target: GpuTarget) -> None:
+    for name, resources in found.items():
+        if resources.spilled_bytes:
+            raise CompileError(
+                f"{name} spills {resources.spilled_bytes} bytes of registers on {target.name}; it needs smaller tiles"
+            )
+
+
+def _joined(sources: Sequence[str]) -> str:
+    """Return the sources as one, with what TVM puts before each of them once."""
+    bodies = [source[source.index('extern "C"') :] for source in sources]
+    head = sources[0][: sources[0].index('extern "C"')]
+    # The driver's header is for tensor maps, which no kernel has.
+    return "\n".join([head.replace("#include <cuda.h>", ""), *bodies])
+
+
+def read_resources(text: str) -> dict[str, Resources]:
+    """Return what nvcc's assembler has reported of each kernel."""
+    found = {}
+    for part in text.split("Compiling entry function ")[1:]:
+        name = re.match(r"'(\w+)'", part)
+        spilled = re.findall(r"(\d+) bytes spill (?:stores|loads)", part)
+        registers, shared = re.search(r"Used (\d+) registers", part), re.search(r"(\d+) bytes smem", part)
+        if name is None or registers is None:
+            raise CompileError(f"nvcc's report of registers reads otherwise than expected:\n{part.strip()}")
+        found[name.group(1)] = Resources(
+            int(registers.group(1)), sum(map(int, spilled)), int(shared.group(1)) if shared else 0
+        )
+    return found

@@ -1,0 +1,232 @@
+"""Matmuls for few rows on a device: a workgroup takes some blocks of 16 columns and shares out their inputs.
+
+A thread has one column and every `splits`-th group of 32 inputs: 16 threads read a block's words side by side, and the
+threads of a workgroup blocks that follow one another. Each keeps one sum a row of the tile; at the end the sums of a
+column's threads are added up in their order. The number of splits is the matmul's own, so that a row's result does not
+depend on the tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tvm import tirx
+from tvm.tirx import op
+
+from forerun.compiler import tir
+from forerun.compiler.gpu.epilogues import TileSums, end_matmul
+from forerun.compiler.gpu.rows import outputs_of
+from forerun.compiler.gpu.weights import QUADS, BlockWords, subtracted
+from forerun.compiler.gpu.words import QuantizedWords
+from forerun.compiler.gpu.writer import (
+    GpuKernel,
+    GpuWriter,
+    Grid,
+    load_half,
+    writing,
+)
+from forerun.compiler.schedules.epilogues import Epilogue
+from forerun.compiler.schedules.layouts import block_bytes
+from forerun.compiler.schedules.matmul import MatmulShape, scalars_of
+from forerun.compiler.schemes import Scheme
+from forerun.compiler.tir import LANES, Expr
+from forerun.compiler.vector_math import GROUP
+from forerun.targets.gpu import GpuTarget
+
+# Blocks of columns that a workgroup takes: what a gated output's 32 columns are made of, else two for coalescing.
+_STORED_BLOCKS = 2
+
+
+def _blocks(epilogue: Epilogue) -> int:
+    if epilogue.listed is not None:
+        return 1
+    return max(epilogue.blocks_per_unit, _STORED_BLOCKS)
+
+
+def _splits(target: GpuTarget, epilogue: Epilogue) -> int:
+    """How many threads share a column: as many for all forms of the head, so that their bits are the same."""
+    widest = max(epilogue.blocks_per_unit, _STORED_BLOCKS)
+    return target.workgroup_threads // (widest * LANES)
+
+
+class _Matmul:
+    """What the kernels of all weights have in common: places in the grid, the sums of a tile, their end."""
+
+    def __init__(self, writer: GpuWriter, target: GpuTarget, shape: MatmulShape, epilogue: Epilogue) -> None:
+        self.writer, self.shape, self.epilogue = writer, shape, epilogue
+        self.splits, self.columns = _splits(target, epilogue), _blocks(epilogue) * LANES
+        self.split = tir.bind(tirx.floordiv(writer.thread, self.columns))
+        within = tir.bind(tirx.floormod(writer.thread, self.columns))
+        self.lane = tir.bind(tirx.floormod(within, LANES))
+        unit = writer.x
+        if epilogue.listed is not None:
+            unit = tir.bind(writer.named[epilogue.listed][writer.x])
+        self.first_column = tir.bind(unit * self.columns)
+        # Columns past the last block repeat it: they are computed and not written.
+        block = unit * _blocks(epilogue) + tirx.floordiv(within, LANES)
+        self.block = tir.bind(op.min(block, shape.blocks - 1))
+        self.first_row = tir.bind(writer.y * shape.tile)
+        self.within = within
+        self.sums = writer.own(shape.tile)
+        for m in range(shape.tile):
+            tir.store_one(self.sums, tirx.const(0.0, "float32"), m)
+
+    def row(self, m: int) -> Expr:
+        """Row m of the tile, or the last one of the call where there is none."""
+        return op.min(self.first_row + m, self.writer.rows - 1)
+
+    def each_split(self, count: int, body: Callable[[Expr], None]) -> None:
+        """Emit `body(i)` for every i below `count` that is this thread's."""
+        whole = count % self.splits == 0
+        with tir.loop(0, -(-count // self.splits)) as step:
+            i = tir.bind(step * self.splits + self.split)
+            with tir.when(tirx.const(True, "bool") if whole else i < count):
+                body(i)
+
+    def finish(self) -> None:
+        """Add the threads' sums up in order, and do with them what the epilogue says."""
+        writer, tile, columns = self.writer, self.shape.tile, self.columns
+        partial = writer.shared(self.splits * tile * columns)
+        for m in range(tile):
+            tir.store_one(partial, self.sums[m], (self.split * tile + m) * columns + self.within)
+        writer.meet()
+
+        def total(item: Expr) -> Expr:
+            found = partial[item]
+            for split in range(1, self.splits):
+                found = tir.bind(found + partial[split * tile * columns + item])
+            return found
+
+        sums = TileSums(tile, columns, self.first_row, self.first_column, self.shape.blocks, total)
+        end_matmul(writer, self.epilogue, sums)
+
+
+def _grid(shape: MatmulShape, epilogue: Epilogue) -> Grid:
+    if epilogue.listed is not None:
+        return Grid("item_count", 0)
+    return Grid(-(-shape.blocks // _blocks(epilogue)), shape.tile)
+
+
+def _threads(target: GpuTarget, epilogue: Epilogue) -> int:
+    return _splits(target, epilogue) * _blocks(epilogue) * LANES
+
+
+def quantized_matmul(
+    name: str, target: GpuTarget, scheme: Scheme, shape: MatmulShape, epilogue: Epilogue
+) -> GpuKernel:
+    """Return the kernel for quantized weights and activations.
+
+    Parameters of the kernel: values, in words; weights, weight_scale [, weight_minimum]; then the epilogue's.
+    """
+    minimum = {"weight_minimum": "float16"} if scheme.affine else {}
+    inputs = {"values": "uint32", "weights": "uint8", "weight_scale": "float16", **minimum, **epilogue.inputs}
+    threads, grid = _threads(target, epilogue), _grid(shape, epilogue)
+    with writing(
+        name,
+        target.computes,
+        inputs,
+        outputs_of(len(epilogue.outputs) > 1),
+        scalars_of(epilogue),
+        threads=threads,
+        grid=grid,
+    ) as (writer, done):
+        matmul = _Matmul(writer, target, shape, epilogue)
+        sums = _QuantizedSums(matmul, scheme)
+        matmul.each_split(shape.inputs // GROUP, sums.add_group)
+        matmul.finish()
+    return done[0]
+
+
+class _QuantizedSums:
+    """Products of a group of 32 inputs of one column with the rows of the tile, in the CPU's order of roundings."""
+
+    def __init__(self, matmul: _Matmul, scheme: Scheme) -> None:
+        self.matmul, self.scheme = matmul, scheme
+        self.buffers = matmul.writer.named
+        self.groups = matmul.shape.inputs // GROUP
+        self.words = QuantizedWords(matmul.shape.inputs)
+
+    def add_group(self, g: Expr) -> None:
+        """Emit the products of group `g` and add them to each row's sum."""
+        scheme, matmul = self.scheme, self.matmul
+        place = tir.bind(matmul.block * self.groups + g)
+        start = tir.bind(place * (block_bytes(scheme.bits) // 4) + matmul.lane)
+        block = BlockWords(self.buffers["weights"], start, scheme.bits)
+        quads = [block.quad(number) for number in range(QUADS)]
+        scales = [self._scale(place * scheme.scales + part) for part in range(scheme.scales)]
+        minimum = None
+        if scheme.affine:
+            minimum = tir.bind(load_half(self.buffers["weight_minimum"], place * LANES + matmul.lane))
+        for m in range(matmul.shape.tile):
+            self._add_row(m, g, quads, scales, minimum)
+
+    def _scale(self, place: Expr) -> Expr:
+        scale = load_half(self.buffers["weight_scale"], place * LANES + self.matmul.lane)
+        # Two bytes of activations count in 256ths; a power of two rounds nothing.
+        return tir.bind(scale * tirx.const(1.0 / 256.0, "float32") if self.scheme.wide else scale)
+
+    def _add_row(self, m: int, g: Expr, quads: list[Expr], scales: list[Expr], minimum: Expr | None) -> None:
+        writer, row = self.matmul.writer, tir.bind(self.matmul.row(m))
+        total, products = self.matmul.sums[m], None
+        for half in range(2):
+            index = tir.bind(g * 2 + half)
+            dots = tir.cast(self._dots(row, index, quads[half * 4 : half * 4 + 4]), "float32")
+            scale = self._activation("scale", row, index)
+            products = tir.bind(
+                dots * scale if products is None else writer.multiply_add(dots, scale, products)
+            )
+            if half == 1 or self.scheme.scales == 2:
+                last = scales[half * self.scheme.scales // 2]
+                total, products = tir.bind(writer.multiply_add(products, last, total)), None
+        if minimum is not None:
+            total = writer.multiply_add(minimum, self._activation("scaled_sum", row, g), total)
+        tir.store_one(self.matmul.sums, total, m)
+
+    def _activation(self, part: str, row: Expr, index: Expr) -> Expr:
+        return self.words.load(self.buffers["values"], part, row, index)
+
+    def _dots(self, row: Expr, index: Expr, quads: list[Expr]) -> Expr:
+        """Return Σ x · (u - offset) over half a group, int32."""
+        scheme, zero = self.scheme, tirx.const(0, "int32")
+        offset = scheme.offset - subtracted(scheme.bits)
+        sums = "wide_sum" if scheme.wide else "sum"
+        total = tir.bind(self._activation(sums, row, index) * -offset) if offset else zero
+        if not scheme.wide:
+            return self._multiply(quads, "values", row, index, total)
+        high = self._multiply(quads, "values", row, index, zero)
+        shifted = tir.bind(op.shift_left(high, tirx.const(8, "int32")) + total)
+        return self._multiply(quads, "low", row, index, shifted)
+
+    def _multiply(self, quads: list[Expr], part: str, row: Expr, index: Expr, total: Expr) -> Expr:
+        for quad, weights in enumerate(quads):
+            four = self._activation(part, row, index * 4 + quad)
+            total = self.matmul.writer.add_products(weights, four, total)
+        return total
+
+
+def float_matmul(name: str, target: GpuTarget, shape: MatmulShape, epilogue: Epilogue) -> GpuKernel:
+    """Return the kernel for float32 weights, laid out [N/16, K, 16], and float32 activations."""
+    inputs = {"values": "float32", "weights": "float32", **epilogue.inputs}
+    threads, grid = _threads(target, epilogue), _grid(shape, epilogue)
+    with writing(
+        name,
+        target.computes,
+        inputs,
+        outputs_of(len(epilogue.outputs) > 1),
+        scalars_of(epilogue),
+        threads=threads,
+        grid=grid,
+    ) as (writer, done):
+        matmul = _Matmul(writer, target, shape, epilogue)
+
+        def add_input(k: Expr) -> None:
+            weight = tir.bind(
+                writer.named["weights"][(matmul.block * shape.inputs + k) * LANES + matmul.lane]
+            )
+            for m in range(shape.tile):
+                value = writer.named["values"][matmul.row(m) * shape.inputs + k]
+                tir.store_one(matmul.sums, writer.multiply_add(value, weight, matmul.sums[m]), m)
+
+        matmul.each_split(shape.inputs, add_input)
+        matmul.finish()
+    return done[0]

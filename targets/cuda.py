@@ -1,0 +1,18 @@
+"""NVIDIA GPUs by architecture: cubins, compiled by nvcc when a bundle is made."""
+
+from forerun.targets.gpu import GpuArithmetic, GpuTarget, gpu_target
+
+
+def cuda_target(number: int, devices: str) -> GpuTarget:
+    """Return the target of a compute capability, as sm_`number`."""
+    return gpu_target(
+        name=f"cuda-sm_{number}",
+        summary=f"CUDA, compute capability {number / 10:.1f} ({devices}): compiled only",
+        device="cuda",
+        tvm={"kind": "cuda", "arch": f"sm_{number}"},
+        computes=GpuArithmetic(dot="__dp4a", dot_adds=True),
+    )
+
+
+SM_87 = cuda_target(87, "Jetson Orin")
+SM_90 = cuda_target(90, "H100, H200")

@@ -1,0 +1,75 @@
+"""What a target is whose kernels run on a device beside the CPU: data, as the CPU's targets are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from forerun.targets.target import Target
+
+
+@dataclass(frozen=True)
+class GpuArithmetic:
+    """What kernels write differently from device to device.
+
+    Attributes:
+        dot: the function that multiplies four signed bytes in each of two words, empty where there is none.
+        dot_adds: it takes a third argument that it adds.
+        round_even: the function that rounds to the nearest whole number, ties to even.
+    """
+
+    dot: str = ""
+    dot_adds: bool = False
+    round_even: str = "rint"
+
+
+GPU_RULES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "embed": ("gpu_embed",),
+        "norm": ("gpu_norm",),
+        "quantize": ("gpu_quantize",),
+        "matmul": ("gpu_matmul", "gpu_matmul_float"),
+        "matmul_swiglu": ("gpu_matmul", "gpu_matmul_float"),
+        "swiglu": ("gpu_swiglu",),
+        "rope_store": ("gpu_rope_store",),
+        "cached_attention": ("gpu_attention",),
+    }
+)
+
+
+@dataclass(frozen=True)
+class GpuTarget(Target):
+    """One kind of device.
+
+    Attributes:
+        device: the interface through which kernels are run: cuda, webgpu or opencl.
+        workgroup_threads: most threads of a workgroup, a power of two.
+        computes: see `GpuArithmetic`.
+    """
+
+    device: str = ""
+    workgroup_threads: int = 256
+    computes: GpuArithmetic = GpuArithmetic()
+
+
+def gpu_target(
+    name: str, summary: str, device: str, tvm: Mapping[str, object], computes: GpuArithmetic
+) -> GpuTarget:
+    """Return a target with the weight layout, tiles and rules that all devices share.
+
+    `tvm` is the dict form of TVM's target. Weights lie as x86-64's do, so that one bundle may serve both.
+    """
+    return GpuTarget(
+        name=name,
+        summary=summary,
+        arch="",
+        llvm=tvm,
+        features=(),
+        fma=True,
+        rules=GPU_RULES,
+        weight_layout="quads",
+        tile_rows=8,
+        device=device,
+        computes=computes,
+    )
