@@ -38,7 +38,7 @@ EVIDENCE = (
         "SmolLM-360M and TinyLlama-1.1B, q4",
     ),
     Evidence("Mistral", "mistral", "llama", real_shapes="Mistral-7B, q4: drafts give the plain ids"),
-    Evidence("Qwen2", "qwen2", "qwen2", real_shapes="Qwen2-1.5B and Qwen2-0.5B, q4: drafts give the plain ids"),
+    Evidence("Qwen2", "qwen2", "qwen2", real_shapes="Qwen2-1.5B, q4; Qwen2-0.5B, q4: drafts give the plain ids"),
     Evidence("Qwen3", "qwen3", "qwen3", real_shapes="Qwen3-0.6B, q4: lookup gives the plain ids"),
     Evidence(
         "Gemma 3 (text)",

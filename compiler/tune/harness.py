@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from string import Template
 
@@ -112,7 +112,7 @@ def working_set(cache: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> int
 
 
 class Memory:
-    """One mapping for the weights of all measurements, filled once with numbers that are no trouble to compute with."""
+    """One mapping for the weights of many measurements, filled with numbers that are no trouble to compute with."""
 
     def __init__(self, size: int) -> None:
         self._map = mmap.mmap(-1, size)
@@ -131,7 +131,7 @@ class Harness:
         folder: a folder for the library.
         weights: parameter name → bytes of the packed weights among them.
         others: bytes that are room enough for any other parameter.
-        memory: where the weights are taken from; the copies fill it.
+        room_for: gives memory of so many bytes at least, for the weights; as many copies as it holds fill it.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Harness:
         folder: Path,
         weights: Mapping[str, int],
         others: int,
-        memory: Memory,
+        room_for: Callable[[int], Memory],
     ) -> None:
         self._places = {kernel.name: place for place, kernel in enumerate(kernels)}
         self._time = _build(kernels, target, folder).forerun_time
@@ -150,8 +150,9 @@ class Harness:
         # Activations and results stay in the caches, as in a model.
         self._others = np.zeros((len(names), others + 64), np.uint8)
         self._others[:] = 0x24
-        size = sum(_lines(bytes_) for bytes_ in weights.values())
-        self.copies = max(1, memory.size // size)
+        self.size = size = sum(_lines(bytes_) for bytes_ in weights.values())
+        self.memory = memory = room_for(size)
+        self.copies = memory.size // size
         table = np.zeros((self.copies, len(names)), np.uint64)
         offset = 0
         for column, name in enumerate(names):

@@ -111,10 +111,16 @@ class Search:
             except OutOfTimeError:
                 return
 
+    def _room_for(self, size: int) -> Memory:
+        """Return the memory for weights, a larger one from now on where one matmul's do not fit."""
+        if size > self._memory.size:
+            self._memory = Memory(size)
+        return self._memory
+
     def _tune(self, matmul: Matmul) -> Found:
         default = default_tiling(self._settings.target)
         with tempfile.TemporaryDirectory(prefix="forerun-tune-") as folder:
-            rivals = _Rivals(matmul, self._settings, Path(folder), self._memory)
+            rivals = _Rivals(matmul, self._settings, Path(folder), self._room_for)
             best = self._order(rivals, default)
             choices = [replace(best, prefetch_bytes=size) for size in PREFETCH_BYTES]
             best = self._best(rivals, best, choices)
@@ -181,9 +187,11 @@ class Search:
 class _Rivals:
     """The candidates of one matmul, each a library of the kernels that the measured calls use."""
 
-    def __init__(self, matmul: Matmul, settings: Settings, folder: Path, memory: Memory) -> None:
+    def __init__(
+        self, matmul: Matmul, settings: Settings, folder: Path, room_for: Callable[[int], Memory]
+    ) -> None:
         self.name = matmul.name
-        self._matmul, self._settings, self._folder, self._memory = matmul, settings, folder, memory
+        self._matmul, self._settings, self._folder, self._room_for = matmul, settings, folder, room_for
         self._built: dict[Tiling, Harness] = {}
         self._calls: dict[Point, int] = {}
 
@@ -200,9 +208,11 @@ class _Rivals:
             for argument, parameter in zip(plan.arguments, kernels[0].parameters, strict=True)
             if isinstance(argument, Packed)
         }
-        widest = max(self._inputs, *(sum(packing.columns) for packing in plan.weights))
+        # Of matrices that share an output each writes its own columns of the wider rows.
+        stride = getattr(self._matmul.node.detail, "stride", 0)
+        widest = max(self._inputs, stride, *(sum(packing.columns) for packing in plan.weights))
         self._built[tiling] = Harness(
-            kernels, self._settings.target, folder, weights, 4 * widest * (max(ROWS) + 1), self._memory
+            kernels, self._settings.target, folder, weights, 4 * widest * (max(ROWS) + 1), self._room_for
         )
 
     @property

@@ -14,7 +14,10 @@ from test_matmul import activations, arguments, linear, plan_for, stored
 from tiny_models import VARIANTS, write_folder
 
 from forerun.compiler import compile_export
+from forerun.compiler.graph import Node
+from forerun.compiler.operations import Linear
 from forerun.compiler.schedules import RULES
+from forerun.compiler.schedules.matmul_rules import kernels_name
 from forerun.compiler.schedules.plan import Decline, Settings
 from forerun.compiler.schedules.tiling import MATRIX_ROWS, TILE_ROWS, Tiling, default_tiling, read_tiling
 from forerun.compiler.schemes import AFFINE4, SYMMETRIC4, SYMMETRIC6, SYMMETRIC8, Scheme
@@ -164,6 +167,26 @@ def test_the_search_measures_real_kernels_and_compile_uses_what_it_finds(
     kernels = json.loads(text.rstrip()[:-1])["kernels"]
     assert kernels[matmuls[0].name] == {**TILING.described(), "tuned": True}
     assert kernels[matmuls[1].name] == {**default_tiling(TARGET).described(), "tuned": False}
+
+
+def test_weights_and_wide_outputs_are_given_room(export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large vocabulary's head is more than three times the last cache; q may be written beside k and v."""
+    rooms: list[int] = []
+
+    def seconds(self: harness.Harness, *call: object) -> float:
+        assert self.copies >= 1 and self.copies * self.size <= self.memory.size
+        rooms.append(self._others.shape[1])
+        return 1e-3
+
+    monkeypatch.setattr(search, "working_set", lambda: 64)
+    monkeypatch.setattr(harness.Harness, "seconds", seconds)
+    settings = tuning_settings(TARGET)
+    node = next(one.node for one in find_matmuls(export, settings) if isinstance(one.node.detail, Linear))
+    detail = replace(node.detail, stride=5 * node.detail.columns, first_column=0)
+    wide = Node(node.op, node.inputs, node.outputs, detail)
+    matmul = search.Matmul(kernels_name(detail), "Wide", wide)
+    assert len(list(Search(settings, 1, 600.0, lambda *_: None).run([matmul]))) == 1
+    assert min(rooms) >= 4 * detail.stride * max(search.ROWS)
 
 
 def test_the_search_ends_with_its_time_and_keeps_whole_results(export: Path) -> None:
