@@ -38,7 +38,9 @@ EVIDENCE = (
         "SmolLM-360M and TinyLlama-1.1B, q4",
     ),
     Evidence("Mistral", "mistral", "llama", real_shapes="Mistral-7B, q4: drafts give the plain ids"),
-    Evidence("Qwen2", "qwen2", "qwen2", real_shapes="Qwen2-1.5B, q4; Qwen2-0.5B, q4: drafts give the plain ids"),
+    Evidence(
+        "Qwen2", "qwen2", "qwen2", real_shapes="Qwen2-1.5B, q4; Qwen2-0.5B, q4: drafts give the plain ids"
+    ),
     Evidence("Qwen3", "qwen3", "qwen3", real_shapes="Qwen3-0.6B, q4: lookup gives the plain ids"),
     Evidence(
         "Gemma 3 (text)",
@@ -48,5 +50,7 @@ EVIDENCE = (
     ),
     Evidence("Phi-3", "phi3", "phi3", real_shapes="Phi-3-mini, q4: drafts give the plain ids"),
     Evidence("SmolLM3", "smollm3", "smollm3", real_shapes="SmolLM3-3B, q4: drafts give the plain ids"),
-    Evidence("Granite (dense)", "granite", "granite", real_shapes="Granite-3.3-2B, q4: drafts give the plain ids"),
+    Evidence(
+        "Granite (dense)", "granite", "granite", real_shapes="Granite-3.3-2B, q4: drafts give the plain ids"
+    ),
 )
