@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import forerun
+from forerun.compiler.gpu.launches import device_program_source
 from forerun.compiler.link import compile_c, link
 from forerun.compiler.native import write_object
 from forerun.compiler.program import Decoder, program_source
 from forerun.errors import CompileError
 from forerun.targets import PLATFORMS, Target
+from forerun.targets.gpu import GpuTarget
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,16 @@ def build_program(decoder: Decoder, target: Target, folder: Path, source_name: s
     platform = PLATFORMS[target.platform]
     source, place = folder / "src" / source_name, folder / "lib" / target.name
     write_header(folder / "src")
-    source.write_text(program_source(decoder), encoding="utf-8")
     place.mkdir(parents=True)
-    objects = [place / "program.o", place / "kernels.o"]
+    objects = [place / "program.o"]
+    if isinstance(target, GpuTarget):
+        text = device_program_source(decoder, target)
+    else:
+        text = program_source(decoder)
+        objects.append(place / "kernels.o")
+        write_object(decoder.kernels.values(), target, objects[1], decoder.prefix)
+    source.write_text(text, encoding="utf-8")
     compile_c(source, folder / "src", platform, objects[0])
-    write_object(decoder.kernels.values(), target, objects[1], decoder.prefix)
     library = f"lib/{target.name}.so" if platform.links else None
     if library is not None:
         link(objects, folder / "src", folder / library, platform)
@@ -56,9 +63,10 @@ def build_program(decoder: Decoder, target: Target, folder: Path, source_name: s
 
 
 def write_header(include: Path) -> None:
-    """Write forerun/program.h, which travels with the runtime, under an include folder."""
+    """Write the headers of programs, which travel with the runtime, under an include folder."""
     (include / "forerun").mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(native_folder() / "include" / "forerun" / "program.h", include / "forerun" / "program.h")
+    for name in ("program.h", "device.h"):
+        shutil.copyfile(native_folder() / "include" / "forerun" / name, include / "forerun" / name)
 
 
 def native_folder() -> Path:

@@ -21,6 +21,7 @@ from forerun.compiler.schedules.plan import (
     Input,
     Output,
     Packed,
+    Plan,
     Private,
     SharedParts,
 )
@@ -103,9 +104,11 @@ def table_name(kernels: Mapping[int, Kernel]) -> str:
     return next(iter(kernels.values())).name.rsplit("_rows", 1)[0]
 
 
-def kernel_name(kernels: Mapping[int, Kernel]) -> str:
-    """Return the name by which program.c calls a plan's kernels."""
-    return kernels[0].name if 0 in kernels else table_name(kernels)
+def kernel_name(plan: Plan) -> str:
+    """Return the name by which a program runs a plan's kernels."""
+    if not plan.kernels:
+        return " + ".join(kernel.name for kernel in plan.stages)
+    return plan.kernels[0].name if 0 in plan.kernels else table_name(plan.kernels)
 
 
 def module_function(module: Module, first_kernel: int) -> str:
@@ -195,7 +198,7 @@ def _call(module: Module, node: Node, choice: Choice, first_weight: int, number:
         return f"{name}({', '.join([*arguments, 'rows', threads])});"
 
     tiling = choice.plan.tiling
-    name = kernel_name(kernels) + ("" if 0 in kernels or tiling is None else f"[{_tile(tiling)}]")
+    name = kernel_name(choice.plan) + ("" if 0 in kernels or tiling is None else f"[{_tile(tiling)}]")
     if choice.plan.few is not None:
         shared, own = choice.plan.few
         return [

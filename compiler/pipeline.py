@@ -29,7 +29,7 @@ from forerun.compiler.schedules.tiling import Tiling
 from forerun.compiler.text import write_text
 from forerun.errors import CompileError, OptionError
 from forerun.staging import staged_folder
-from forerun.targets import ALL_TARGETS, find_target
+from forerun.targets import TARGETS, find_target
 
 MAX_ROWS = 256  # rows one call may carry: the prefill block
 KV_DTYPES: Mapping[str, tuple[str, int]] = {"f16": ("float16", 2), "f32": ("float32", 4)}
@@ -101,7 +101,7 @@ def choose_settings(
         raise OptionError(f"unknown KV element {kv!r}; allowed: {', '.join(KV_DTYPES)}")
     first = find_target(target)
     wanted = {first.name, *(find_target(name).name for name in also)}
-    chosen = [one for one in ALL_TARGETS if one.name in wanted]
+    chosen = [one for one in TARGETS.values() if one.name in wanted]
     layouts = {one.weight_layout for one in chosen}
     if len(layouts) > 1:
         stored = ", ".join(f"{one.name}: {one.weight_layout}" for one in chosen)
@@ -327,8 +327,10 @@ def assemble(
         vocabulary_size=config["vocabulary_size"],
         feature_size=export.feature_size,
         context_length=config["context_length"],
+        heads=config["heads"],
         kv_heads=config["kv_heads"],
         head_dim=config["head_dim"],
+        kv_dtype=settings.kv_dtype,
         windows=_windows(config, settings.max_gather),
         max_rows=MAX_ROWS,
         max_gather=settings.max_gather,

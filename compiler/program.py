@@ -36,8 +36,10 @@ class Decoder:
     vocabulary_size: int
     feature_size: int
     context_length: int
+    heads: int
     kv_heads: int
     head_dim: int
+    kv_dtype: str
     windows: Sequence[tuple[int, int]]
     max_rows: int
     max_gather: int
@@ -204,11 +206,16 @@ def program_source(decoder: Decoder) -> str:
         traffic=traffic_table(decoder.modules),
         steps=_steps(decoder),
         embed="0" if decoder.embed is None else "embed_step",
-        layer_table="\n".join(
-            f"    {{{decoder.kv_heads}, {decoder.head_dim}, {window}, {ring}}},"
-            for window, ring in decoder.windows
-        ),
+        layer_table=layer_table(decoder),
         arena_bytes=arena + space.shared_bytes,
+    )
+
+
+def layer_table(decoder: Decoder) -> str:
+    """Return the sizes of each layer's cache as rows of a C table."""
+    return "\n".join(
+        f"    {{{decoder.kv_heads}, {decoder.head_dim}, {window}, {ring}}},"
+        for window, ring in decoder.windows
     )
 
 

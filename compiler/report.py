@@ -45,7 +45,7 @@ def explain(graphs: Mapping[str, Graph], choices: Mapping[str, list[Choice]]) ->
     lines = []
     for name, graph in graphs.items():
         for node, choice in zip(graph.nodes, choices[name], strict=True):
-            kernel = emit.kernel_name(choice.plan.kernels)
+            kernel = emit.kernel_name(choice.plan)
             declined = "; ".join(f"{rule} declined: {reason}" for rule, reason in choice.declined)
             lines.append(
                 f"{name}: {node.op} → {choice.rule} ({kernel})" + (f"; {declined}" if declined else "")

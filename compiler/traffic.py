@@ -38,7 +38,7 @@ def module_traffic(module: Module) -> list[Traffic]:
         entries.append(
             Traffic(
                 module.name,
-                kernel_name(plan.kernels),
+                kernel_name(plan),
                 call_bytes,
                 row_bytes,
                 plan.position_bytes,

@@ -45,6 +45,7 @@ class Status(enum.IntEnum):
     PROGRAM = 31
     TEXT = 32
     SAVED = 33
+    DEVICE = 34
 
 
 _ERRORS: dict[int, type[ForerunError]] = {
@@ -52,11 +53,12 @@ _ERRORS: dict[int, type[ForerunError]] = {
     Status.UNKNOWN_TARGET: TargetError,
     Status.ARCHITECTURE: TargetError,
     Status.CPU_FEATURE: TargetError,
+    Status.DEVICE: TargetError,
     **{
         status: BundleError
         for status in Status
         if status >= Status.FILE
-        and status not in (Status.UNKNOWN_TARGET, Status.ARCHITECTURE, Status.CPU_FEATURE)
+        and status not in (Status.UNKNOWN_TARGET, Status.ARCHITECTURE, Status.CPU_FEATURE, Status.DEVICE)
     },
 }
 

@@ -10,7 +10,8 @@ if not __name__.startswith("forerun."):
     raise ImportError("import forerun.targets, not the bare folder: run from an installed forerun")
 
 from forerun.errors import TargetError
-from forerun.targets import arm64, detect, wasm32, x86_64
+from forerun.targets import arm64, detect, opencl, wasm32, x86_64
+from forerun.targets.gpu import GpuTarget
 from forerun.targets.onnxruntime import ONNXRUNTIME, Engine
 from forerun.targets.platform import ALL_PLATFORMS, PLATFORMS, Platform
 from forerun.targets.target import Target
@@ -30,7 +31,11 @@ ALL_TARGETS: tuple[Target, ...] = (
     arm64.IOS_NEON,
     wasm32.SIMD,
 )
-TARGETS: Mapping[str, Target] = MappingProxyType({target.name: target for target in ALL_TARGETS})
+# Devices beside the CPU, never chosen unasked: whether one is faster than the CPU is not known before it is measured.
+ALL_DEVICES: tuple[GpuTarget, ...] = (opencl.OPENCL,)
+TARGETS: Mapping[str, Target] = MappingProxyType(
+    {target.name: target for target in (*ALL_TARGETS, *ALL_DEVICES)}
+)
 
 
 def detect_target() -> Target:
@@ -81,12 +86,14 @@ def find_platform(name: str) -> Platform:
 
 
 __all__ = [
+    "ALL_DEVICES",
     "ALL_PLATFORMS",
     "ALL_TARGETS",
     "ONNXRUNTIME",
     "PLATFORMS",
     "TARGETS",
     "Engine",
+    "GpuTarget",
     "Platform",
     "Target",
     "detect_target",

@@ -58,12 +58,13 @@ def gpu_target(
 ) -> GpuTarget:
     """Return a target with the weight layout, tiles and rules that all devices share.
 
-    `tvm` is the dict form of TVM's target. Weights lie as x86-64's do, so that one bundle may serve both.
+    `tvm` is the dict form of TVM's target. Weights lie as x86-64's do, so that one bundle may serve both. Platform and
+    arch are those of the machine that the device is in.
     """
     return GpuTarget(
         name=name,
         summary=summary,
-        arch="",
+        arch="x86_64",
         llvm=tvm,
         features=(),
         fma=True,

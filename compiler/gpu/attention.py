@@ -56,12 +56,13 @@ def first_block(shape: AttentionShape, position: Expr) -> Expr | int:
 def attention_parts(name: str, target: GpuTarget, shape: AttentionShape) -> GpuKernel:
     """Return the kernel that writes parts [blocks, rows, H, part].
 
-    Parameters of the kernel: queries [rows, H·d] already scaled, row_table, gather, keys, values, parts; capacity,
-    gather_stride, block_count: the most blocks that a row sees something of.
+    Parameters of the kernel: queries [M, H·d] already scaled, row_table, gather, keys, values, parts; capacity,
+    gather_stride, block_count: the most blocks that a row sees something of; first_row: the row of the call that is the
+    first of these `rows`.
     """
     inputs = {"queries": "float32", "row_table": "int32", "gather": "int32"}
     inputs |= {"keys": shape.kv_dtype, "values": shape.kv_dtype}
-    scalars = {"capacity": "int32", "gather_stride": "int32", "block_count": "int32"}
+    scalars = dict.fromkeys(("capacity", "gather_stride", "block_count", "first_row"), "int32")
     grid = Grid("block_count", 1, shape.kv_heads)
     with writing(name, target.computes, inputs, {"parts": "float32"}, scalars, threads=BLOCK, grid=grid) as (
         writer,
@@ -88,7 +89,8 @@ class _Block:
     def __init__(self, writer: GpuWriter, shape: AttentionShape) -> None:
         self.writer, self.shape = writer, shape
         self.cache = DeviceCache(shape, writer.scalars["capacity"])
-        self.row, self.head = writer.y, tir.bind(tirx.floormod(writer.x, shape.kv_heads))
+        self.row = tir.bind(writer.scalars["first_row"] + writer.y)
+        self.head = tir.bind(tirx.floormod(writer.x, shape.kv_heads))
         self.own = tir.bind(tirx.floordiv(writer.x, shape.kv_heads))  # number of the part among the row's
         position = row_field(writer, "positions", self.row)
         self.start = tir.bind((self.own + first_block(shape, position)) * BLOCK)
@@ -121,7 +123,9 @@ class _Block:
 
     def _part(self, g: Expr) -> Expr:
         """Return where the part of query head `g` of the group begins."""
-        heads = (self.own * self.writer.rows + self.row) * self.shape.heads + self.head * self.shape.group
+        heads = (
+            self.own * self.writer.rows + self.writer.y
+        ) * self.shape.heads + self.head * self.shape.group
         return (heads + g) * part_floats(self.shape)
 
     def _inside(self, position: Expr) -> Expr:
@@ -237,12 +241,20 @@ class _Block:
 
 
 def attention_merge(name: str, target: GpuTarget, shape: AttentionShape, quantized: bool) -> GpuKernel:
-    """Return the kernel that puts parts together, a workgroup a head. Parameters: parts, row_table, out."""
+    """Return the kernel that puts parts together, a workgroup a head.
+
+    Parameters of the kernel: parts, row_table, out; first_row as in `attention_parts`.
+    """
     inputs, outputs = {"parts": "float32", "row_table": "int32"}, outputs_of(quantized)
     grid, threads = Grid(shape.heads, 1), LANES * 4
-    with writing(name, target.computes, inputs, outputs, {}, threads=threads, grid=grid) as (writer, done):
+    scalars = {"first_row": "int32"}
+    with writing(name, target.computes, inputs, outputs, scalars, threads=threads, grid=grid) as (
+        writer,
+        done,
+    ):
         parts, dims = writer.named["parts"], shape.head_dim
-        position = row_field(writer, "positions", writer.y)
+        row = tir.bind(writer.scalars["first_row"] + writer.y)
+        position = row_field(writer, "positions", row)
         count = tir.bind(tirx.floordiv(position + BLOCK, BLOCK) - first_block(shape, position))
         first = tir.bind((writer.y * shape.heads + writer.x) * part_floats(shape))
         stride = tir.bind(writer.rows * (shape.heads * part_floats(shape)))
@@ -266,6 +278,6 @@ def attention_merge(name: str, target: GpuTarget, shape: AttentionShape, quantiz
                 tir.store_one(value, writer.multiply_add(factor, parts[place + i], value[0]), 0)
             tir.store_one(merged, value[0] * inverse, i)
         writer.meet()
-        piece = RowPiece(1, dims, writer.y, shape.heads * dims, writer.x * dims)
+        piece = RowPiece(1, dims, row, shape.heads * dims, writer.x * dims)
         write_rows(writer, lambda i: merged[i], piece)
     return done[0]

@@ -109,6 +109,45 @@ def rope_store(name: str, target: GpuTarget, shape: AttentionShape) -> GpuKernel
     return done[0]
 
 
+# The numbers of a move: keys and values of `sequence` go from one slot to another in layers first … last - 1.
+MOVE_FIELDS = ("sequence", "from", "to", "first", "last")
+
+
+def move_rows(name: str, target: GpuTarget, shape: AttentionShape) -> GpuKernel:
+    """Return the kernel that brings rows of one layer's cache to other slots, in the order of the moves.
+
+    Parameters of the kernel: moves [move_count, 5], keys, values; capacity, move_count, layer. A workgroup has a head;
+    a thread makes all moves of its words, so that what one move has read the next ones may overwrite.
+    """
+    outputs = dict.fromkeys(("keys", "values"), shape.kv_dtype)
+    scalars = dict.fromkeys(("capacity", "move_count", "layer"), "int32")
+    threads, grid = LANES * 4, Grid(shape.kv_heads, 0)
+    with writing(name, target.computes, {"moves": "int32"}, outputs, scalars, threads=threads, grid=grid) as (
+        writer,
+        done,
+    ):
+        cache, layer = DeviceCache(shape, writer.scalars["capacity"]), writer.scalars["layer"]
+        keys, values = writer.named["keys"], writer.named["values"]
+        with writer.items(cache.words) as word, tir.loop(0, writer.scalars["move_count"]) as move:
+            sequence, start, end, first, last = (
+                tir.bind(writer.named["moves"][move * len(MOVE_FIELDS) + i]) for i in range(len(MOVE_FIELDS))
+            )
+            with tir.when(tirx.all(layer >= first, layer < last)):
+                base = tir.bind(cache.base(sequence, writer.x))
+                source, sink = (tir.bind(cache.slot(slot)) for slot in (start, end))
+                tir.store_one(
+                    keys,
+                    keys[base + cache.key_word(source) + word * LANES],
+                    base + cache.key_word(sink) + word * LANES,
+                )
+                tir.store_one(
+                    values,
+                    values[base + cache.value_word(source) + word],
+                    base + cache.value_word(sink) + word,
+                )
+    return done[0]
+
+
 class _Head:
     """One head of one row of qkv."""
 

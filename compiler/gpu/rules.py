@@ -155,7 +155,7 @@ class GpuAttention:
                 f"memory; there are {SHARED_BYTES}"
             )
         fields = ("row_table", "gather", "keys", "values")
-        scalars = ("capacity", "gather_stride", "block_count")
+        scalars = ("capacity", "gather_stride", "block_count", "first_row")
         parts = Stage(
             attention_parts(f"attention_parts_{attention_size(o)}", target, shape),
             (Input(0), *map(Field, fields), SharedParts(), *map(Field, scalars)),
@@ -163,7 +163,7 @@ class GpuAttention:
         name = f"attention_merge_{form_of(o.quantized)}_{attention_size(o)}"
         merge = Stage(
             attention_merge(name, target, shape, o.quantized),
-            (SharedParts(), Field("row_table"), Output()),
+            (SharedParts(), Field("row_table"), Output(), Field("first_row")),
         )
         element = {"float16": 2, "float32": 4}[settings.kv_dtype]
         return Plan(

@@ -134,7 +134,12 @@ class DeviceNetwork:
             assert parts is not None
             return parts
         assert isinstance(argument, Field)
-        scalars = {"capacity": CAPACITY, "gather_stride": MAX_GATHER, "block_count": self.blocks}
+        scalars = {
+            "capacity": CAPACITY,
+            "gather_stride": MAX_GATHER,
+            "block_count": self.blocks,
+            "first_row": 0,
+        }
         if argument.name in scalars:
             return scalars[argument.name]
         if argument.name in ("keys", "values"):

@@ -231,6 +231,9 @@ def test_half_floats_are_rounded_as_ieee_says(target: GpuTarget, rng: np.random.
     assert np.array_equal(found.view(np.uint16)[there], expected.view(np.uint16)[there])
 
 
+CHUNK_ROWS = 5  # whose parts are in memory at a time
+
+
 class Attention:
     """Both kernels of one shape over one cache of random keys and values; queries depend on the position."""
 
@@ -263,13 +266,15 @@ class Attention:
         for i, row in enumerate(rows):
             gather[i, : len(row.slots)] = row.slots
         blocks = max(row.position for row in rows) // BLOCK + 1
-        parts = np.full((blocks, count, shape.heads, part_floats(shape)), np.nan, np.float32)
         out = np.full((count, shape.heads, shape.head_dim), np.nan, np.float32)
         table = row_table(count, positions=positions, sequences=sequences, gather_start=starts)
         read = (self.queries[positions], table, gather)
-        scalars = (self.capacity, MAX_GATHER, blocks)
-        self.kernels.call("parts", *read, self.cache.keys, self.cache.values, parts, *scalars, rows=count)
-        self.kernels.call("merge", parts, table, out, rows=count)
+        for first in range(0, count, CHUNK_ROWS):
+            chunk = min(CHUNK_ROWS, count - first)
+            parts = np.full((blocks, chunk, shape.heads, part_floats(shape)), np.nan, np.float32)
+            scalars = (self.capacity, MAX_GATHER, blocks, first)
+            self.kernels.call("parts", *read, self.cache.keys, self.cache.values, parts, *scalars, rows=chunk)
+            self.kernels.call("merge", parts, table, out, first, rows=chunk)
         return out
 
     def check(self, position: int, result: np.ndarray) -> None:

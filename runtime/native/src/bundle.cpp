@@ -2,6 +2,7 @@
 
 #include <cinttypes>
 #include <cstring>
+#include <new>
 
 #include "cpu.h"
 #include "hash.h"
@@ -108,6 +109,14 @@ Status Bundle::check_files(const std::string& folder) {
   return has_library ? FORERUN_OK : refuse_missing(target_.library.c_str());
 }
 
+Status Bundle::start_program() {
+  FORERUN_TRY(check_program(program(), manifest_, weights_.bytes()));
+  if (program().device == nullptr) return FORERUN_OK;
+  device_program_.reset(new (std::nothrow) DeviceProgram);
+  if (!device_program_) return fail(FORERUN_OUT_OF_MEMORY, "no memory for a device's program");
+  return device_program_->open(*program().device, weights_.data());
+}
+
 Status Bundle::read(const std::string& folder) {
   folder_ = folder;
   MappedFile text;
@@ -126,7 +135,7 @@ Status Bundle::open(const std::string& folder, const char* target) {
   }
   FORERUN_TRY(check_files(folder));
   FORERUN_TRY(library_.load(folder + "/" + target_.library, target_.library, target_.symbol));
-  return check_program(program(), manifest_, weights_.bytes());
+  return start_program();
 }
 
 Status Bundle::open_draft(const ListedDraft& listed, Bundle* draft) const {
@@ -150,7 +159,7 @@ Status Bundle::open_linked(const std::string& folder, const forerun_linked* link
   target_.library.clear();
   FORERUN_TRY(check_files(folder));
   FORERUN_TRY(library_.take(chosen->program, target_.name));
-  return check_program(program(), manifest_, weights_.bytes());
+  return start_program();
 }
 
 }  // namespace forerun

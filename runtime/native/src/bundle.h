@@ -3,10 +3,12 @@
 #define FORERUN_BUNDLE_H
 
 #include <atomic>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "compiled.h"
+#include "device/device_program.h"
 #include "file.h"
 #include "forerun/linked.h"
 #include "forerun/program.h"
@@ -30,6 +32,7 @@ class Bundle {
 
   const forerun_program& program() const { return *library_.program(); }
   const uint8_t* weights() const { return weights_.data(); }
+  const DeviceProgram* device_program() const { return device_program_.get(); }
   const MappedFile& text() const { return text_; }
   const std::string& no_text() const { return manifest_.no_text; }
   const std::string& target() const { return target_.name; }
@@ -47,6 +50,7 @@ class Bundle {
   Status choose_target(const char* name);
   Status choose_linked(const char* draft, const forerun_linked** chosen);
   Status check_files(const std::string& folder);
+  Status start_program();
 
   std::string folder_;
   Manifest manifest_;
@@ -54,7 +58,8 @@ class Bundle {
   MappedFile weights_;
   MappedFile text_;
   Library library_;
-  const forerun_linked* linked_ = nullptr;  // the app's programs, if it was opened with them
+  std::unique_ptr<DeviceProgram> device_program_;  // nullptr: the program is for the CPU
+  const forerun_linked* linked_ = nullptr;         // the app's programs, if it was opened with them
   int32_t linked_count_ = 0;
   std::atomic<int32_t> holds_{1};
 };

@@ -271,6 +271,7 @@ int forerun_read_kv(forerun_session* session, int32_t sequence, int32_t layer, i
                 "layer %d sees a window of %d positions: slot %d is gone, the oldest is %d", layer,
                 session->program().layer[layer].window, start, oldest);
   }
+  FORERUN_TRY(session->cache.fetch(sequence, stop));
   session->cache.read(sequence, layer, start, stop, keys, values);
   return FORERUN_OK;
 }

@@ -4,6 +4,8 @@
 
 #include <cinttypes>
 
+#include "device/device_program.h"
+
 namespace forerun {
 namespace {
 
@@ -52,8 +54,9 @@ Status check_sizes(const forerun_program& program) {
   for (int32_t k = 0; k < program.kernels; ++k) {
     if (!program.kernel[k].module || !program.kernel[k].name) return refuse("the name of kernel", k);
   }
-  if (!program.embed && program.feature_size > 0)
+  if (!has_embed(program) && program.feature_size > 0)
     return refuse("features without embed", program.feature_size);
+  if (program.device != nullptr) return check_device_program(program);
   if (!program.attention || !program.feed_forward || !program.head || !program.head_maxima ||
       !program.head_blocks) {
     return refuse("a step function", 0);
@@ -70,6 +73,10 @@ Status compare(const char* what, int64_t program, int64_t manifest) {
 }
 
 }  // namespace
+
+bool has_embed(const forerun_program& program) {
+  return program.embed != nullptr || (program.device != nullptr && program.device->embed.module != nullptr);
+}
 
 Library::~Library() {
   if (handle_ != nullptr) dlclose(handle_);

@@ -33,6 +33,9 @@ class Library {
   const forerun_program* program_ = nullptr;
 };
 
+// Whether rows can be given as tokens.
+bool has_embed(const forerun_program& program);
+
 // Refuses a program whose numbers make no sense or differ from the manifest or the weights file.
 Status check_program(const forerun_program& program, const Manifest& manifest, uint64_t weights_bytes);
 

@@ -40,12 +40,12 @@ class Blocks {
 
   // Computes the blocks that `wanted(block)` chooses, in ascending order.
   template <typename Wanted>
-  void compute(Wanted wanted) {
+  Status compute(Wanted wanted) {
     computed_ = 0;
     for (int32_t block = 0; block < count_; ++block) {
       if (wanted(block)) chosen_[computed_++] = block;
     }
-    if (computed_ > 0) compute_blocks(session_, row_, computed_);
+    return computed_ > 0 ? compute_blocks(session_, row_, computed_) : FORERUN_OK;
   }
 
   // Calls visit(id, logit) for what was computed, ids ascending; false if one is NaN.
@@ -75,7 +75,7 @@ class Blocks {
 
 Status draw_largest(Blocks* blocks, int32_t* token_id) {
   const float largest = blocks->largest();
-  blocks->compute([&](int32_t block) { return blocks->maximum(block) == largest; });
+  FORERUN_TRY(blocks->compute([&](int32_t block) { return blocks->maximum(block) == largest; }));
   Draw best;
   if (!blocks->each([&](int32_t id, float logit) { best.offer(id, logit); })) return not_a_number();
   *token_id = best.token_id;
@@ -91,7 +91,7 @@ Status draw_from_top(Session& session, Blocks* blocks, const forerun_sampling& s
     // As many blocks as tokens are kept have a logit of this at least.
     reached = blocks->kth_largest(sampling.top_k, reinterpret_cast<float*>(ranks));
   }
-  blocks->compute([&](int32_t block) { return blocks->maximum(block) >= reached; });
+  FORERUN_TRY(blocks->compute([&](int32_t block) { return blocks->maximum(block) >= reached; }));
   int32_t count = 0;
   if (!blocks->each([&](int32_t id, float logit) { ranks[count++] = rank_of(logit, id); })) {
     return not_a_number();
@@ -121,12 +121,12 @@ Status draw_noisy(Blocks* blocks, const forerun_sampling& sampling, int64_t posi
     offer_noisy(&best, logit, id, sampling.temperature, key);
   };
   // A good first score leaves out most others.
-  blocks->compute([&](int32_t block) { return blocks->maximum(block) == largest; });
+  FORERUN_TRY(blocks->compute([&](int32_t block) { return blocks->maximum(block) == largest; }));
   if (!blocks->each(offer)) return not_a_number();
   const Draw first = best;
-  blocks->compute([&](int32_t block) {
+  FORERUN_TRY(blocks->compute([&](int32_t block) {
     return blocks->maximum(block) != largest && may_win(*blocks, block, sampling.temperature, key, first);
-  });
+  }));
   if (!blocks->each(offer)) return not_a_number();
   *token_id = best.token_id;
   return FORERUN_OK;

@@ -234,7 +234,7 @@ Pass plain_pass(Session& session, const Plan& plan, PassRow* rows, int32_t count
 }
 
 // Takes the pending ancestors through what they miss, in passes of their own.
-int32_t run_carried(Session& session, const Plan& plan) {
+Status run_carried(Session& session, const Plan& plan, int32_t* passes) {
   PassRow* carried = session.work.carried.as<PassRow>();
   std::sort(carried, carried + plan.carried_count, [&session](const PassRow& left, const PassRow& right) {
     const int32_t a = session.sequences()[left.sequence].rows[left.slot].position;
@@ -243,12 +243,11 @@ int32_t run_carried(Session& session, const Plan& plan) {
            : left.sequence != right.sequence ? left.sequence < right.sequence
                                              : left.slot < right.slot;
   });
-  int32_t passes = 0;
-  for (int32_t i = 0; i < plan.carried_count; i += session.program().max_rows, ++passes) {
+  for (int32_t i = 0; i < plan.carried_count; i += session.program().max_rows, ++*passes) {
     const int32_t count = std::min(session.program().max_rows, plan.carried_count - i);
-    run_pass(session, plain_pass(session, plan, carried + i, count));
+    FORERUN_TRY(run_pass(session, plain_pass(session, plan, carried + i, count)));
   }
-  return passes;
+  return FORERUN_OK;
 }
 
 // Adds the listed rows that have something to do; returns the number of rows.
@@ -263,14 +262,15 @@ int32_t add_listed(Session& session, const Plan& plan, PassRow* rows, int32_t co
   return count;
 }
 
-int32_t run_plan(Session& session, const Plan& plan, bool together) {
+Status run_plan(Session& session, const Plan& plan, bool together, int32_t* passes) {
   const forerun_request& request = *plan.request;
   PassRow* rows = session.work.rows.as<PassRow>();
-  const int32_t passes = together ? 0 : run_carried(session, plan);
+  *passes = 0;
+  if (!together) FORERUN_TRY(run_carried(session, plan, passes));
   const int32_t shared = together ? plan.carried_count : 0;
   std::copy_n(session.work.carried.as<PassRow>(), shared, rows);
   const int32_t count = add_listed(session, plan, rows, shared);
-  if (count == 0) return passes;
+  if (count == 0) return FORERUN_OK;
   Pass pass = together ? plain_pass(session, plan, rows, count)
                        : Pass{rows, count, plan.steps, plan.step_count, Outputs{}};
   const bool all = request.logits_count == FORERUN_ALL;
@@ -280,8 +280,8 @@ int32_t run_plan(Session& session, const Plan& plan, bool together) {
                   request.tap_count,
                   request.row_count,
                   request.draws != 0};
-  run_pass(session, pass);
-  return passes + 1;
+  ++*passes;
+  return run_pass(session, pass);
 }
 
 }  // namespace
@@ -300,7 +300,7 @@ Status forward(Session& session, const forerun_request& request, forerun_result*
   const bool together = plan.regular && plan.carried_count + request.row_count <= session.program().max_rows;
   if (!together) FORERUN_TRY(check_order(session, plan));
   session.work.draw_count = 0;
-  result->passes = run_plan(session, plan, together);
+  FORERUN_TRY(run_plan(session, plan, together, &result->passes));
   for (int32_t i = 0; i < request.row_count; ++i) {
     Sequence& sequence = sequence_of(session, request.rows[i]);
     if (sequence.walked != session.call) continue;

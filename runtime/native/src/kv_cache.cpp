@@ -7,18 +7,43 @@
 namespace forerun {
 namespace {
 
+// A device's words hold two half floats each.
+struct HalfPair {
+  uint16_t low, high;
+};
+
+bool has_pairs(const forerun_program& program) {
+  return program.device != nullptr && program.kv_element_bytes == sizeof(uint16_t);
+}
+
+int64_t element_bytes(const forerun_program& program) {
+  return has_pairs(program) ? sizeof(HalfPair) : program.kv_element_bytes;
+}
+
+// Calls visit(element) with an element of the type that the cache has.
+template <typename Visit>
+void with_element(const forerun_program& program, Visit visit) {
+  if (has_pairs(program)) {
+    visit(HalfPair{});
+  } else if (program.kv_element_bytes == sizeof(uint16_t)) {
+    visit(uint16_t{});
+  } else {
+    visit(float{});
+  }
+}
+
 // Where one head of one sequence lies in a layer, in elements. Keys and values of a head are equally large.
 struct Head {
   int64_t capacity;
-  int64_t head_dim;
+  int64_t elements;  // of a slot's key, or value
   int64_t base;
 
   int64_t key(int64_t slot, int64_t dimension) const {
     slot %= capacity;
-    return base + slot / FORERUN_KEY_BLOCK * head_dim * FORERUN_KEY_BLOCK + dimension * FORERUN_KEY_BLOCK +
+    return base + slot / FORERUN_KEY_BLOCK * elements * FORERUN_KEY_BLOCK + dimension * FORERUN_KEY_BLOCK +
            slot % FORERUN_KEY_BLOCK;
   }
-  int64_t value(int64_t slot) const { return base + slot % capacity * head_dim; }
+  int64_t value(int64_t slot) const { return base + slot % capacity * elements; }
 };
 
 int64_t slots_of(const forerun_layer& layer, int64_t capacity) {
@@ -32,27 +57,30 @@ uint64_t slot_bytes(const forerun_program& program, int32_t layer) {
          static_cast<uint64_t>(program.kv_element_bytes);
 }
 
-Head head_of(const forerun_layer& layer, int64_t capacity, int32_t sequence, int32_t head) {
-  const int64_t number = static_cast<int64_t>(sequence) * layer.kv_heads + head;
-  return {capacity, layer.head_dim, number * capacity * layer.head_dim};
+Head head_of(const forerun_program& program, int32_t layer, int64_t capacity, int32_t sequence,
+             int32_t head) {
+  const forerun_layer& sizes = program.layer[layer];
+  const int64_t number = static_cast<int64_t>(sequence) * sizes.kv_heads + head;
+  const int64_t elements = has_pairs(program) ? sizes.head_dim / 2 : sizes.head_dim;
+  return {capacity, elements, number * capacity * elements};
 }
 
 template <typename Element>
 void move_in_head(const Head& head, Element* keys, Element* values, int32_t from, int32_t to) {
-  for (int64_t i = 0; i < head.head_dim; ++i) keys[head.key(to, i)] = keys[head.key(from, i)];
-  std::memcpy(values + head.value(to), values + head.value(from), head.head_dim * sizeof(Element));
+  for (int64_t i = 0; i < head.elements; ++i) keys[head.key(to, i)] = keys[head.key(from, i)];
+  std::memcpy(values + head.value(to), values + head.value(from), head.elements * sizeof(Element));
 }
 
 template <typename Element>
 void store_head(const Head& head, const Element* keys, const Element* values, int32_t slot, Element* row) {
-  for (int64_t i = 0; i < head.head_dim; ++i) row[i] = keys[head.key(slot, i)];
-  std::memcpy(row + head.head_dim, values + head.value(slot), head.head_dim * sizeof(Element));
+  for (int64_t i = 0; i < head.elements; ++i) row[i] = keys[head.key(slot, i)];
+  std::memcpy(row + head.elements, values + head.value(slot), head.elements * sizeof(Element));
 }
 
 template <typename Element>
 void load_head(const Head& head, const Element* row, int32_t slot, Element* keys, Element* values) {
-  for (int64_t i = 0; i < head.head_dim; ++i) keys[head.key(slot, i)] = row[i];
-  std::memcpy(values + head.value(slot), row + head.head_dim, head.head_dim * sizeof(Element));
+  for (int64_t i = 0; i < head.elements; ++i) keys[head.key(slot, i)] = row[i];
+  std::memcpy(values + head.value(slot), row + head.elements, head.elements * sizeof(Element));
 }
 
 // IEEE 754 binary16 to binary32, exact.
@@ -75,17 +103,27 @@ float to_float(uint16_t half) {
   return value;
 }
 
-float to_float(float value) {
-  return value;
+float* put_floats(uint16_t half, float* out) {
+  *out = to_float(half);
+  return out + 1;
+}
+
+float* put_floats(float value, float* out) {
+  *out = value;
+  return out + 1;
+}
+
+float* put_floats(HalfPair pair, float* out) {
+  return put_floats(pair.high, put_floats(pair.low, out));
 }
 
 template <typename Element>
 void read_head(const Head& head, const Element* keys, const Element* values, int32_t start, int32_t stop,
                float* key_out, float* value_out) {
   for (int32_t slot = start; slot < stop; ++slot) {
-    for (int64_t i = 0; i < head.head_dim; ++i) {
-      *key_out++ = to_float(keys[head.key(slot, i)]);
-      *value_out++ = to_float(values[head.value(slot) + i]);
+    for (int64_t i = 0; i < head.elements; ++i) {
+      key_out = put_floats(keys[head.key(slot, i)], key_out);
+      value_out = put_floats(values[head.value(slot) + i], value_out);
     }
   }
 }
@@ -126,30 +164,31 @@ uint64_t KvCache::bytes(const forerun_program& program, int32_t capacity) {
 }
 
 void KvCache::move_row(int32_t sequence, int32_t from, int32_t to, int32_t first, int32_t last) {
-  for (int32_t l = first; l < last; ++l) {
-    for (int32_t h = 0; h < program_->layer[l].kv_heads; ++h) {
-      const Head head = head_of(program_->layer[l], slots(l), sequence, h);
-      if (program_->kv_element_bytes == 2) {
-        move_in_head(head, static_cast<uint16_t*>(keys()[l]), static_cast<uint16_t*>(values()[l]), from, to);
-      } else {
-        move_in_head(head, static_cast<float*>(keys()[l]), static_cast<float*>(values()[l]), from, to);
+  if (remote_ != nullptr) return remote_->move_row(sequence, from, to, first, last);
+  with_element(*program_, [&](auto element) {
+    using Element = decltype(element);
+    for (int32_t l = first; l < last; ++l) {
+      for (int32_t h = 0; h < program_->layer[l].kv_heads; ++h) {
+        move_in_head(head_of(*program_, l, slots(l), sequence, h), static_cast<Element*>(keys()[l]),
+                     static_cast<Element*>(values()[l]), from, to);
       }
     }
-  }
+  });
 }
 
 void KvCache::copy_rows(int32_t from, int32_t to, int32_t rows) {
-  const int64_t size = program_->kv_element_bytes;
+  if (remote_ != nullptr) return remote_->copy_rows(from, to, rows);
+  const int64_t size = element_bytes(*program_);
   const auto blocks = static_cast<int64_t>(round_up(static_cast<uint64_t>(rows), FORERUN_KEY_BLOCK));
   for (int32_t l = 0; l < program_->layers; ++l) {
     const int64_t copied = std::min(blocks, slots(l));
     uint8_t* keys = static_cast<uint8_t*>(keys_.as<void*>()[l]);
     uint8_t* values = static_cast<uint8_t*>(values_.as<void*>()[l]);
     for (int32_t h = 0; h < program_->layer[l].kv_heads; ++h) {
-      const Head source = head_of(program_->layer[l], slots(l), from, h);
-      const Head sink = head_of(program_->layer[l], slots(l), to, h);
-      std::memcpy(keys + sink.base * size, keys + source.base * size, copied * source.head_dim * size);
-      std::memcpy(values + sink.base * size, values + source.base * size, copied * source.head_dim * size);
+      const Head source = head_of(*program_, l, slots(l), from, h);
+      const Head sink = head_of(*program_, l, slots(l), to, h);
+      std::memcpy(keys + sink.base * size, keys + source.base * size, copied * source.elements * size);
+      std::memcpy(values + sink.base * size, values + source.base * size, copied * source.elements * size);
     }
   }
 }
@@ -159,51 +198,42 @@ uint64_t KvCache::row_bytes(int32_t layer) const {
 }
 
 void KvCache::store_row(int32_t sequence, int32_t layer, int32_t slot, void* row) const {
-  const void *const keys = this->keys()[layer], *const values = this->values()[layer];
-  for (int32_t h = 0; h < program_->layer[layer].kv_heads; ++h) {
-    const Head head = head_of(program_->layer[layer], slots(layer), sequence, h);
-    const int64_t at = 2 * h * head.head_dim;
-    if (program_->kv_element_bytes == 2) {
-      store_head(head, static_cast<const uint16_t*>(keys), static_cast<const uint16_t*>(values), slot,
-                 static_cast<uint16_t*>(row) + at);
-    } else {
-      store_head(head, static_cast<const float*>(keys), static_cast<const float*>(values), slot,
-                 static_cast<float*>(row) + at);
+  with_element(*program_, [&](auto element) {
+    using Element = decltype(element);
+    const auto* const keys = static_cast<const Element*>(this->keys()[layer]);
+    const auto* const values = static_cast<const Element*>(this->values()[layer]);
+    for (int32_t h = 0; h < program_->layer[layer].kv_heads; ++h) {
+      const Head head = head_of(*program_, layer, slots(layer), sequence, h);
+      store_head(head, keys, values, slot, static_cast<Element*>(row) + 2 * h * head.elements);
     }
-  }
+  });
 }
 
 void KvCache::load_row(int32_t sequence, int32_t layer, int32_t slot, const void* row) {
-  void *const keys = this->keys()[layer], *const values = this->values()[layer];
-  for (int32_t h = 0; h < program_->layer[layer].kv_heads; ++h) {
-    const Head head = head_of(program_->layer[layer], slots(layer), sequence, h);
-    const int64_t at = 2 * h * head.head_dim;
-    if (program_->kv_element_bytes == 2) {
-      load_head(head, static_cast<const uint16_t*>(row) + at, slot, static_cast<uint16_t*>(keys),
-                static_cast<uint16_t*>(values));
-    } else {
-      load_head(head, static_cast<const float*>(row) + at, slot, static_cast<float*>(keys),
-                static_cast<float*>(values));
+  with_element(*program_, [&](auto element) {
+    using Element = decltype(element);
+    auto* const keys = static_cast<Element*>(this->keys()[layer]);
+    auto* const values = static_cast<Element*>(this->values()[layer]);
+    for (int32_t h = 0; h < program_->layer[layer].kv_heads; ++h) {
+      const Head head = head_of(*program_, layer, slots(layer), sequence, h);
+      load_head(head, static_cast<const Element*>(row) + 2 * h * head.elements, slot, keys, values);
     }
-  }
+  });
 }
 
 void KvCache::read(int32_t sequence, int32_t layer, int32_t start, int32_t stop, float* keys_out,
                    float* values_out) const {
-  const void* keys = this->keys()[layer];
-  const void* values = this->values()[layer];
-  for (int32_t h = 0; h < program_->layer[layer].kv_heads; ++h) {
-    const Head head = head_of(program_->layer[layer], slots(layer), sequence, h);
-    if (program_->kv_element_bytes == 2) {
-      read_head(head, static_cast<const uint16_t*>(keys), static_cast<const uint16_t*>(values), start, stop,
-                keys_out, values_out);
-    } else {
-      read_head(head, static_cast<const float*>(keys), static_cast<const float*>(values), start, stop,
-                keys_out, values_out);
+  const forerun_layer& sizes = program_->layer[layer];
+  with_element(*program_, [&](auto element) {
+    using Element = decltype(element);
+    const auto* const keys = static_cast<const Element*>(this->keys()[layer]);
+    const auto* const values = static_cast<const Element*>(this->values()[layer]);
+    for (int32_t h = 0; h < sizes.kv_heads; ++h) {
+      const int64_t done = static_cast<int64_t>(h) * (stop - start) * sizes.head_dim;
+      read_head(head_of(*program_, layer, slots(layer), sequence, h), keys, values, start, stop,
+                keys_out + done, values_out + done);
     }
-    keys_out += static_cast<int64_t>(stop - start) * head.head_dim;
-    values_out += static_cast<int64_t>(stop - start) * head.head_dim;
-  }
+  });
 }
 
 }  // namespace forerun

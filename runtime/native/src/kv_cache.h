@@ -13,6 +13,17 @@
 
 namespace forerun {
 
+// Where keys and values are if a device has them: the cache's own memory is then used for what is fetched
+// from there or sent there.
+class RemoteCache {
+ public:
+  virtual ~RemoteCache() = default;
+  virtual void move_row(int32_t sequence, int32_t from, int32_t to, int32_t first, int32_t last) = 0;
+  virtual void copy_rows(int32_t from, int32_t to, int32_t rows) = 0;
+  virtual Status fetch(int32_t sequence, int32_t rows) = 0;
+  virtual Status send(int32_t sequence, int32_t rows) = 0;
+};
+
 class KvCache {
  public:
   // Memory of one sequence with so many positions.
@@ -34,6 +45,18 @@ class KvCache {
   // Copies slots 0 … rows - 1 of one sequence to another.
   void copy_rows(int32_t from, int32_t to, int32_t rows);
 
+  // Keys and values are somewhere else from now on.
+  void set_remote(RemoteCache* remote) { remote_ = remote; }
+
+  // Brings slots 0 … rows - 1 of a sequence here, before row by row they are read; back, after they were
+  // loaded.
+  Status fetch(int32_t sequence, int32_t rows) const {
+    return remote_ != nullptr ? remote_->fetch(sequence, rows) : FORERUN_OK;
+  }
+  Status send(int32_t sequence, int32_t rows) {
+    return remote_ != nullptr ? remote_->send(sequence, rows) : FORERUN_OK;
+  }
+
   // Bytes of a layer's keys and values of one slot.
   uint64_t row_bytes(int32_t layer) const;
 
@@ -47,6 +70,7 @@ class KvCache {
 
  private:
   const forerun_program* program_ = nullptr;
+  RemoteCache* remote_ = nullptr;
   int64_t capacity_ = 0;
   Region keys_;    // [L] pointers
   Region values_;  // [L] pointers

@@ -134,78 +134,148 @@ int32_t find_head_rows(const Session& session, const Outputs& outputs, const int
   return first;
 }
 
-// Copies this thread's share of the rows to `to`; `source(k)` is the row of the pass that becomes row k.
-template <typename Source>
-void copy_rows(const Job& job, int32_t tid, int32_t count, float* to, Source source) {
-  const int64_t hidden_size = job.program->hidden_size;
-  for (int32_t k = tid; k < count; k += job.call.threads) {
-    std::memcpy(to + k * hidden_size, job.call.hidden + source(k) * hidden_size, hidden_size * sizeof(float));
-  }
-}
-
-// Taps of the layer that has just run, or that rows start after: those are in place and not yet touched. The
-// next step overwrites what is read here, hence the barrier.
-void read_taps(const Job& job, int32_t layer, int32_t tid) {
-  const Outputs& outputs = job.pass->outputs;
-  const int64_t tap_size = static_cast<int64_t>(outputs.row_count) * job.program->hidden_size;
-  for (int32_t tap = 0; tap < outputs.tap_count; ++tap) {
-    if (outputs.taps[tap] != layer) continue;
-    copy_rows(job, tid, outputs.row_count, job.taps + tap * tap_size,
-              [&job](int32_t k) -> int64_t { return job.where[k]; });
-    job.call.barrier(job.call.team, tid);
-  }
-}
-
-// Taps of layers that no row runs in this pass: all of them start just after.
-void read_taps_at_start(const Job& job, int32_t tid) {
-  const Pass& pass = *job.pass;
-  for (int32_t tap = 0; tap < pass.outputs.tap_count; ++tap) {
-    const int32_t layer = pass.outputs.taps[tap];
-    const int32_t* end = pass.steps + pass.step_count;
-    if (std::find(pass.steps, end, 2 * layer + 1) == end) read_taps(job, layer, tid);
-  }
-}
-
-// What this thread has done since its last kernel was no kernel's work.
+// Ends the time that a profile puts down to no kernel: what this thread has done since its last one.
 void leave_core(const forerun_call& call, int32_t tid) {
   if (call.profile != nullptr) static_cast<Profile*>(call.profile)->leave_core(tid);
 }
 
-void run_head(const Job& job, forerun_call* call, int32_t tid) {
-  const Outputs& outputs = job.pass->outputs;
-  call->rows = outputs.logits_count;
-  call->hidden = job.head_input;
-  if (job.head_input == job.head_hidden) {
-    copy_rows(job, tid, outputs.logits_count, job.head_hidden,
-              [&](int32_t k) -> int64_t { return job.where[logits_row(outputs, k)]; });
-    call->barrier(call->team, tid);
+// One thread's part of a pass on the team.
+class TeamSteps {
+ public:
+  TeamSteps(const Job& job, int32_t tid) : job_(job), call_(job.call), tid_(tid) {}
+
+  void embed(int32_t rows) {
+    call_.rows = rows;
+    leave_core(call_, tid_);
+    job_.program->embed(&call_, tid_);
   }
-  leave_core(*call, tid);
-  (outputs.draws ? job.program->head_maxima : job.program->head)(call, tid);
+
+  void run(int32_t step, int32_t rows) {
+    call_.rows = rows;
+    leave_core(call_, tid_);
+    (step % 2 == 0 ? job_.program->attention : job_.program->feed_forward)(&call_, step / 2, tid_);
+  }
+
+  // The next step overwrites what is read here, hence the barrier.
+  void read_tap(float* tap) {
+    copy_rows(job_.pass->outputs.row_count, tap, [this](int32_t k) -> int64_t { return job_.where[k]; });
+    call_.barrier(call_.team, tid_);
+  }
+
+  void run_head() {
+    const Outputs& outputs = job_.pass->outputs;
+    if (job_.head_input == job_.head_hidden) {
+      copy_rows(outputs.logits_count, job_.head_hidden,
+                [&](int32_t k) -> int64_t { return job_.where[logits_row(outputs, k)]; });
+      call_.barrier(call_.team, tid_);
+    }
+    call_.rows = outputs.logits_count;
+    call_.hidden = job_.head_input;
+    leave_core(call_, tid_);
+    (outputs.draws ? job_.program->head_maxima : job_.program->head)(&call_, tid_);
+  }
+
+ private:
+  // Copies this thread's share of the rows to `to`; `source(k)` is the row of the pass that becomes row k.
+  template <typename Source>
+  void copy_rows(int32_t count, float* to, Source source) {
+    const int64_t hidden_size = job_.program->hidden_size;
+    for (int32_t k = tid_; k < count; k += call_.threads) {
+      std::memcpy(to + k * hidden_size, call_.hidden + source(k) * hidden_size, hidden_size * sizeof(float));
+    }
+  }
+
+  const Job& job_;
+  forerun_call call_;
+  int32_t tid_;
+};
+
+// A pass on a device.
+class DeviceSteps {
+ public:
+  DeviceSteps(const Job& job, DeviceSession* device) : job_(job), device_(device) {}
+
+  void embed(int32_t rows) { device_->embed(rows); }
+  void run(int32_t step, int32_t rows) { device_->run_step(step, rows); }
+
+  void read_tap(float* tap) {
+    for (int32_t k = 0; k < job_.pass->outputs.row_count; ++k) {
+      device_->read_hidden(job_.where[k], 1, tap + k * static_cast<int64_t>(job_.program->hidden_size));
+    }
+  }
+
+  void run_head() {
+    const Outputs& outputs = job_.pass->outputs;
+    for (int32_t k = 0; k < outputs.logits_count; ++k)
+      device_->give_head(job_.where[logits_row(outputs, k)], k);
+    device_->run_head(outputs.logits_count, outputs.draws);
+  }
+
+ private:
+  const Job& job_;
+  DeviceSession* device_;
+};
+
+// Taps of the layer that has just run, or that rows start after: those are in place and not yet touched.
+template <typename Steps>
+void read_taps(const Job& job, int32_t layer, Steps* steps) {
+  const Outputs& outputs = job.pass->outputs;
+  const int64_t tap_size = static_cast<int64_t>(outputs.row_count) * job.program->hidden_size;
+  for (int32_t tap = 0; tap < outputs.tap_count; ++tap) {
+    if (outputs.taps[tap] == layer) steps->read_tap(job.taps + tap * tap_size);
+  }
 }
 
-// One thread's way through the pass. Every thread takes the same turns.
-void run_steps(void* argument, int32_t tid) {
-  const Job& job = *static_cast<const Job*>(argument);
+// Taps of layers that no row runs in this pass: all of them start just after.
+template <typename Steps>
+void read_taps_at_start(const Job& job, Steps* steps) {
   const Pass& pass = *job.pass;
-  forerun_call call = job.call;
-  if (job.embed_rows > 0) {
-    call.rows = job.embed_rows;
-    leave_core(call, tid);
-    job.program->embed(&call, tid);
+  for (int32_t tap = 0; tap < pass.outputs.tap_count; ++tap) {
+    const int32_t layer = pass.outputs.taps[tap];
+    const int32_t* end = pass.steps + pass.step_count;
+    if (std::find(pass.steps, end, 2 * layer + 1) == end) read_taps(job, layer, steps);
   }
-  read_taps_at_start(job, tid);
+}
+
+// The way through the pass. Every thread of a team takes the same turns.
+template <typename Steps>
+void run_steps(const Job& job, Steps* steps) {
+  const Pass& pass = *job.pass;
+  if (job.embed_rows > 0) steps->embed(job.embed_rows);
+  read_taps_at_start(job, steps);
   for (int32_t i = 0; i < pass.step_count; ++i) {
     const int32_t step = pass.steps[i];
     const int32_t* end = std::upper_bound(job.starts, job.starts + pass.row_count, step);
-    call.rows = static_cast<int32_t>(end - job.starts);
-    if (call.rows > 0) {
-      leave_core(call, tid);
-      (step % 2 == 0 ? job.program->attention : job.program->feed_forward)(&call, step / 2, tid);
-    }
-    if (step % 2 == 1) read_taps(job, step / 2, tid);
+    const auto rows = static_cast<int32_t>(end - job.starts);
+    if (rows > 0) steps->run(step, rows);
+    if (step % 2 == 1) read_taps(job, step / 2, steps);
   }
-  if (pass.outputs.logits_count > 0) run_head(job, &call, tid);
+  if (pass.outputs.logits_count > 0) steps->run_head();
+}
+
+void run_on_team(void* argument, int32_t tid) {
+  const Job& job = *static_cast<const Job*>(argument);
+  TeamSteps steps(job, tid);
+  run_steps(job, &steps);
+}
+
+// Whether the hidden state of a row that ran is kept: it ended below full depth.
+bool keeps_hidden(const Session& session, const Pass& pass) {
+  for (int32_t i = 0; i < pass.row_count; ++i) {
+    if (end_of_run(pass.steps, pass.step_count, pass.rows[i].done) < session.full_depth()) return true;
+  }
+  return false;
+}
+
+Status run_on_device(Session& session, const Job& job) {
+  DeviceSession* const device = session.device.get();
+  device->send_rows(job.pass->row_count, job.embed_rows);
+  DeviceSteps steps(job, device);
+  run_steps(job, &steps);
+  if (keeps_hidden(session, *job.pass)) {
+    device->read_hidden(0, job.pass->row_count, session.work.hidden.as<float>());
+  }
+  return device->finish();
 }
 
 // Records which layers hold keys and values of a row that ran steps out of order.
@@ -269,7 +339,7 @@ int32_t end_of_run(const int32_t* steps, int32_t step_count, int32_t done) {
   return next;
 }
 
-void run_pass(Session& session, const Pass& pass) {
+Status run_pass(Session& session, const Pass& pass) {
   sort_rows(session, pass);
   Job job{};
   job.program = &session.program();
@@ -287,15 +357,21 @@ void run_pass(Session& session, const Pass& pass) {
   const int32_t first = find_head_rows(session, pass.outputs, job.where);
   job.head_input =
       first < 0 ? job.head_hidden : job.call.hidden + static_cast<int64_t>(first) * job.program->hidden_size;
-  session.team->run(run_steps, &job);
+  if (session.device != nullptr) {
+    FORERUN_TRY(run_on_device(session, job));
+  } else {
+    session.team->run(run_on_team, &job);
+  }
   if (pass.outputs.draws) {
     session.work.draw_hidden = job.head_input;
     session.work.draw_count = pass.outputs.logits_count;
   }
   record(session, pass);
+  return FORERUN_OK;
 }
 
-void compute_blocks(Session& session, int32_t row, int32_t count) {
+Status compute_blocks(Session& session, int32_t row, int32_t count) {
+  if (session.device != nullptr) return session.device->compute_blocks(row, count);
   // Waking the team for so few takes longer than computing them.
   constexpr int32_t kFew = 4;
   BlockJob job{session.program().head_blocks, make_call(session)};
@@ -310,11 +386,12 @@ void compute_blocks(Session& session, int32_t row, int32_t count) {
   };
   if (count > kFew) {
     session.team->run(compute, &job);
-    return;
+    return FORERUN_OK;
   }
   job.call.threads = 1;
   job.call.barrier = [](void*, int32_t) {};
   Team::run_alone(compute, &job);
+  return FORERUN_OK;
 }
 
 }  // namespace forerun

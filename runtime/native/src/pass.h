@@ -26,9 +26,9 @@ struct Pass {
   Outputs outputs;
 };
 
-// Runs the pass on the session's team and records how far its rows have come. Everything was checked before:
-// nothing can fail here.
-void run_pass(Session& session, const Pass& pass);
+// Runs the pass on the session's team or device and records how far its rows have come. Everything was
+// checked before: only a device can fail, and the rows then stay where they were.
+Status run_pass(Session& session, const Pass& pass);
 
 // Where a row of depth `done` ends if the steps it runs are the next sublayers in order; -1 if they are not.
 int32_t end_of_run(const int32_t* steps, int32_t step_count, int32_t done);

@@ -227,6 +227,7 @@ Status read_into(Session& session, const char* path, FileReader* file, int32_t n
     session.cache.load_row(number, layer, slot, row.as<void>());
     return FORERUN_OK;
   }));
+  FORERUN_TRY(session.cache.send(number, sequence.committed));
   return file->finish();
 }
 
@@ -242,6 +243,7 @@ Status save_sequence(Session& session, int32_t number, const char* path) {
   header.bytes = file_bytes(session, *sequence);
   Region row;
   FORERUN_TRY(reserve_row(session, &row));
+  FORERUN_TRY(session.cache.fetch(number, sequence->committed));
   FileWriter file;
   FORERUN_TRY(file.open(path));
   FORERUN_TRY(file.put(&header, sizeof header));

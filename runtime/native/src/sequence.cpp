@@ -61,7 +61,7 @@ bool holds_features(const Sequence& sequence, int32_t entry) {
 Status check_inputs(const Session& session, const NewRows& rows) {
   const int32_t feature_size = session.program().feature_size;
   if (rows.hidden != nullptr) return FORERUN_OK;
-  if (session.program().embed == nullptr) {
+  if (!has_embed(session.program())) {
     return fail(FORERUN_INVALID_ARGUMENT,
                 "this program embeds no tokens: its rows are hidden states, to be staged as such");
   }

@@ -93,7 +93,7 @@ Status reserve_numbers(Session& session) {
 Status choose_team(Session* session) {
   forerun_session_options& options = session->options;
   if (options.team_of == nullptr) {
-    if (options.threads == 0) options.threads = default_threads();
+    if (options.threads == 0) options.threads = session->program().device != nullptr ? 1 : default_threads();
     FORERUN_TRY(check_option("threads", options.threads, kMaxThreads));
     session->team = new (std::nothrow) Team;
     return session->team != nullptr ? FORERUN_OK : fail(FORERUN_OUT_OF_MEMORY, "no memory for a team");
@@ -109,9 +109,18 @@ Status choose_team(Session* session) {
   return FORERUN_OK;
 }
 
+Status open_device(Session* session) {
+  session->device.reset(new (std::nothrow) DeviceSession);
+  if (!session->device) return fail(FORERUN_OUT_OF_MEMORY, "no memory for a device's session");
+  FORERUN_TRY(session->device->reserve(session));
+  session->cache.set_remote(session->device.get());
+  return FORERUN_OK;
+}
+
 }  // namespace
 
 Session::~Session() {
+  device.reset();  // before the bundle, whose device it runs on
   if (team != nullptr) team->release();
   if (bundle != nullptr) bundle->release();
 }
@@ -129,6 +138,7 @@ Status Session::create(Bundle* opened, const forerun_session_options& wanted) {
   FORERUN_TRY(reserve_rows(*this));
   FORERUN_TRY(reserve_call(*this));
   FORERUN_TRY(reserve_numbers(*this));
+  if (program().device != nullptr) FORERUN_TRY(open_device(this));
   const bool shared = options.team_of != nullptr;
   options.team_of = nullptr;  // the other session may go first
   return shared ? FORERUN_OK : team->start(options.threads);

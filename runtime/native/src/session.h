@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "bundle.h"
+#include "device/device_session.h"
 #include "kv_cache.h"
 #include "memory.h"
 #include "profile.h"
@@ -72,6 +73,7 @@ struct Session {
   Team* team = nullptr;  // perhaps shared with other sessions
   KvCache cache;
   Workspace work;
+  std::unique_ptr<DeviceSession> device;  // where the program is one for a device
   uint32_t call = 0;                 // number of the current forward; marks rows without clearing the marks
   std::unique_ptr<Profile> profile;  // while one is taken
 
@@ -91,7 +93,7 @@ Status forward(Session& session, const forerun_request& request, forerun_result*
 
 // Computes the logits of blocks work.items[0 … count-1] of one row that waits to be drawn from, in
 // work.block_logits.
-void compute_blocks(Session& session, int32_t row, int32_t count);
+Status compute_blocks(Session& session, int32_t row, int32_t count);
 
 // Draws a token from a row that waits for it; see draw.cpp.
 Status draw(Session& session, int32_t index, const forerun_sampling& sampling, int64_t position,

@@ -72,7 +72,8 @@ typedef enum forerun_status {
   FORERUN_PROGRAM_ABI_MISMATCH = 30, /* the library was built for another version of this core */
   FORERUN_PROGRAM = 31, /* the compiled program and the manifest disagree, or its sizes make no sense */
   FORERUN_TEXT = 32,    /* text.bin is missing or damaged, or lacks what was asked for: a chat template */
-  FORERUN_SAVED = 33    /* the file is no saved sequence, or one of another bundle or target */
+  FORERUN_SAVED = 33,   /* the file is no saved sequence, or one of another bundle or target */
+  FORERUN_DEVICE = 34   /* the device of the target is not there, lacks something or has failed */
 } forerun_status;
 
 /* An opened bundle for one target: read-only, may be shared by any number of sessions and threads. */

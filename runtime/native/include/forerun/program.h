@@ -18,7 +18,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a struct below changes; a library built for another number is refused. */
-#define FORERUN_PROGRAM_ABI 5
+#define FORERUN_PROGRAM_ABI 6
 
 /* Keys are stored in blocks of this many positions, so that one vector holds one dimension of a block. */
 #define FORERUN_KEY_BLOCK 16
@@ -128,6 +128,8 @@ typedef struct forerun_program {
   void (*head_maxima)(const forerun_call* call, int32_t tid);
   /* The logits of the blocks in `items` for one row (rows = 1), the same bits as head's. */
   void (*head_blocks)(const forerun_call* call, int32_t tid);
+  /* The same for a device beside the CPU (see device.h), in place of all functions above; NULL otherwise. */
+  const struct forerun_device_program* device;
 } forerun_program;
 
 /* Any other network: inputs and outputs in `buffers`, row-major, shapes fixed when compiled or led by `rows`.

@@ -20,5 +20,6 @@ public class ForerunException internal constructor(public val status: Int, utf8:
         public const val CPU_FEATURE: Int = 28
         public const val TEXT: Int = 32
         public const val SAVED: Int = 33
+        public const val DEVICE: Int = 34
     }
 }

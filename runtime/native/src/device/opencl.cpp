@@ -1,0 +1,272 @@
+#include "device/opencl.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <vector>
+
+#include "device/opencl_api.h"
+
+namespace forerun {
+namespace {
+
+using CL = OpenClApi;
+
+// What all kernels are written for.
+constexpr uint64_t kLeastLocalBytes = 16384;
+
+Status failed(const char* what, int32_t code) {
+  const char* hint = code == kClOutOfResources || code == kClMemObjectAllocationFailure
+                         ? " (the device's memory is full: use fewer sequences or a smaller capacity)"
+                         : "";
+  return fail(FORERUN_DEVICE, "the OpenCL device failed at %s with code %d%s", what, code, hint);
+}
+
+template <typename T>
+T ask(const CL& cl, ClHandle device, uint32_t what) {
+  T value{};
+  cl.clGetDeviceInfo(device, what, sizeof value, &value, nullptr);
+  return value;
+}
+
+class OpenClDevice final : public Device {
+ public:
+  OpenClDevice(const CL& cl, ClHandle device, std::string name)
+      : cl_(cl), device_(device), name_(std::move(name)) {}
+  ~OpenClDevice() override {
+    if (program_ != nullptr) cl_.clReleaseProgram(program_);
+    if (context_ != nullptr) cl_.clReleaseContext(context_);
+  }
+
+  Status open();
+  const std::string& name() const override { return name_; }
+  Status build(const forerun_device_program& program) override;
+  Status reserve(uint64_t bytes, const char* what, void** handle) override;
+  void release(void* handle) override { cl_.clReleaseMemObject(handle); }
+  Status open_queue(std::unique_ptr<Queue>* queue) override;
+
+ private:
+  Status refuse_source() const;
+
+  const CL& cl_;
+  ClHandle device_;
+  std::string name_;
+  ClHandle context_ = nullptr;
+  ClHandle program_ = nullptr;
+  const forerun_device_program* listed_ = nullptr;
+};
+
+class OpenClQueue final : public Queue {
+ public:
+  OpenClQueue(const CL& cl, const forerun_device_program& listed) : cl_(cl), listed_(listed) {}
+  ~OpenClQueue() override {
+    if (queue_ != nullptr) cl_.clFinish(queue_);
+    for (ClHandle kernel : kernels_) cl_.clReleaseKernel(kernel);
+    if (queue_ != nullptr) cl_.clReleaseCommandQueue(queue_);
+  }
+
+  Status open(ClHandle context, ClHandle device, ClHandle program);
+  void write(const DeviceBuffer& buffer, uint64_t offset, const void* data, uint64_t bytes) override;
+  void read(const DeviceBuffer& buffer, uint64_t offset, void* data, uint64_t bytes) override;
+  void copy(const DeviceBuffer& from, uint64_t source, const DeviceBuffer& to, uint64_t sink,
+            uint64_t bytes) override;
+  void launch(int32_t kernel, const DeviceArgument* arguments, int32_t columns, int32_t rows) override;
+  Status finish() override;
+
+ private:
+  void note(const char* what, int32_t code) {
+    if (code == 0 || code_ != 0) return;
+    what_ = what;
+    code_ = code;
+  }
+
+  const CL& cl_;
+  const forerun_device_program& listed_;
+  ClHandle queue_ = nullptr;
+  std::vector<ClHandle> kernels_;  // of this queue alone: a kernel holds its arguments
+  const char* what_ = nullptr;     // the first thing that failed
+  int32_t code_ = 0;
+};
+
+Status OpenClDevice::open() {
+  int32_t code = 0;
+  context_ = cl_.clCreateContext(nullptr, 1, &device_, nullptr, nullptr, &code);
+  if (context_ == nullptr) return failed("clCreateContext", code);
+  const auto local = ask<uint64_t>(cl_, device_, kClDeviceLocalMemSize);
+  if (local < kLeastLocalBytes) {
+    return fail(FORERUN_DEVICE, "%s has %llu bytes of local memory; the kernels need %llu", name_.c_str(),
+                static_cast<unsigned long long>(local), static_cast<unsigned long long>(kLeastLocalBytes));
+  }
+  return FORERUN_OK;
+}
+
+Status OpenClDevice::build(const forerun_device_program& program) {
+  listed_ = &program;
+  const auto most = ask<size_t>(cl_, device_, kClDeviceMaxWorkGroupSize);
+  std::vector<const char*> sources;
+  for (int32_t k = 0; k < program.kernel_count; ++k) {
+    const forerun_device_kernel& kernel = program.kernels[k];
+    sources.push_back(kernel.source);
+    if (static_cast<size_t>(kernel.threads) <= most) continue;
+    return fail(FORERUN_DEVICE, "%s runs at most %zu threads in a workgroup; %s has %d", name_.c_str(), most,
+                kernel.name, kernel.threads);
+  }
+  int32_t code = 0;
+  const auto count = static_cast<uint32_t>(sources.size());
+  program_ = cl_.clCreateProgramWithSource(context_, count, sources.data(), nullptr, &code);
+  if (program_ == nullptr) return failed("clCreateProgramWithSource", code);
+  code = cl_.clBuildProgram(program_, 1, &device_, "", nullptr, nullptr);
+  return code == 0                        ? FORERUN_OK
+         : code == kClBuildProgramFailure ? refuse_source()
+                                          : failed("clBuildProgram", code);
+}
+
+Status OpenClDevice::refuse_source() const {
+  char log[400] = "";
+  size_t bytes = 0;
+  cl_.clGetProgramBuildInfo(program_, device_, kClProgramBuildLog, 0, nullptr, &bytes);
+  std::vector<char> all(bytes + 1, '\0');
+  cl_.clGetProgramBuildInfo(program_, device_, kClProgramBuildLog, bytes, all.data(), nullptr);
+  std::strncpy(log, all.data(), sizeof log - 1);
+  return fail(FORERUN_DEVICE, "the compiler of %s refused the bundle's kernels: %s", name_.c_str(), log);
+}
+
+Status OpenClDevice::reserve(uint64_t bytes, const char* what, void** handle) {
+  const auto most = ask<uint64_t>(cl_, device_, kClDeviceMaxMemAllocSize);
+  if (bytes > most) {
+    return fail(
+        FORERUN_OUT_OF_MEMORY,
+        "%s take %llu MB in one piece; %s has at most %llu: use fewer sequences or a smaller capacity", what,
+        static_cast<unsigned long long>(bytes >> 20), name_.c_str(),
+        static_cast<unsigned long long>(most >> 20));
+  }
+  int32_t code = 0;
+  *handle = cl_.clCreateBuffer(context_, kClMemReadWrite, bytes, nullptr, &code);
+  if (*handle != nullptr) return FORERUN_OK;
+  return fail(FORERUN_OUT_OF_MEMORY,
+              "no memory on %s for %s (%llu MB, code %d); use fewer sequences or a smaller capacity",
+              name_.c_str(), what, static_cast<unsigned long long>(bytes >> 20), code);
+}
+
+Status OpenClDevice::open_queue(std::unique_ptr<Queue>* queue) {
+  auto* opened = new (std::nothrow) OpenClQueue(cl_, *listed_);
+  if (opened == nullptr) return fail(FORERUN_OUT_OF_MEMORY, "no memory for a queue");
+  queue->reset(opened);
+  return opened->open(context_, device_, program_);
+}
+
+Status OpenClQueue::open(ClHandle context, ClHandle device, ClHandle program) {
+  int32_t code = 0;
+  queue_ = cl_.clCreateCommandQueue(context, device, 0, &code);
+  if (queue_ == nullptr) return failed("clCreateCommandQueue", code);
+  for (int32_t k = 0; k < listed_.kernel_count; ++k) {
+    const forerun_device_kernel& listed = listed_.kernels[k];
+    const ClHandle kernel = cl_.clCreateKernel(program, listed.name, &code);
+    if (kernel == nullptr) return failed(listed.name, code);
+    kernels_.push_back(kernel);
+    size_t threads = 0;
+    cl_.clGetKernelWorkGroupInfo(kernel, device, kClKernelWorkGroupSize, sizeof threads, &threads, nullptr);
+    if (threads >= static_cast<size_t>(listed.threads)) continue;
+    return fail(FORERUN_DEVICE, "the device has registers for %zu threads of %s in a workgroup; it has %d",
+                threads, listed.name, listed.threads);
+  }
+  return FORERUN_OK;
+}
+
+void OpenClQueue::write(const DeviceBuffer& buffer, uint64_t offset, const void* data, uint64_t bytes) {
+  if (code_ != 0 || bytes == 0) return;
+  note("writing memory",
+       cl_.clEnqueueWriteBuffer(queue_, buffer.handle(), 0, offset, bytes, data, 0, nullptr, nullptr));
+}
+
+void OpenClQueue::read(const DeviceBuffer& buffer, uint64_t offset, void* data, uint64_t bytes) {
+  if (code_ != 0 || bytes == 0) return;
+  note("reading memory",
+       cl_.clEnqueueReadBuffer(queue_, buffer.handle(), 0, offset, bytes, data, 0, nullptr, nullptr));
+}
+
+void OpenClQueue::copy(const DeviceBuffer& from, uint64_t source, const DeviceBuffer& to, uint64_t sink,
+                       uint64_t bytes) {
+  if (code_ != 0 || bytes == 0) return;
+  note("copying memory",
+       cl_.clEnqueueCopyBuffer(queue_, from.handle(), to.handle(), source, sink, bytes, 0, nullptr, nullptr));
+}
+
+void OpenClQueue::launch(int32_t kernel, const DeviceArgument* arguments, int32_t columns, int32_t rows) {
+  if (code_ != 0) return;
+  const forerun_device_kernel& listed = listed_.kernels[kernel];
+  for (int32_t i = 0; i < listed.argument_count; ++i) {
+    const DeviceArgument& given = arguments[i];
+    const void* value = given.buffer != nullptr ? static_cast<const void*>(&given.buffer) : &given.number;
+    const size_t size = given.buffer != nullptr ? sizeof given.buffer : sizeof given.number;
+    note(listed.name, cl_.clSetKernelArg(kernels_[kernel], static_cast<uint32_t>(i), size, value));
+  }
+  const size_t local[2] = {static_cast<size_t>(listed.threads), 1};
+  const size_t global[2] = {static_cast<size_t>(columns) * local[0], static_cast<size_t>(rows)};
+  note(listed.name,
+       cl_.clEnqueueNDRangeKernel(queue_, kernels_[kernel], 2, nullptr, global, local, 0, nullptr, nullptr));
+}
+
+Status OpenClQueue::finish() {
+  note("waiting for it", cl_.clFinish(queue_));
+  return code_ == 0 ? FORERUN_OK : failed(what_, code_);
+}
+
+struct Found {
+  ClHandle device;
+  std::string name;
+  int rank;  // the smaller the better
+};
+
+std::vector<Found> list_devices(const CL& cl) {
+  std::vector<Found> found;
+  uint32_t count = 0;
+  if (cl.clGetPlatformIDs(0, nullptr, &count) != 0) return found;
+  std::vector<ClHandle> platforms(count);
+  cl.clGetPlatformIDs(count, platforms.data(), nullptr);
+  for (ClHandle platform : platforms) {
+    uint32_t devices = 0;
+    if (cl.clGetDeviceIDs(platform, kClDeviceAny, 0, nullptr, &devices) != 0) continue;
+    std::vector<ClHandle> handles(devices);
+    cl.clGetDeviceIDs(platform, kClDeviceAny, devices, handles.data(), nullptr);
+    for (ClHandle handle : handles) {
+      char name[256] = "";
+      cl.clGetDeviceInfo(handle, kClDeviceName, sizeof name - 1, name, nullptr);
+      const auto type = ask<uint64_t>(cl, handle, 0x1000);  // CL_DEVICE_TYPE
+      found.push_back({handle, name, (type & kClDeviceGpu) != 0 ? 0 : (type & kClDeviceCpu) != 0 ? 2 : 1});
+    }
+  }
+  return found;
+}
+
+}  // namespace
+
+Status find_opencl(std::unique_ptr<Device>* device) {
+  const CL* cl = nullptr;
+  FORERUN_TRY(load_opencl(&cl));
+  std::vector<Found> found = list_devices(*cl);
+  std::string names;
+  for (const Found& one : found) names += (names.empty() ? "" : ", ") + one.name;
+  const char* wanted = std::getenv("FORERUN_DEVICE");
+  if (wanted != nullptr) {
+    const auto differs = [wanted](const Found& one) { return one.name.find(wanted) == std::string::npos; };
+    found.erase(std::remove_if(found.begin(), found.end(), differs), found.end());
+  }
+  if (found.empty()) {
+    return names.empty()
+               ? fail(FORERUN_DEVICE,
+                      "OpenCL is there but has no device; install the device's driver, or PoCL to run on "
+                      "the CPU")
+               : fail(FORERUN_DEVICE, "no OpenCL device has %s in its name (FORERUN_DEVICE); there are: %s",
+                      wanted, names.c_str());
+  }
+  const auto best = std::min_element(found.begin(), found.end(),
+                                     [](const Found& a, const Found& b) { return a.rank < b.rank; });
+  auto* opened = new (std::nothrow) OpenClDevice(*cl, best->device, best->name);
+  if (opened == nullptr) return fail(FORERUN_OUT_OF_MEMORY, "no memory for a device");
+  device->reset(opened);
+  return opened->open();
+}
+
+}  // namespace forerun

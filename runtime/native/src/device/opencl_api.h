@@ -1,0 +1,59 @@
+// What the core uses of OpenCL 1.2, loaded from the system's library.
+#ifndef FORERUN_DEVICE_OPENCL_API_H
+#define FORERUN_DEVICE_OPENCL_API_H
+
+#include <cstddef>
+#include <cstdint>
+
+#include "status.h"
+
+namespace forerun {
+
+using ClHandle = void*;
+
+// Names and numbers as in the standard's CL/cl.h.
+struct OpenClApi {
+  int32_t (*clGetPlatformIDs)(uint32_t, ClHandle*, uint32_t*);
+  int32_t (*clGetDeviceIDs)(ClHandle, uint64_t, uint32_t, ClHandle*, uint32_t*);
+  int32_t (*clGetDeviceInfo)(ClHandle, uint32_t, size_t, void*, size_t*);
+  ClHandle (*clCreateContext)(const intptr_t*, uint32_t, const ClHandle*,
+                              void (*)(const char*, const void*, size_t, void*), void*, int32_t*);
+  int32_t (*clReleaseContext)(ClHandle);
+  ClHandle (*clCreateCommandQueue)(ClHandle, ClHandle, uint64_t, int32_t*);
+  int32_t (*clReleaseCommandQueue)(ClHandle);
+  ClHandle (*clCreateBuffer)(ClHandle, uint64_t, size_t, void*, int32_t*);
+  int32_t (*clReleaseMemObject)(ClHandle);
+  ClHandle (*clCreateProgramWithSource)(ClHandle, uint32_t, const char**, const size_t*, int32_t*);
+  int32_t (*clBuildProgram)(ClHandle, uint32_t, const ClHandle*, const char*, void (*)(ClHandle, void*),
+                            void*);
+  int32_t (*clGetProgramBuildInfo)(ClHandle, ClHandle, uint32_t, size_t, void*, size_t*);
+  int32_t (*clReleaseProgram)(ClHandle);
+  ClHandle (*clCreateKernel)(ClHandle, const char*, int32_t*);
+  int32_t (*clReleaseKernel)(ClHandle);
+  int32_t (*clSetKernelArg)(ClHandle, uint32_t, size_t, const void*);
+  int32_t (*clGetKernelWorkGroupInfo)(ClHandle, ClHandle, uint32_t, size_t, void*, size_t*);
+  int32_t (*clEnqueueNDRangeKernel)(ClHandle, ClHandle, uint32_t, const size_t*, const size_t*, const size_t*,
+                                    uint32_t, const ClHandle*, ClHandle*);
+  int32_t (*clEnqueueWriteBuffer)(ClHandle, ClHandle, uint32_t, size_t, size_t, const void*, uint32_t,
+                                  const ClHandle*, ClHandle*);
+  int32_t (*clEnqueueReadBuffer)(ClHandle, ClHandle, uint32_t, size_t, size_t, void*, uint32_t,
+                                 const ClHandle*, ClHandle*);
+  int32_t (*clEnqueueCopyBuffer)(ClHandle, ClHandle, ClHandle, size_t, size_t, size_t, uint32_t,
+                                 const ClHandle*, ClHandle*);
+  int32_t (*clFinish)(ClHandle);
+};
+
+constexpr uint64_t kClDeviceCpu = 1 << 1, kClDeviceGpu = 1 << 2, kClDeviceAny = 0xFFFFFFFF;
+constexpr uint32_t kClDeviceMaxWorkGroupSize = 0x1004, kClDeviceMaxMemAllocSize = 0x1010;
+constexpr uint32_t kClDeviceLocalMemSize = 0x1023, kClDeviceName = 0x102B;
+constexpr uint32_t kClProgramBuildLog = 0x1183, kClKernelWorkGroupSize = 0x11B0;
+constexpr uint64_t kClMemReadWrite = 1;
+constexpr int32_t kClDeviceNotFound = -1, kClMemObjectAllocationFailure = -4, kClOutOfResources = -5;
+constexpr int32_t kClOutOfHostMemory = -6, kClBuildProgramFailure = -11, kClInvalidBufferSize = -61;
+
+// The system's OpenCL, loaded once and kept; fails where there is none.
+Status load_opencl(const OpenClApi** api);
+
+}  // namespace forerun
+
+#endif
