@@ -216,6 +216,7 @@ class NativeMessage(ctypes.Structure):
 # Function → types of its arguments; all of these return a status.
 _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "forerun_bundle_open": (c_char_p, c_char_p, POINTER(c_void_p)),
+    "forerun_find_device": (c_char_p, c_char_p, c_size_t),
     "forerun_bundle_model": (c_void_p, POINTER(NativeModel)),
     "forerun_bundle_cache_bytes": (c_void_p, c_int32, POINTER(c_uint64)),
     "forerun_bundle_layer": (c_void_p, c_int32, POINTER(c_int32), POINTER(c_int32)),
@@ -293,8 +294,8 @@ def load_library() -> ctypes.CDLL:
         release = getattr(library, f"forerun_{name}_release")
         release.argtypes, release.restype = [c_void_p], None
     library.forerun_cancel.argtypes, library.forerun_cancel.restype = [c_void_p, c_int32], None
-    library.forerun_bundle_target.argtypes = [c_void_p]
-    for name in ("forerun_last_error", "forerun_version", "forerun_bundle_target"):
+    library.forerun_bundle_target.argtypes = library.forerun_bundle_device.argtypes = [c_void_p]
+    for name in ("forerun_last_error", "forerun_version", "forerun_bundle_target", "forerun_bundle_device"):
         getattr(library, name).restype = c_char_p
     library.forerun_hash64.argtypes = [c_char_p, c_size_t, c_uint64]
     library.forerun_hash64.restype = c_uint64
@@ -313,6 +314,17 @@ def find_library() -> Path:
         if path.is_file():
             return path
     raise RuntimeFailure(f"the native library {LIBRARY_NAME} is missing; install forerun again")
+
+
+def find_device(interface: str) -> str:
+    """Return the name of the device that bundles for an interface (opencl) would run on.
+
+    Raises:
+        TargetError: there is none.
+    """
+    name = ctypes.create_string_buffer(256)
+    check(load_library().forerun_find_device(interface.encode(), name, len(name)))
+    return name.value.decode(errors="replace")
 
 
 def check(

@@ -66,6 +66,7 @@ class LoadedProgram:
         assert pointer.value is not None
         self._handle: Handle | None = Handle(pointer.value, self._library.forerun_bundle_release)
         self.target: str = self._library.forerun_bundle_target(pointer).decode()
+        self.device: str = self._library.forerun_bundle_device(pointer).decode()
         self.config = self._read_config()
 
     @property

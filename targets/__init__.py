@@ -69,6 +69,11 @@ def find_runnable_target(name: str | None) -> Target:
         TargetError: this machine cannot run it, or its system refuses what the target needs.
     """
     target = find_target(name)
+    if isinstance(target, GpuTarget):
+        raise TargetError(
+            f"the kernels of {target.name} run on a device: there are no numbers to tune; leave --target out for this"
+            " machine's best"
+        )
     reason = detect.why_not(target, detect.cpu_features(), machine())
     if reason is not None:
         raise TargetError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -18,7 +19,7 @@ from forerun.compiler.vector_math import GROUP, HALF
 @dataclass(frozen=True)
 class RowPiece:
     """Values [rows, columns] and where they go: rows of the call from `first_row` on, of `row_columns` columns each,
-    from `first_column` on. Rows past the call's are left out.
+    from `first_column` on. Of several rows those past the call's are left out.
     """
 
     rows: int
@@ -34,7 +35,7 @@ def write_rows(writer: GpuWriter, value_at: Callable[[Expr], Expr], piece: RowPi
     pieces = piece.columns // step if isinstance(piece.columns, int) else tirx.floordiv(piece.columns, step)
     with writer.items(piece.rows * pieces) as item:
         row = tir.bind(piece.first_row + tirx.floordiv(item, pieces))
-        with tir.when(row < writer.rows):
+        with tir.when(row < writer.rows) if piece.rows > 1 else nullcontext():
             column = tir.bind(piece.first_column + tirx.floormod(item, pieces) * step)
             if step == GROUP:
                 group = _Group(QuantizedWords(piece.row_columns), row, column)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from histories import append, check_history
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -20,7 +21,6 @@ from forerun.errors import OptionError, RuntimeFailure
 from forerun.export import export_model
 from forerun.models import Decoder, load_model
 from forerun.runtime.model import Model
-from forerun.runtime.program import full_steps
 from forerun.runtime.session import LoadedProgram, Session
 
 CONTEXT, WINDOW, RING = 2048, 24, 640
@@ -58,16 +58,6 @@ def model(bundle: Path) -> Iterator[Model]:
         yield model
 
 
-def append(session: Session, seq: int, token_ids: list[int], pieces: int = 256) -> np.ndarray:
-    """Read a text in pieces; return the logits [n, V] of all its rows."""
-    found = []
-    for start in range(0, len(token_ids), pieces):
-        rows = list(session.stage(seq, token_ids[start : start + pieces]))
-        found.append(session.forward([(seq, row) for row in rows]).logits.copy())
-        session.commit(seq, rows)
-    return np.concatenate(found)
-
-
 def test_a_ring_that_has_come_round_equals_the_eager_network(
     session: Session, eager: Decoder, rng: np.random.Generator
 ) -> None:
@@ -81,62 +71,6 @@ def test_a_ring_that_has_come_round_equals_the_eager_network(
     np.testing.assert_allclose(ours, theirs, atol=3e-4)
 
 
-class History:
-    """A sequence through which a test goes, and the tokens that its committed positions stand for."""
-
-    def __init__(self, session: Session, folder: Path, data: st.DataObject) -> None:
-        self.session, self.folder, self.data = session, folder, data
-        self.seq = session.create_sequence()
-        self.ids: list[int] = []
-
-    def draw_ids(self, most: int) -> list[int]:
-        count = self.data.draw(st.integers(1, max(1, min(most, CONTEXT - 64 - len(self.ids)))))
-        seed = self.data.draw(st.integers(0, 2**31))
-        return np.random.default_rng(seed).integers(0, VOCABULARY_SIZE, count).tolist()
-
-    def append(self) -> None:
-        ids = self.draw_ids(700)
-        append(self.session, self.seq, ids, self.data.draw(st.sampled_from([1 + len(ids) // 9, 64, 256])))
-        self.ids += ids
-
-    def draft(self) -> None:
-        """Stage a tree, run it, keep a path."""
-        ids = self.draw_ids(60)
-        parents = [self.data.draw(st.integers(max(-1, i - 4), i - 1)) for i in range(len(ids))]
-        rows = list(self.session.stage(self.seq, ids, parents))
-        self.session.forward([(self.seq, row) for row in rows])
-        path = [self.data.draw(st.sampled_from(rows))]
-        while parents[path[0]] >= 0:
-            path.insert(0, parents[path[0]])
-        self.session.commit(self.seq, path)
-        self.ids += [ids[row] for row in path]
-
-    def leave_early(self) -> None:
-        """Rows that have not passed the last layer: a backlog."""
-        ids = self.draw_ids(300)
-        for start in range(0, len(ids), 256):
-            rows = list(self.session.stage(self.seq, ids[start : start + 256]))
-            steps = full_steps(LAYERS)[: self.data.draw(st.integers(0, 2 * LAYERS - 1))]
-            self.session.forward([(self.seq, row) for row in rows], steps=steps, logits=())
-            self.session.commit(self.seq, rows)
-        self.ids += ids
-
-    def rewind(self) -> None:
-        kept = self.data.draw(st.integers(0, len(self.ids)))
-        self.session.rewind(self.seq, kept)
-        del self.ids[kept:]
-
-    def fork(self) -> None:
-        other = self.session.fork(self.seq)
-        self.session.release_sequence(self.seq)
-        self.seq = other
-
-    def save(self) -> None:
-        self.session.save(self.seq, self.folder / "saved")
-        self.session.release_sequence(self.seq)
-        self.seq = self.session.restore(self.folder / "saved")
-
-
 @hypothesis_settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -144,20 +78,7 @@ class History:
 def test_whatever_happened_before_the_next_row_is_the_same(
     session: Session, tmp_path: Path, data: st.DataObject
 ) -> None:
-    """Bit for bit what a sequence gives that has read the same text in one go."""
-    history, fresh = History(session, tmp_path, data), session.create_sequence()
-    try:
-        steps = ["append", "append", "draft", "leave_early", "rewind", "fork", "save"]
-        for name in data.draw(st.lists(st.sampled_from(steps), min_size=1, max_size=8)):
-            if len(history.ids) < CONTEXT - 400 or name == "rewind":
-                getattr(history, name)()
-        probe = history.draw_ids(40)
-        found = append(session, history.seq, probe, pieces=17)
-        expected = append(session, fresh, history.ids + probe)[-len(probe) :]
-        assert found.tobytes() == expected.tobytes()
-    finally:
-        for each in (fresh, history.seq):
-            session.release_sequence(each)
+    check_history(session, tmp_path, data)
 
 
 def test_going_far_back_computes_anew_what_the_ring_has_lost(session: Session) -> None:

@@ -26,7 +26,7 @@ ZOO = ROOT / "models" / "zoo" / "smollm2-135m-instruct"
 def code_digest() -> str:
     """Return a digest of everything that decides what an export or a bundle contains."""
     state = hashlib.sha256()
-    files = [ROOT / "pyproject.toml", ROOT / "runtime/native/include/forerun/program.h"]
+    files = [ROOT / "pyproject.toml", *sorted((ROOT / "runtime/native/include/forerun").glob("*.h"))]
     for folder in ("models", "export", "compiler", "targets", "training"):
         files += sorted((ROOT / folder).rglob("*.py"))
     files += sorted(path for path in ZOO.rglob("draft.*"))

@@ -1,5 +1,7 @@
 // The C interface: checks pointers, keeps a second thread out, and hands over to the parts behind it.
 
+#include <algorithm>
+#include <cstring>
 #include <new>
 
 #include "bundle.h"
@@ -81,6 +83,24 @@ int forerun_bundle_cache_bytes(const forerun_bundle* bundle, int32_t capacity, u
   const forerun_program& program = bundle->program();
   if (capacity < 0) return fail(FORERUN_INVALID_ARGUMENT, "capacity is %d; it must be 0 or more", capacity);
   *bytes = forerun::KvCache::bytes(program, capacity > 0 ? capacity : program.context_length);
+  return FORERUN_OK;
+}
+
+const char* forerun_bundle_device(const forerun_bundle* bundle) {
+  const bool has = bundle != nullptr && bundle->device_program() != nullptr;
+  return has ? bundle->device_program()->device()->name().c_str() : "";
+}
+
+int forerun_find_device(const char* interface, char* name, size_t room) {
+  FORERUN_TRY(require(interface, "interface"));
+  FORERUN_TRY(require(name, "name"));
+  std::unique_ptr<forerun::Device> device;
+  FORERUN_TRY(forerun::find_device(interface, &device));
+  if (room > 0) {
+    const size_t bytes = std::min(room - 1, device->name().size());
+    std::memcpy(name, device->name().data(), bytes);
+    name[bytes] = '\0';
+  }
   return FORERUN_OK;
 }
 

@@ -155,7 +155,7 @@ bool is_sound(const Session& session, const SavedRow& saved, int32_t floor, int3
   const forerun_program& program = session.program();
   const bool by_token = saved.token >= 0 && saved.token < program.vocabulary_size && saved.start == 0;
   if (!by_token && saved.token != -1) return false;
-  if (by_token && program.embed == nullptr) return false;
+  if (by_token && !has_embed(program)) return false;
   if (saved.start < 0 || saved.start >= session.full_depth()) return false;
   if (saved.done < saved.start || saved.done > session.full_depth()) return false;
   // A row takes its ancestors along, and attends to none that entered above.

@@ -3,9 +3,14 @@
 import argparse
 import sys
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from forerun.cli.tables import make_table, print_table
+from forerun.errors import ForerunError
 from forerun.registry import options_of
+
+if TYPE_CHECKING:
+    from forerun.targets import Target
 
 NAME = "list"
 HELP = "list drafters, shapes, acceptance rules, exit policies, schemes, targets, platforms and models"
@@ -89,18 +94,30 @@ def targets() -> Rows:
     import platform
     from importlib.util import find_spec
 
-    from forerun.targets import ONNXRUNTIME, TARGETS
+    from forerun.targets import ONNXRUNTIME, TARGETS, GpuTarget
     from forerun.targets.detect import cpu_features, why_not
 
     features, machine = cpu_features(), platform.machine()
-    reasons = {name: why_not(target, features, machine) for name, target in TARGETS.items()}
-    rows = [
-        (name, "runs here" if reasons[name] is None else str(reasons[name]), target.summary)
-        for name, target in TARGETS.items()
-    ]
+
+    def told(target: "Target") -> str:
+        if (reason := why_not(target, features, machine)) is not None:
+            return reason
+        return device_here(target.device) if isinstance(target, GpuTarget) else "runs here"
+
+    rows = [(name, told(target), target.summary) for name, target in TARGETS.items()]
     is_installed = find_spec(ONNXRUNTIME.package) is not None
     here = "runs here" if is_installed else f"pip install forerun[{ONNXRUNTIME.extra}]"
     return [*rows, (ONNXRUNTIME.name, here, ONNXRUNTIME.summary)]
+
+
+def device_here(interface: str) -> str:
+    """The device that bundles for an interface would run on, or why there is none."""
+    from forerun.runtime.library import find_device
+
+    try:
+        return f"runs on {find_device(interface)}"
+    except ForerunError as error:
+        return str(error)
 
 
 def platforms() -> Rows:
