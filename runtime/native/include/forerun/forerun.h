@@ -129,14 +129,14 @@ FORERUN_API int forerun_bundle_cache_bytes(const forerun_bundle* bundle, int32_t
 /* Name of the target it was opened for; lives as long as the bundle. */
 FORERUN_API const char* forerun_bundle_target(const forerun_bundle* bundle);
 
-/* Name of the device beside the CPU that its target runs on, empty where it runs on the CPU; lives as long as the
- * bundle. */
+/* Name of the device beside the CPU that its target runs on, empty where it runs on the CPU; lives as long as
+ * the bundle. */
 FORERUN_API const char* forerun_bundle_device(const forerun_bundle* bundle);
 
 /* ---- Devices ------------------------------------------------------------------------------------ */
 
-/* Writes the name of the device that bundles for `interface` (opencl) would run on, cut to `room` bytes. Of several
- * a GPU is taken; part of a name in the environment variable FORERUN_DEVICE chooses another one. */
+/* Writes the name of the device that bundles for `interface` (opencl) would run on, cut to `room` bytes. Of
+ * several a GPU is taken; part of a name in the environment variable FORERUN_DEVICE chooses another one. */
 FORERUN_API int forerun_find_device(const char* interface, char* name, size_t room);
 
 /* ---- Sessions ----------------------------------------------------------------------------------- */
