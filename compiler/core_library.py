@@ -27,6 +27,12 @@ _FLAGS = (
 # Sampling looks at every logit of the vocabulary: the one place where vectors pay.
 _VECTOR_SOURCES = ("draw.cpp", "rank.cpp", "sample.cpp")
 _VECTOR_FLAGS = ("-O3", "-fno-trapping-math")
+# What runs when something is opened, and what calls others and waits for them: there size counts.
+_SMALL_SOURCES = (
+    *("bundle.cpp", "c_api.cpp", "c_generate.cpp", "c_text.cpp", "compiled.cpp", "choice.cpp", "device.cpp"),
+    *("device_program.cpp", "opencl.cpp", "webgpu.cpp", "json.cpp", "manifest.cpp", "saved_sequence.cpp"),
+    "session.cpp",
+)
 
 
 def build_core(platform: Platform, toolchain: Toolchain, folder: Path, library: Path) -> None:
@@ -43,6 +49,8 @@ def build_core(platform: Platform, toolchain: Toolchain, folder: Path, library: 
         target = (folder / name).with_suffix(".o")
         target.parent.mkdir(parents=True, exist_ok=True)
         speed = _VECTOR_FLAGS if source.name in _VECTOR_SOURCES else ("-O2",)
+        if source.name in _SMALL_SOURCES:
+            speed = ("-Os",)
         include = (f"-I{native / 'include'}", f"-I{native / 'src'}")
         flags = (*_FLAGS, *speed, *platform.compile_flags, *include)
         run_tool([*toolchain.cxx, *flags, "-c", str(source), "-o", str(target)])

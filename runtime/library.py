@@ -6,6 +6,8 @@ Mirrors `native/include/forerun/forerun.h`; what a function does is written ther
 import ctypes
 import enum
 import functools
+import importlib.util
+import os
 from ctypes import POINTER, c_char_p, c_double, c_float, c_int, c_int32, c_int64, c_size_t, c_uint64, c_void_p
 from pathlib import Path
 from typing import Any
@@ -280,6 +282,7 @@ def load_library() -> ctypes.CDLL:
     Raises `RuntimeFailure` if it was never built or cannot be loaded.
     """
     path = find_library()
+    _show_wgpu()
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
@@ -300,6 +303,14 @@ def load_library() -> ctypes.CDLL:
     library.forerun_hash64.argtypes = [c_char_p, c_size_t, c_uint64]
     library.forerun_hash64.restype = c_uint64
     return library
+
+
+def _show_wgpu() -> None:
+    """Tell the core where the package wgpu has wgpu-native, unless the environment names another one."""
+    package = importlib.util.find_spec("wgpu")
+    for folder in (package.submodule_search_locations or ()) if package is not None else ():
+        for found in sorted(Path(folder, "resources").glob("libwgpu_native*")):
+            os.environ.setdefault("FORERUN_WGPU", str(found))
 
 
 def find_library() -> Path:

@@ -1,11 +1,10 @@
 #include "device/opencl.h"
 
-#include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <new>
 #include <vector>
 
+#include "device/choice.h"
 #include "device/opencl_api.h"
 
 namespace forerun {
@@ -213,14 +212,8 @@ Status OpenClQueue::finish() {
   return code_ == 0 ? FORERUN_OK : failed(what_, code_);
 }
 
-struct Found {
-  ClHandle device;
-  std::string name;
-  int rank;  // the smaller the better
-};
-
-std::vector<Found> list_devices(const CL& cl) {
-  std::vector<Found> found;
+std::vector<DeviceChoice> list_devices(const CL& cl) {
+  std::vector<DeviceChoice> found;
   uint32_t count = 0;
   if (cl.clGetPlatformIDs(0, nullptr, &count) != 0) return found;
   std::vector<ClHandle> platforms(count);
@@ -233,7 +226,7 @@ std::vector<Found> list_devices(const CL& cl) {
     for (ClHandle handle : handles) {
       char name[256] = "";
       cl.clGetDeviceInfo(handle, kClDeviceName, sizeof name - 1, name, nullptr);
-      const auto type = ask<uint64_t>(cl, handle, 0x1000);  // CL_DEVICE_TYPE
+      const auto type = ask<uint64_t>(cl, handle, kClDeviceType);
       found.push_back({handle, name, (type & kClDeviceGpu) != 0 ? 0 : (type & kClDeviceCpu) != 0 ? 2 : 1});
     }
   }
@@ -245,25 +238,10 @@ std::vector<Found> list_devices(const CL& cl) {
 Status find_opencl(std::unique_ptr<Device>* device) {
   const CL* cl = nullptr;
   FORERUN_TRY(load_opencl(&cl));
-  std::vector<Found> found = list_devices(*cl);
-  std::string names;
-  for (const Found& one : found) names += (names.empty() ? "" : ", ") + one.name;
-  const char* wanted = std::getenv("FORERUN_DEVICE");
-  if (wanted != nullptr) {
-    const auto differs = [wanted](const Found& one) { return one.name.find(wanted) == std::string::npos; };
-    found.erase(std::remove_if(found.begin(), found.end(), differs), found.end());
-  }
-  if (found.empty()) {
-    return names.empty()
-               ? fail(FORERUN_DEVICE,
-                      "OpenCL is there but has no device; install the device's driver, or PoCL to run on "
-                      "the CPU")
-               : fail(FORERUN_DEVICE, "no OpenCL device has %s in its name (FORERUN_DEVICE); there are: %s",
-                      wanted, names.c_str());
-  }
-  const auto best = std::min_element(found.begin(), found.end(),
-                                     [](const Found& a, const Found& b) { return a.rank < b.rank; });
-  auto* opened = new (std::nothrow) OpenClDevice(*cl, best->device, best->name);
+  const std::vector<DeviceChoice> found = list_devices(*cl);
+  const DeviceChoice* chosen = nullptr;
+  FORERUN_TRY(choose_device("OpenCL", found, &chosen));
+  auto* opened = new (std::nothrow) OpenClDevice(*cl, chosen->handle, chosen->name);
   if (opened == nullptr) return fail(FORERUN_OUT_OF_MEMORY, "no memory for a device");
   device->reset(opened);
   return opened->open();

@@ -1,13 +1,9 @@
 #include "device/opencl_api.h"
 
-#ifndef __wasm__
-#include <dlfcn.h>
-#endif
+#include "device/library.h"
 
 namespace forerun {
 namespace {
-
-#ifndef __wasm__
 
 // In the order of the members of OpenClApi, which are pointers to functions all.
 constexpr const char* kNames[] = {"clGetPlatformIDs",         "clGetDeviceIDs",
@@ -37,27 +33,14 @@ struct Loaded {
 
 Loaded load() {
   Loaded loaded{};
-  void* library = nullptr;
-  for (const char* name : kLibraries) {
-    if (library == nullptr) library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
-  }
-  loaded.missing = library == nullptr ? kLibraries[0] : nullptr;
-  for (size_t i = 0; i < kFunctions && loaded.missing == nullptr; ++i) {
-    loaded.functions[i] = dlsym(library, kNames[i]);
-    if (loaded.functions[i] == nullptr) loaded.missing = kNames[i];
-  }
+  loaded.missing = load_functions(kLibraries, sizeof kLibraries / sizeof *kLibraries, kNames, kFunctions,
+                                  loaded.functions);
   return loaded;
 }
-
-#endif
 
 }  // namespace
 
 Status load_opencl(const OpenClApi** api) {
-#ifdef __wasm__
-  (void)api;
-  return fail(FORERUN_DEVICE, "there is no OpenCL in WebAssembly");
-#else
   static const Loaded loaded = load();
   *api = &loaded.api;
   if (loaded.missing == nullptr) return FORERUN_OK;
@@ -66,7 +49,6 @@ Status load_opencl(const OpenClApi** api) {
       "OpenCL is not there: %s was not found; install the device's driver, or PoCL to run on the CPU, or "
       "compile the bundle for the CPU",
       loaded.missing);
-#endif
 }
 
 }  // namespace forerun

@@ -44,12 +44,13 @@ struct OpenClApi {
 };
 
 constexpr uint64_t kClDeviceCpu = 1 << 1, kClDeviceGpu = 1 << 2, kClDeviceAny = 0xFFFFFFFF;
+constexpr uint32_t kClDeviceType = 0x1000;
 constexpr uint32_t kClDeviceMaxWorkGroupSize = 0x1004, kClDeviceMaxMemAllocSize = 0x1010;
 constexpr uint32_t kClDeviceLocalMemSize = 0x1023, kClDeviceName = 0x102B;
 constexpr uint32_t kClProgramBuildLog = 0x1183, kClKernelWorkGroupSize = 0x11B0;
 constexpr uint64_t kClMemReadWrite = 1;
-constexpr int32_t kClDeviceNotFound = -1, kClMemObjectAllocationFailure = -4, kClOutOfResources = -5;
-constexpr int32_t kClOutOfHostMemory = -6, kClBuildProgramFailure = -11, kClInvalidBufferSize = -61;
+constexpr int32_t kClMemObjectAllocationFailure = -4, kClOutOfResources = -5;
+constexpr int32_t kClBuildProgramFailure = -11;
 
 // The system's OpenCL, loaded once and kept; fails where there is none.
 Status load_opencl(const OpenClApi** api);
