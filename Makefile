@@ -18,7 +18,7 @@ OFFLINE := $(shell find models export compiler targets training src/forerun -nam
 DEMO := build/demo/smollm2
 ZOO := models/zoo/smollm2-135m-instruct
 
-.PHONY: setup demo web-demo test lint format test-sanitize fuzz bench growth race clean help
+.PHONY: setup demo web-demo test test-gpu-emulated lint format test-sanitize fuzz bench growth race clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -98,6 +98,9 @@ test-sanitize:  ## the core's own tests under AddressSanitizer and UBSan, those 
 
 FUZZ := json bundle text_file tokenizer saved
 SECONDS ?= 60
+
+test-gpu-emulated: .venv/installed  ## SmolLM2 on OpenCL and WebGPU devices played by the CPU (PoCL, lavapipe)
+	FORERUN_TEST_DEVICES=1 $(BIN)/python -m pytest -s tests/integration/test_devices.py
 
 fuzz:  ## fuzz the readers of files for SECONDS=60 each (needs clang); findings and new inputs go to build/fuzz
 	cmake -S . -B build/fuzz -DFORERUN_FUZZ=ON -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++

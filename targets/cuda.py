@@ -3,16 +3,18 @@
 from forerun.targets.gpu import GpuArithmetic, GpuTarget, gpu_target
 
 
-def cuda_target(number: int, devices: str) -> GpuTarget:
-    """Return the target of a compute capability, as sm_`number`."""
+def cuda_target(number: int, devices: str, arch: str = "x86_64", platform: str = "linux-x86-64") -> GpuTarget:
+    """Return the target of a compute capability, as sm_`number`, in machines of that kind."""
     return gpu_target(
         name=f"cuda-sm_{number}",
         summary=f"CUDA, compute capability {number / 10:.1f} ({devices}): compiled only",
         device="cuda",
         tvm={"kind": "cuda", "arch": f"sm_{number}"},
         computes=GpuArithmetic(dot="__dp4a", dot_adds=True),
+        arch=arch,
+        platform=platform,
     )
 
 
-SM_87 = cuda_target(87, "Jetson Orin")
+SM_87 = cuda_target(87, "Jetson Orin", "aarch64", "linux-arm64")
 SM_90 = cuda_target(90, "H100, H200")

@@ -54,23 +54,30 @@ class GpuTarget(Target):
 
 
 def gpu_target(
-    name: str, summary: str, device: str, tvm: Mapping[str, object], computes: GpuArithmetic
+    name: str,
+    summary: str,
+    device: str,
+    tvm: Mapping[str, object],
+    computes: GpuArithmetic,
+    arch: str = "x86_64",
+    platform: str = "linux-x86-64",
 ) -> GpuTarget:
     """Return a target with the weight layout, tiles and rules that all devices share.
 
-    `tvm` is the dict form of TVM's target. Weights lie as x86-64's do, so that one bundle may serve both. Platform and
-    arch are those of the machine that the device is in.
+    `tvm` is the dict form of TVM's target. Weights lie as x86-64's do, so that one bundle may serve both. `arch` and
+    `platform` are those of the machine that the device is in.
     """
     return GpuTarget(
         name=name,
         summary=summary,
-        arch="x86_64",
+        arch=arch,
         llvm=tvm,
         features=(),
         fma=True,
         rules=GPU_RULES,
         weight_layout="quads",
         tile_rows=8,
+        platform=platform,
         device=device,
         computes=computes,
     )

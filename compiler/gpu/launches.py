@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from string import Template
 
 from forerun.compiler.emit import Module, wrapped
 from forerun.compiler.gpu.attention import part_floats
-from forerun.compiler.gpu.build import DeviceSource, device_sources, entry_name
+from forerun.compiler.gpu.build import DeviceSource, Resources, build_cubin, device_sources, entry_name
 from forerun.compiler.gpu.cache import move_rows
 from forerun.compiler.gpu.words import QuantizedWords
 from forerun.compiler.gpu.writer import GpuKernel
@@ -57,7 +60,7 @@ _FILE = Template("""\
  */
 #include <forerun/device.h>
 
-$sources
+$binary$sources
 static const forerun_device_kernel kernel_list[] = {
 $kernels
 };
@@ -74,6 +77,7 @@ static const forerun_module *const move_list[] = {$moves};
 
 static const forerun_device_program device = {
     .device = "$device",
+    .binary = $binary_name,
     .kernel_count = sizeof kernel_list / sizeof *kernel_list,
     .kernels = kernel_list,
     .weight_count = sizeof weight_list / sizeof *weight_list,
@@ -115,7 +119,7 @@ def device_program_source(decoder: Decoder, target: GpuTarget) -> str:
     """Return program.c.
 
     Raises:
-        CompileError: TVM refuses a kernel.
+        CompileError: TVM refuses a kernel, or nvcc, or a kernel does not fit into its registers.
     """
     tables = _Tables(decoder, target)
     modules = "\n".join(tables.module_table(module) for module in decoder.modules)
@@ -130,12 +134,19 @@ def device_program_source(decoder: Decoder, target: GpuTarget) -> str:
         f"    .{name} = {{&{name}_module, {name}_weights[0]}}," for name, m in once.items() if m is not None
     ]
     steps += [f"    .{kind} = {kind}_layers," for kind in layered]
+    compiled = _Compiled.of(sources, target)
     return _FILE.substitute(
         {name: getattr(decoder, name) for name in _SIZES},
+        binary=compiled.binary,
+        binary_name="binary" if compiled.binary else "0",
         layer_count=decoder.layers,
         device=target.device,
-        sources="\n".join(_source_text(name, source) for name, source in sources.items()),
-        kernels="\n".join(_kernel_entry(kernel, sources[kernel.name]) for kernel in tables.kernels.values()),
+        sources="\n".join(
+            _source_text(name, source) for name, source in sources.items() if not compiled.binary
+        ),
+        kernels="\n".join(
+            _kernel_entry(kernel, sources[kernel.name], compiled) for kernel in tables.kernels.values()
+        ),
         weights="\n".join(f"    {{{offset}, {size}}}," for offset, size in tables.weights),
         slots=", ".join(map(str, tables.slots)) or "0",
         modules=modules + move_modules,
@@ -160,14 +171,46 @@ def _source_text(name: str, source: DeviceSource) -> str:
     return f"static const char {name}_source[] =\n{lines};\n"
 
 
-def _kernel_entry(kernel: GpuKernel, source: DeviceSource) -> str:
+@dataclass(frozen=True)
+class _Compiled:
+    """What was compiled here of a program's kernels: all of them as a C array, and what each uses of the device.
+
+    Both are empty where the device's driver compiles sources.
+    """
+
+    binary: str
+    resources: Mapping[str, Resources]
+
+    @classmethod
+    def of(cls, sources: Mapping[str, DeviceSource], target: GpuTarget) -> _Compiled:
+        """Compile what has to be."""
+        if target.device != "cuda":
+            return cls("", {})
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "kernels.cubin"
+            resources = build_cubin(sources.values(), target, path)
+            data = path.read_bytes()
+        lines = (", ".join(map(str, data[i : i + 32])) for i in range(0, len(data), 32))
+        return cls("static const uint8_t binary[] = {\n" + ",\n".join(lines) + "};\n\n", resources)
+
+    def note(self, name: str) -> str:
+        """Return a comment on a kernel's resources."""
+        if name not in self.resources:
+            return ""
+        used = self.resources[name]
+        return f" /* {used.registers} registers, {used.spilled_bytes} bytes spilled, {used.shared_bytes} shared */"
+
+
+def _kernel_entry(kernel: GpuKernel, source: DeviceSource, compiled: _Compiled) -> str:
     names = [*(p.name for p in kernel.parameters), "rows"]
     taken = ", ".join(str(names.index(name)) for name in source.arguments)
     grid = kernel.grid
     counted = isinstance(grid.columns, str)
     columns = f"0, {_given(str(grid.columns))}" if counted else f"{grid.columns}, 0"
-    entry = f'{{"{entry_name(kernel)}", {kernel.name}_source, {kernel.threads}, {columns}, {grid.each}, {grid.rows}, '
-    return "\n".join(wrapped(f"{entry}{len(source.arguments)}, (const uint8_t[]){{{taken}}}}},", "    "))
+    text = "0" if compiled.binary else f"{kernel.name}_source"
+    entry = f'{{"{entry_name(kernel)}", {text}, {kernel.threads}, {columns}, {grid.each}, {grid.rows}, '
+    lines = wrapped(f"{entry}{len(source.arguments)}, (const uint8_t[]){{{taken}}}}},", "    ")
+    return "\n".join(lines) + compiled.note(entry_name(kernel))
 
 
 def _given(name: str) -> str:

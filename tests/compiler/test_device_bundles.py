@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import subprocess
 import sys
@@ -31,9 +32,13 @@ from forerun.runtime.bundle import read_bundle
 from forerun.runtime.library import Status, find_device
 from forerun.runtime.model import Model
 from forerun.runtime.session import LoadedProgram, Session
-from forerun.targets import ALL_DEVICES, PLATFORMS, GpuTarget, detect_target, find_runnable_target
+from forerun.targets import ALL_DEVICES, PLATFORMS, detect_target, find_runnable_target
+from forerun.targets.detect import cpu_features, why_not
 
-DEVICES = [target.name for target in ALL_DEVICES]
+# Those in machines like this one.
+DEVICES = [
+    target.name for target in ALL_DEVICES if why_not(target, cpu_features(), platform.machine()) is None
+]
 CONTEXT = 640
 
 
@@ -278,5 +283,21 @@ def test_programs_that_cannot_be(
         assert program.device == ""
 
 
-def test_devices_are_targets_of_their_own() -> None:
-    assert all(isinstance(target, GpuTarget) for target in ALL_DEVICES)
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc (the CUDA toolkit)")
+def test_cuda_is_compiled_and_asks_for_a_driver(tmp_path: Path) -> None:
+    """One sentence where there is no driver; the C file says what each kernel uses of the GPU."""
+    bundle = compile_tiny(tmp_path, "cuda-sm_90", "qwen2", "q4", "f16")
+    text = (bundle / "src" / "cuda-sm_90.c").read_text()
+    kernels = text.count('_kernel", 0, ')
+    assert kernels > 50
+    assert text.count(" registers, 0 bytes spilled, ") == kernels
+    try:
+        found = find_device("cuda")
+    except TargetError as error:
+        assert "driver" in str(error)
+        with pytest.raises(TargetError, match="driver"):
+            LoadedProgram(bundle, "cuda-sm_90")
+    else:
+        assert found
+    with LoadedProgram(bundle) as program:
+        assert program.device == ""

@@ -1,6 +1,7 @@
 """Options that several verbs share, and opening a bundle."""
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,11 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="threads (default: physical cores)")
     parser.add_argument(
         "--target", metavar="TARGET", help="one of the bundle's targets (default: the best here)"
+    )
+    parser.add_argument(
+        "--device",
+        metavar="NAME",
+        help="part of a device's name, for a target that several here could run (default: $FORERUN_DEVICE, or a GPU)",
     )
     parser.add_argument(
         "--context", type=int, metavar="N", help="positions to make room for (default: the model's)"
@@ -86,6 +92,8 @@ def open_model(arguments: argparse.Namespace, *, sequences: int = 1, context: in
     """Load the bundle that the arguments name; `context` instead of the one they name."""
     from forerun.runtime.model import load
 
+    if arguments.device is not None:
+        os.environ["FORERUN_DEVICE"] = arguments.device
     return load(
         arguments.bundle,
         target=arguments.target,

@@ -53,7 +53,7 @@ typedef struct forerun_given {
  * is 0. */
 typedef struct forerun_device_kernel {
   const char* name;   /* of its function */
-  const char* source; /* in the device's language, zero-terminated */
+  const char* source; /* in the device's language, zero-terminated; NULL: it is in the program's binary */
   int32_t threads;    /* of a workgroup */
   int32_t columns, columns_kind, each, rows;
   int32_t argument_count;
@@ -87,7 +87,8 @@ typedef struct forerun_weight {
 } forerun_weight;
 
 typedef struct forerun_device_program {
-  const char* device; /* the interface: opencl */
+  const char* device;    /* the interface: cuda, opencl or webgpu */
+  const uint8_t* binary; /* kernels without sources of their own: a cubin; NULL otherwise */
   int32_t kernel_count;
   const forerun_device_kernel* kernels;
   int32_t weight_count;

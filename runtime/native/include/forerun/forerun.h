@@ -135,8 +135,9 @@ FORERUN_API const char* forerun_bundle_device(const forerun_bundle* bundle);
 
 /* ---- Devices ------------------------------------------------------------------------------------ */
 
-/* Writes the name of the device that bundles for `interface` (opencl) would run on, cut to `room` bytes. Of
- * several a GPU is taken; part of a name in the environment variable FORERUN_DEVICE chooses another one. */
+/* Writes the name of the device that bundles for `interface` (cuda, opencl, webgpu) would run on, cut to
+ * `room` bytes. Of several a GPU is taken; part of a name in the environment variable FORERUN_DEVICE chooses
+ * another one. */
 FORERUN_API int forerun_find_device(const char* interface, char* name, size_t room);
 
 /* ---- Sessions ----------------------------------------------------------------------------------- */

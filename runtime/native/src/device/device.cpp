@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "device/cuda.h"
 #include "device/opencl.h"
 #include "device/webgpu.h"
 
@@ -17,6 +18,7 @@ Status DeviceBuffer::reserve(Device* device, uint64_t bytes, const char* what) {
 }
 
 Status find_device(const char* interface, std::unique_ptr<Device>* device) {
+  if (std::strcmp(interface, "cuda") == 0) return find_cuda(device);
   if (std::strcmp(interface, "opencl") == 0) return find_opencl(device);
   if (std::strcmp(interface, "webgpu") == 0) return find_webgpu(device);
   return fail(FORERUN_DEVICE, "this build of the core runs no programs for %s devices", interface);
