@@ -66,23 +66,23 @@ SHAPES = (
 )
 
 
-def bundle_folder(shape: Shape, folder: Path, quant: str = "q4") -> Path:
-    """Return where the shape's bundle lies below `folder`."""
-    return folder / f"{shape.name}-{quant}"
+def bundle_folder(shape: Shape, folder: Path, quant: str = "q4", target: str | None = None) -> Path:
+    """Return where the shape's bundle lies below `folder`; `target` None: this machine's best."""
+    return folder / "-".join([shape.name, quant, *([target] if target else [])])
 
 
-def make_bundle(shape: Shape, folder: Path, quant: str = "q4") -> Path:
+def make_bundle(shape: Shape, folder: Path, quant: str = "q4", target: str | None = None) -> Path:
     """Compile the shape's bundle below `folder`; its export is kept there, and made where there is none yet.
 
     Weights are written and quantized one tensor at a time.
     """
-    bundle = bundle_folder(shape, folder, quant)
+    bundle = bundle_folder(shape, folder, quant, target)
     source, export = folder / f"{shape.name}-model", folder / f"{shape.name}-{quant}-export"
     if not (export / "export.json").exists():
         write_model(shape, source)
         export_model(source, export, quant)
         shutil.rmtree(source)
-    compile_export(export, bundle)
+    compile_export(export, bundle, target)
     return bundle
 
 

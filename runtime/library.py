@@ -244,6 +244,7 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "forerun_profile_open": (c_void_p,),
     "forerun_profile_close": (c_void_p,),
     "forerun_profile_read": (c_void_p, c_void_p, c_void_p, c_void_p),
+    "forerun_measure_device_copy": (c_void_p, c_uint64, c_int32, c_void_p),
     "forerun_measure_read": (c_void_p, c_int32, c_uint64, c_int32, c_void_p),
     "forerun_sample": (c_void_p, c_void_p, POINTER(NativeSampling), c_int64, POINTER(c_int32)),
     "forerun_draw": (c_void_p, c_int32, POINTER(NativeSampling), c_int64, POINTER(c_int32)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import platform
 import shutil
@@ -29,7 +30,7 @@ from forerun.compiler.link import link
 from forerun.errors import ForerunError, TargetError
 from forerun.export import export_model
 from forerun.runtime.bundle import read_bundle
-from forerun.runtime.library import Status, find_device
+from forerun.runtime.library import Status, find_device, load_library
 from forerun.runtime.model import Model
 from forerun.runtime.session import LoadedProgram, Session
 from forerun.targets import ALL_DEVICES, PLATFORMS, detect_target, find_runnable_target
@@ -207,6 +208,18 @@ def test_a_device_has_no_profile_and_nothing_to_tune(bundle: Path, target: str) 
         pass
     with pytest.raises(TargetError, match="no numbers to tune"):
         find_runnable_target(target)
+
+
+def test_what_a_device_copies_can_be_measured(bundle: Path, target: str) -> None:
+    copy = load_library().forerun_measure_device_copy
+    found = (ctypes.c_uint64 * 2)()
+    with LoadedProgram(bundle, target) as program, Session(program) as session:
+        assert copy(session.pointer, 1 << 20, 2, found) == Status.OK
+        assert min(found) > 0
+        assert copy(session.pointer, 6, 2, found) == Status.INVALID_ARGUMENT
+    with LoadedProgram(bundle) as program, Session(program) as session:
+        assert copy(session.pointer, 1 << 20, 2, found) == Status.INVALID_ARGUMENT
+        assert b"no device to measure" in load_library().forerun_last_error()
 
 
 TRY = """

@@ -68,6 +68,21 @@ int forerun_profile_read(forerun_session* session, uint64_t* ran_ns, uint64_t* w
   return FORERUN_OK;
 }
 
+int forerun_measure_device_copy(forerun_session* session, uint64_t bytes, int32_t passes, uint64_t* pass_ns) {
+  const Visit visit(session);
+  FORERUN_TRY(visit.status());
+  FORERUN_TRY(require(pass_ns, "pass_ns"));
+  if (session->device == nullptr) {
+    return fail(FORERUN_INVALID_ARGUMENT, "the session runs on the CPU: it has no device to measure");
+  }
+  if (bytes < 4 || bytes % 4 != 0 || passes < 1) {
+    return fail(FORERUN_INVALID_ARGUMENT,
+                "%llu bytes, %d passes; bytes must be a multiple of 4, both above 0",
+                static_cast<unsigned long long>(bytes), passes);
+  }
+  return session->device->measure_copy(bytes, passes, pass_ns);
+}
+
 int forerun_measure_read(forerun_session* session, int32_t memory, uint64_t bytes, int32_t passes,
                          uint64_t* pass_ns) {
   const Visit visit(session);

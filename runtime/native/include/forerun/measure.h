@@ -41,6 +41,11 @@ typedef enum forerun_memory {
   FORERUN_MEMORY_WEIGHTS = 1 /* the bundle's weights as they are mapped */
 } forerun_memory;
 
+/* Copies `bytes` bytes of the session's device to other memory of it `passes` times, one after the other, and
+ * writes the nanoseconds of each, the time of waiting for it included. Fails for a session on the CPU. */
+FORERUN_API int forerun_measure_device_copy(forerun_session* session, uint64_t bytes, int32_t passes,
+                                            uint64_t* pass_ns);
+
 /* Reads `bytes` bytes `passes` times with the session's threads, each a part of its own, as fast as it can.
  * Writes the nanoseconds of each pass. */
 FORERUN_API int forerun_measure_read(forerun_session* session, int32_t memory, uint64_t bytes, int32_t passes,

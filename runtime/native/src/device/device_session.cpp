@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <new>
 
+#include "clock.h"
 #include "session.h"
 
 namespace forerun {
@@ -206,6 +207,20 @@ Status DeviceSession::compute_blocks(int32_t row, int32_t count) {
   queue_->read(arrays_[FORERUN_GIVEN_BLOCK_LOGITS], 0, session_->work.block_logits.as<float>(),
                static_cast<uint64_t>(count) * FORERUN_HEAD_BLOCK * sizeof(float));
   return finish();
+}
+
+Status DeviceSession::measure_copy(uint64_t bytes, int32_t passes, uint64_t* pass_ns) {
+  DeviceBuffer from, to;
+  FORERUN_TRY(from.reserve(program_->device(), bytes, "what is copied"));
+  FORERUN_TRY(to.reserve(program_->device(), bytes, "what is copied"));
+  FORERUN_TRY(finish());
+  for (int32_t i = 0; i < passes; ++i) {
+    const uint64_t begin = now_ns();
+    queue_->copy(from, 0, to, 0, bytes);
+    FORERUN_TRY(finish());
+    pass_ns[i] = now_ns() - begin;
+  }
+  return FORERUN_OK;
 }
 
 void DeviceSession::move_row(int32_t sequence, int32_t from, int32_t to, int32_t first, int32_t last) {

@@ -28,6 +28,8 @@ class DeviceSession final : public RemoteCache {
   void run_head(int32_t rows, bool draws);
   // Computes the blocks of logits in the workspace's `items` for one of the head's rows and reads them.
   Status compute_blocks(int32_t row, int32_t count);
+  // Copies so many bytes `passes` times and writes the nanoseconds of each.
+  Status measure_copy(uint64_t bytes, int32_t passes, uint64_t* pass_ns);
   // Waits for all of it.
   Status finish() { return queue_->finish(); }
 
