@@ -99,7 +99,7 @@ def copy_gb_per_s(session: Session) -> float:
     """Return bytes read and written a second by a copy on the device."""
     found = (ctypes.c_uint64 * 3)()
     check(load_library().forerun_measure_device_copy(session.pointer, COPIED_BYTES, len(found), found))
-    return 2 * COPIED_BYTES / min(found)
+    return 2.0 * COPIED_BYTES / min(int(ns) for ns in found)
 
 
 def call_ms(session: Session, sequence: int, count: int) -> float:

@@ -8,7 +8,8 @@ depend on the tile.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from tvm import tirx
 from tvm.tirx import op
@@ -107,8 +108,23 @@ def _grid(shape: MatmulShape, epilogue: Epilogue) -> Grid:
     return Grid(-(-shape.blocks // _blocks(epilogue)), shape.tile)
 
 
-def _threads(target: GpuTarget, epilogue: Epilogue) -> int:
-    return _splits(target, epilogue) * _blocks(epilogue) * LANES
+@contextmanager
+def _matmul(
+    name: str, target: GpuTarget, inputs: Mapping[str, str], shape: MatmulShape, epilogue: Epilogue
+) -> Iterator[tuple[_Matmul, list[GpuKernel]]]:
+    """Open a matmul's kernel and, after the body has added products to the sums, end it. The list gets it."""
+    with writing(
+        name,
+        target.computes,
+        {**inputs, **epilogue.inputs},
+        outputs_of(len(epilogue.outputs) > 1),
+        scalars_of(epilogue),
+        threads=_splits(target, epilogue) * _blocks(epilogue) * LANES,
+        grid=_grid(shape, epilogue),
+    ) as (writer, done):
+        matmul = _Matmul(writer, target, shape, epilogue)
+        yield matmul, done
+        matmul.finish()
 
 
 def quantized_matmul(
@@ -119,21 +135,10 @@ def quantized_matmul(
     Parameters of the kernel: values, in words; weights, weight_scale [, weight_minimum]; then the epilogue's.
     """
     minimum = {"weight_minimum": "float16"} if scheme.affine else {}
-    inputs = {"values": "uint32", "weights": "uint8", "weight_scale": "float16", **minimum, **epilogue.inputs}
-    threads, grid = _threads(target, epilogue), _grid(shape, epilogue)
-    with writing(
-        name,
-        target.computes,
-        inputs,
-        outputs_of(len(epilogue.outputs) > 1),
-        scalars_of(epilogue),
-        threads=threads,
-        grid=grid,
-    ) as (writer, done):
-        matmul = _Matmul(writer, target, shape, epilogue)
+    inputs = {"values": "uint32", "weights": "uint8", "weight_scale": "float16", **minimum}
+    with _matmul(name, target, inputs, shape, epilogue) as (matmul, done):
         sums = _QuantizedSums(matmul, scheme)
         matmul.each_split(shape.inputs // GROUP, sums.add_group)
-        matmul.finish()
     return done[0]
 
 
@@ -206,18 +211,9 @@ class _QuantizedSums:
 
 def float_matmul(name: str, target: GpuTarget, shape: MatmulShape, epilogue: Epilogue) -> GpuKernel:
     """Return the kernel for float32 weights, laid out [N/16, K, 16], and float32 activations."""
-    inputs = {"values": "float32", "weights": "float32", **epilogue.inputs}
-    threads, grid = _threads(target, epilogue), _grid(shape, epilogue)
-    with writing(
-        name,
-        target.computes,
-        inputs,
-        outputs_of(len(epilogue.outputs) > 1),
-        scalars_of(epilogue),
-        threads=threads,
-        grid=grid,
-    ) as (writer, done):
-        matmul = _Matmul(writer, target, shape, epilogue)
+    inputs = {"values": "float32", "weights": "float32"}
+    with _matmul(name, target, inputs, shape, epilogue) as (matmul, done):
+        writer = matmul.writer
 
         def add_input(k: Expr) -> None:
             weight = tir.bind(
@@ -228,5 +224,4 @@ def float_matmul(name: str, target: GpuTarget, shape: MatmulShape, epilogue: Epi
                 tir.store_one(matmul.sums, writer.multiply_add(value, weight, matmul.sums[m]), m)
 
         matmul.each_split(shape.inputs, add_input)
-        matmul.finish()
     return done[0]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from emulated_kernels import EMULATED
+from exact_attention import exact_attention
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_cache import Cache
@@ -98,22 +99,9 @@ class Attention:
 
     def exact(self, position: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the result [H, d] in float64, and a bound on the kernels' rounding errors."""
-        length, group = position + 1, self.shape.group
-        first = max(0, length - self.shape.window) if self.shape.window else 0
-        k, v = (np.repeat(x[first:length].astype(np.float64), group, axis=1) for x in (self.key, self.value))
-        q = self.queries[position].astype(np.float64)
-        scores = np.einsum("hd,phd->hp", q, k)
-        # A dot of d products errs by at most d·ε·Σ|q·k|, in the weight and in the largest; e^x itself by 3e-7.
-        error = self.shape.head_dim * EPSILON * np.einsum("hd,phd->hp", abs(q), abs(k)).max(-1)
-        weights = np.exp(scores - scores.max(-1, keepdims=True))
-        weights /= weights.sum(-1, keepdims=True)
-        # Sums run over a block, then over blocks: that many roundings above and below the fraction.
+        length = position + 1
         terms = min(BLOCK, length) + length // BLOCK + 16
-        relative = 2 * error + 4 * 3e-7 + 2 * terms * EPSILON
-        return (
-            np.einsum("hp,phd->hd", weights, v),
-            relative[:, None] * np.einsum("hp,phd->hd", weights, abs(v)) + 1e-30,
-        )
+        return exact_attention(self.shape, self.queries[position], self.key, self.value, length, terms)
 
 
 def same_bits(one: np.ndarray, other: np.ndarray) -> bool:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from device_runner import DEVICES, DeviceKernels
-from test_attention_kernels import EPSILON, MAX_GATHER, Row, in_place, same_bits
+from exact_attention import exact_attention
+from test_attention_kernels import MAX_GATHER, Row, in_place, same_bits
 from test_matmul import dense, stored
 from test_row_kernels import rotate
 
@@ -279,19 +280,13 @@ class Attention:
 
     def check(self, position: int, result: np.ndarray) -> None:
         """Compare a row's result [H, d] with float64's, within a bound on the kernels' rounding errors."""
-        length, group = position + 1, self.shape.group
-        first = max(0, length - self.shape.window) if self.shape.window else 0
-        k, v = (np.repeat(x[first:length].astype(np.float64), group, axis=1) for x in (self.key, self.value))
-        q = self.queries[position].astype(np.float64)
-        scores = np.einsum("hd,phd->hp", q, k)
-        error = self.shape.head_dim * EPSILON * np.einsum("hd,phd->hp", abs(q), abs(k)).max(-1)
-        weights = np.exp(scores - scores.max(-1, keepdims=True))
-        weights /= weights.sum(-1, keepdims=True)
+        length = position + 1
         # Runs of positions, blocks of them, and 16 lanes are added up: that many roundings above and below.
         terms = BLOCK + length // BLOCK + 32
-        relative = 2 * error + 4 * 3e-7 + 2 * terms * EPSILON
-        bound = relative[:, None] * np.einsum("hp,phd->hd", weights, abs(v)) + 1e-30
-        assert (abs(result - np.einsum("hp,phd->hd", weights, v)) <= bound).all(), f"position {position}"
+        exact, bound = exact_attention(
+            self.shape, self.queries[position], self.key, self.value, length, terms
+        )
+        assert (abs(result - exact) <= bound).all(), f"position {position}"
 
 
 @pytest.mark.parametrize("target", DEVICES, ids=lambda target: target.name)
