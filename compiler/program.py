@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from string import Template
@@ -128,39 +128,7 @@ static const forerun_kernel kernel_table[] = {
 $traffic
 };
 
-static const forerun_layer layer_table[$layers] = {
-$layer_table
-};
-
-static const forerun_program program = {
-    .abi = FORERUN_PROGRAM_ABI,
-    .layers = $layers,
-    .hidden_size = $hidden_size,
-    .vocabulary_size = $vocabulary_size,
-    .feature_size = $feature_size,
-    .context_length = $context_length,
-    .max_rows = $max_rows,
-    .max_gather = $max_gather,
-    .kv_element_bytes = $kv_element_bytes,
-    .layer = layer_table,
-    .kernels = sizeof kernel_table / sizeof *kernel_table,
-    .kernel = kernel_table,
-    .weights_bytes = $weights_bytes,
-    .arena_bytes = $arena_bytes,
-    .scratch_bytes = $scratch_bytes,
-    .scratch_bytes_per_position = $parts_bytes,
-    .embed = $embed,
-    .attention = attention_step,
-    .feed_forward = feed_forward_step,
-    .head = head_step,
-    .head_maxima = head_maxima_step,
-    .head_blocks = head_blocks_step,
-};
-
-const forerun_program *$symbol(void);
-
-const forerun_program *$symbol(void) { return &program; }
-""")
+$program""")
 
 
 def program_source(decoder: Decoder) -> str:
@@ -175,47 +143,66 @@ def program_source(decoder: Decoder) -> str:
             if 0 not in choice.plan.kernels:
                 name = table_name(choice.plan.kernels)
                 tables[name] = kernel_table(name, choice.plan.kernels)
-    sizes = {
-        name: getattr(decoder, name)
-        for name in (
-            *(
-                "target",
-                "layers",
-                "hidden_size",
-                "vocabulary_size",
-                "feature_size",
-                "context_length",
-                "max_rows",
-                "max_gather",
-            ),
-            *("kv_element_bytes", "weights_bytes"),
-        )
+    members = {
+        "kernels": "sizeof kernel_table / sizeof *kernel_table",
+        "kernel": "kernel_table",
+        "arena_bytes": arena + space.shared_bytes,
+        "scratch_bytes": parts_offset + space.parts_bytes,
+        "scratch_bytes_per_position": space.parts_bytes_per_position,
+        **({} if decoder.embed is None else {"embed": "embed_step"}),
+        **{
+            name: f"{name}_step"
+            for name in ("attention", "feed_forward", "head", "head_maxima", "head_blocks")
+        },
     }
     return _FILE.substitute(
-        sizes,
-        symbol=decoder.symbol,
+        target=decoder.target,
         names="\n".join(f"#define {name} {decoder.prefix}{name}" for name in decoder.kernels),
         declarations="\n".join(kernel_declaration(kernel) for kernel in decoder.single_kernels.values()),
         tables="\n".join(tables.values()),
         tail_offset=arena,
         scores_offset=scores_offset,
         parts_offset=parts_offset,
-        scratch_bytes=parts_offset + space.parts_bytes,
-        parts_bytes=space.parts_bytes_per_position,
         modules="\n".join(_module_functions(decoder.modules)),
         traffic=traffic_table(decoder.modules),
         steps=_steps(decoder),
-        embed="0" if decoder.embed is None else "embed_step",
-        layer_table=layer_table(decoder),
-        arena_bytes=arena + space.shared_bytes,
+        program=program_object(decoder, members),
     )
 
 
-def layer_table(decoder: Decoder) -> str:
-    """Return the sizes of each layer's cache as rows of a C table."""
-    return "\n".join(
+_PROGRAM = Template("""\
+static const forerun_layer layer_table[$layers] = {
+$layer_table
+};
+
+static const forerun_program program = {
+    .abi = FORERUN_PROGRAM_ABI,
+$members
+    .layer = layer_table,
+};
+
+const forerun_program *$symbol(void);
+
+const forerun_program *$symbol(void) { return &program; }
+""")
+_SIZES = (
+    *("layers", "hidden_size", "vocabulary_size", "feature_size", "context_length", "max_rows", "max_gather"),
+    *("kv_element_bytes", "weights_bytes"),
+)
+
+
+def program_object(decoder: Decoder, members: Mapping[str, object]) -> str:
+    """Return the descriptor with the sizes that every program has and these members, and the function that gives it."""
+    layers = (
         f"    {{{decoder.kv_heads}, {decoder.head_dim}, {window}, {ring}}},"
         for window, ring in decoder.windows
+    )
+    named = {name: getattr(decoder, name) for name in _SIZES} | members
+    return _PROGRAM.substitute(
+        layers=decoder.layers,
+        layer_table="\n".join(layers),
+        members="\n".join(f"    .{name} = {value}," for name, value in named.items()),
+        symbol=decoder.symbol,
     )
 
 

@@ -16,7 +16,7 @@ from forerun.compiler.gpu.words import QuantizedWords
 from forerun.compiler.gpu.writer import GpuKernel
 from forerun.compiler.graph import Graph, Node, Value
 from forerun.compiler.memory import aligned
-from forerun.compiler.program import Decoder, layer_table
+from forerun.compiler.program import Decoder, program_object
 from forerun.compiler.schedules import Choice
 from forerun.compiler.schedules.plan import Argument, Field, Input, Output, Packed, SharedParts, Stage
 from forerun.compiler.schedules.rope import BLOCK, AttentionShape
@@ -90,29 +90,7 @@ $steps
     .moves = move_list,
 };
 
-static const forerun_layer layer_table[$layer_count] = {
-$layer_table
-};
-
-static const forerun_program program = {
-    .abi = FORERUN_PROGRAM_ABI,
-    .layers = $layer_count,
-    .hidden_size = $hidden_size,
-    .vocabulary_size = $vocabulary_size,
-    .feature_size = $feature_size,
-    .context_length = $context_length,
-    .max_rows = $max_rows,
-    .max_gather = $max_gather,
-    .kv_element_bytes = $kv_element_bytes,
-    .layer = layer_table,
-    .weights_bytes = $weights_bytes,
-    .device = &device,
-};
-
-const forerun_program *$symbol(void);
-
-const forerun_program *$symbol(void) { return &program; }
-""")
+$program""")
 
 
 def device_program_source(decoder: Decoder, target: GpuTarget) -> str:
@@ -136,10 +114,10 @@ def device_program_source(decoder: Decoder, target: GpuTarget) -> str:
     steps += [f"    .{kind} = {kind}_layers," for kind in layered]
     compiled = _Compiled.of(sources, target)
     return _FILE.substitute(
-        {name: getattr(decoder, name) for name in _SIZES},
+        target=decoder.target,
+        program=program_object(decoder, {"device": "&device"}),
         binary=compiled.binary,
         binary_name="binary" if compiled.binary else "0",
-        layer_count=decoder.layers,
         device=target.device,
         sources="\n".join(
             _source_text(name, source) for name, source in sources.items() if not compiled.binary
@@ -155,14 +133,7 @@ def device_program_source(decoder: Decoder, target: GpuTarget) -> str:
         part_bytes=4 * CHUNK_ROWS * decoder.heads * part_floats(shape),
         block_positions=BLOCK,
         steps="\n".join(steps),
-        layer_table=layer_table(decoder),
     )
-
-
-_SIZES = (
-    *("target", "symbol", "hidden_size", "vocabulary_size", "feature_size", "context_length", "max_rows"),
-    *("max_gather", "kv_element_bytes", "weights_bytes"),
-)
 
 
 def _source_text(name: str, source: DeviceSource) -> str:

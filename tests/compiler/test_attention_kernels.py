@@ -27,7 +27,6 @@ from forerun.targets import Target
 
 CAPACITY, MAX_GATHER, MOST_ROWS = 3072, 272, 256
 LENGTHS = (1, 15, 16, 17, 127, 128, 129, 255, 256, 257, 513, 2900)
-EPSILON = 2.0**-24
 
 
 @dataclass(frozen=True)

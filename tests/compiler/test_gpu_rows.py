@@ -10,7 +10,7 @@ from device_runner import DEVICES, DeviceKernels
 from exact_attention import exact_attention
 from test_attention_kernels import MAX_GATHER, Row, in_place, same_bits
 from test_matmul import dense, stored
-from test_row_kernels import rotate
+from test_row_kernels import rotated_heads
 
 from forerun.compiler.gpu.attention import attention_merge, attention_parts, part_floats, shared_bytes
 from forerun.compiler.gpu.cache import rope_store
@@ -190,18 +190,12 @@ def test_rope_store(
     DeviceKernels(target, [rope_store("rope", target, shape)]).call(
         "rope", qkv, *where, *joined_norms, queries, cache.keys, cache.values, 48, rows=rows
     )
-    heads = qkv.reshape(rows, 8, 48).astype(np.float64)
-    q, k, v = heads[:, :4], heads[:, 4:6], heads[:, 6:]
-    if norm:
-        q, k = (
-            x / np.sqrt((x**2).mean(-1, keepdims=True) + norm) * w for x, w in zip((q, k), norms, strict=True)
-        )
-    turn = angles[positions][:, None] * rotates
-    np.testing.assert_allclose(queries, rotate(q, turn) * 0.25, rtol=1e-4, atol=1e-5)
+    q, k, v = rotated_heads(qkv, shape, norms, angles[positions])
+    np.testing.assert_allclose(queries, q, rtol=1e-4, atol=1e-5)
     tolerance = 1e-3 if kv_dtype == "float16" else 1e-5
     for row in range(rows):
         key, value = cache.read(sequences[row], slots[row])
-        np.testing.assert_allclose(key, rotate(k, turn)[row], rtol=tolerance, atol=tolerance)
+        np.testing.assert_allclose(key, k[row], rtol=tolerance, atol=tolerance)
         assert np.array_equal(value, v[row].astype(kv_dtype))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,24 @@ def rotate(x: np.ndarray, angle: np.ndarray) -> np.ndarray:
     )
 
 
+def rotated_heads(
+    qkv: np.ndarray, shape: AttentionShape, norms: Sequence[np.ndarray], angles: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return queries (scaled) and keys [M, heads, d], normalized and rotated as the shape says, and values, in float64.
+
+    angles [M, d/2] of each row's position.
+    """
+    heads = qkv.reshape(len(qkv), -1, shape.head_dim).astype(np.float64)
+    q, k, v = np.split(heads, [shape.heads, shape.heads + shape.kv_heads], axis=1)
+    if shape.norm_epsilon is not None:
+        q, k = (
+            x / np.sqrt((x**2).mean(-1, keepdims=True) + shape.norm_epsilon) * w
+            for x, w in zip((q, k), norms, strict=True)
+        )
+    turn = angles[:, None] * shape.rotates
+    return rotate(q, turn) * shape.scale, rotate(k, turn), v
+
+
 @pytest.mark.parametrize("kv_dtype", ("float16", "float32"))
 @pytest.mark.parametrize(
     ("norm", "rotates"),
@@ -103,18 +122,12 @@ def test_rope_store(
     where = (positions, sequences, slots, *tables) if rotates else (sequences, slots)
     arrays = (qkv, *where, *norms, queries, cache.keys, cache.values)
     kernels.call("rope", *arrays, cache.capacity, rows=rows, threads=3)
-    heads = qkv.reshape(rows, 8, 32).astype(np.float64)
-    q, k, v = heads[:, :4], heads[:, 4:6], heads[:, 6:]
-    if norm:
-        q, k = (
-            x / np.sqrt((x**2).mean(-1, keepdims=True) + norm) * w for x, w in zip((q, k), norms, strict=True)
-        )
-    turn = angles[positions][:, None] * rotates
-    np.testing.assert_allclose(queries, rotate(q, turn) * 0.25, rtol=1e-4, atol=1e-5)
+    q, k, v = rotated_heads(qkv, shape, norms, angles[positions])
+    np.testing.assert_allclose(queries, q, rtol=1e-4, atol=1e-5)
     tolerance = 1e-3 if kv_dtype == "float16" else 1e-5
     for row in range(rows):
         found = cache.key(sequences[row], slots[row])
-        np.testing.assert_allclose(found, rotate(k, turn)[row], rtol=tolerance, atol=tolerance)
+        np.testing.assert_allclose(found, k[row], rtol=tolerance, atol=tolerance)
         np.testing.assert_allclose(
             cache.values[sequences[row], :, slots[row]], v[row], rtol=tolerance, atol=tolerance
         )

@@ -17,6 +17,14 @@ Status DeviceBuffer::reserve(Device* device, uint64_t bytes, const char* what) {
   return device->reserve(bytes > 0 ? bytes : 4, what, &handle_);
 }
 
+Status check_piece(const Device& device, const char* what, uint64_t bytes, uint64_t most) {
+  if (bytes <= most) return FORERUN_OK;
+  return fail(FORERUN_OUT_OF_MEMORY,
+              "%s take %llu MB in one piece; %s has at most %llu: use fewer sequences or a smaller capacity",
+              what, static_cast<unsigned long long>(bytes >> 20), device.name().c_str(),
+              static_cast<unsigned long long>(most >> 20));
+}
+
 Status find_device(const char* interface, std::unique_ptr<Device>* device) {
   if (std::strcmp(interface, "cuda") == 0) return find_cuda(device);
   if (std::strcmp(interface, "opencl") == 0) return find_opencl(device);

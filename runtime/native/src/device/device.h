@@ -64,6 +64,9 @@ class Device {
   virtual Status open_queue(std::unique_ptr<Queue>* queue) = 0;
 };
 
+// Refuses memory of more bytes than the device gives in one piece.
+Status check_piece(const Device& device, const char* what, uint64_t bytes, uint64_t most);
+
 // Finds a device with the interface of that name, such as opencl.
 Status find_device(const char* interface, std::unique_ptr<Device>* device);
 

@@ -132,14 +132,7 @@ Status OpenClDevice::refuse_source() const {
 }
 
 Status OpenClDevice::reserve(uint64_t bytes, const char* what, void** handle) {
-  const auto most = ask<uint64_t>(cl_, device_, kClDeviceMaxMemAllocSize);
-  if (bytes > most) {
-    return fail(
-        FORERUN_OUT_OF_MEMORY,
-        "%s take %llu MB in one piece; %s has at most %llu: use fewer sequences or a smaller capacity", what,
-        static_cast<unsigned long long>(bytes >> 20), name_.c_str(),
-        static_cast<unsigned long long>(most >> 20));
-  }
+  FORERUN_TRY(check_piece(*this, what, bytes, ask<uint64_t>(cl_, device_, kClDeviceMaxMemAllocSize)));
   int32_t code = 0;
   *handle = cl_.clCreateBuffer(context_, kClMemReadWrite, bytes, nullptr, &code);
   if (*handle != nullptr) return FORERUN_OK;

@@ -206,14 +206,7 @@ Status WebGpuDevice::build(const forerun_device_program& program) {
 }
 
 Status WebGpuDevice::reserve(uint64_t bytes, const char* what, void** handle) {
-  const uint64_t most = std::min(limits_.storage_binding_bytes, limits_.buffer_bytes);
-  if (bytes > most) {
-    return fail(
-        FORERUN_OUT_OF_MEMORY,
-        "%s take %llu MB in one piece; %s has at most %llu: use fewer sequences or a smaller capacity", what,
-        static_cast<unsigned long long>(bytes >> 20), name_.c_str(),
-        static_cast<unsigned long long>(most >> 20));
-  }
+  FORERUN_TRY(check_piece(*this, what, bytes, std::min(limits_.storage_binding_bytes, limits_.buffer_bytes)));
   *handle = make_buffer(whole_words(bytes), kWgpuStorage | kWgpuCopySource | kWgpuCopySink);
   return complaint();
 }
