@@ -197,7 +197,7 @@ def program_object(decoder: Decoder, members: Mapping[str, object]) -> str:
         f"    {{{decoder.kv_heads}, {decoder.head_dim}, {window}, {ring}}},"
         for window, ring in decoder.windows
     )
-    named = {name: getattr(decoder, name) for name in _SIZES} | members
+    named = {**{name: getattr(decoder, name) for name in _SIZES}, **members}
     return _PROGRAM.substitute(
         layers=decoder.layers,
         layer_table="\n".join(layers),

@@ -14,7 +14,7 @@ ANDROID_SYMBOLS = frozenset((
     "acos", "aligned_alloc", "asin", "atexit", "calloc", "clock_gettime", "close", "cos",
     "dl_iterate_phdr", "dladdr", "dlclose", "dlerror", "dlopen", "dlsym", "exp", "exp2", "expf",
     "fclose", "fflush", "fgets", "fma", "fmaf", "fmax", "fmaxf", "fmin", "fminf", "fmod", "fopen",
-    "fprintf", "fputc", "fputs", "fread", "free", "fscanf", "fstat", "fsync", "fwrite", "getauxval", "log",
+    "fprintf", "fputc", "fputs", "fread", "free", "fscanf", "fstat", "fsync", "fwrite", "getauxval", "getenv", "log",
     "log1p", "log2", "logf", "madvise", "malloc", "memalign", "memchr", "memcmp", "memcpy", "memmove",
     "memset", "mkostemp", "mmap", "munmap", "open", "openat", "posix_memalign", "pow", "powf",
     "pthread_cond_broadcast", "pthread_cond_destroy", "pthread_cond_init", "pthread_cond_signal",
@@ -23,8 +23,8 @@ ANDROID_SYMBOLS = frozenset((
     "pthread_mutex_unlock", "pthread_once", "pthread_rwlock_rdlock", "pthread_rwlock_unlock",
     "pthread_rwlock_wrlock", "pthread_self", "pthread_setspecific", "pthread_sigmask", "read",
     "realloc", "rename", "sched_getaffinity", "sched_yield", "sigdelset", "sigfillset", "sin", "snprintf", "sqrt",
-    "sscanf", "stderr", "strchr", "strcmp", "strcpy", "strcspn", "strerror", "strlen", "strncmp", "strtod", "strtof",
-    "strtol", "strtoll", "strtoul", "strtoull", "syscall", "sysconf", "tanh", "unlink", "vfprintf", "vsnprintf",
+    "sscanf", "stderr", "strchr", "strcmp", "strcpy", "strcspn", "strerror", "strlen", "strncmp", "strncpy",
+    "strtod", "strtof", "strtol", "strtoll", "strtoul", "strtoull", "syscall", "sysconf", "tanh", "unlink", "vfprintf", "vsnprintf",
     "wmemchr", "wmemcmp", "write",
 ))
 # fmt: on
