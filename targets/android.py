@@ -22,10 +22,10 @@ ANDROID_SYMBOLS = frozenset((
     "pthread_key_delete", "pthread_mutex_destroy", "pthread_mutex_init", "pthread_mutex_lock",
     "pthread_mutex_unlock", "pthread_once", "pthread_rwlock_rdlock", "pthread_rwlock_unlock",
     "pthread_rwlock_wrlock", "pthread_self", "pthread_setspecific", "pthread_sigmask", "read",
-    "realloc", "rename", "sched_getaffinity", "sched_yield", "sigdelset", "sigfillset", "sin", "snprintf", "sqrt",
-    "sscanf", "stderr", "strchr", "strcmp", "strcpy", "strcspn", "strerror", "strlen", "strncmp",
-    "strncpy", "strtod", "strtof", "strtol", "strtoll", "strtoul", "strtoull", "syscall", "sysconf", "tanh", "unlink", "vfprintf", "vsnprintf",
-    "wmemchr", "wmemcmp", "write",
+    "realloc", "rename", "sched_getaffinity", "sched_yield", "sigdelset", "sigfillset", "sin", "snprintf",
+    "sqrt", "sscanf", "stderr", "strchr", "strcmp", "strcpy", "strcspn", "strerror", "strlen", "strncmp",
+    "strncpy", "strtod", "strtof", "strtol", "strtoll", "strtoul", "strtoull", "syscall", "sysconf", "tanh",
+    "unlink", "vfprintf", "vsnprintf", "wmemchr", "wmemcmp", "write",
 ))
 # fmt: on
 
