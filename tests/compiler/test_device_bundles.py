@@ -123,6 +123,44 @@ def test_whatever_happened_before_the_next_row_is_the_same(
         check_history(session, tmp_path, data)
 
 
+def commit_moved(session: Session, sequence: int, ids: list[int]) -> None:
+    """Commit a text, then tokens 9 and 10 as the second of two branches, whose rows have to move."""
+    append(session, sequence, ids)
+    rows = list(session.stage(sequence, [7, 8, 9, 10], [-1, 0, -1, 2]))
+    session.forward([(sequence, row) for row in rows])
+    session.commit(sequence, rows[2:])
+
+
+@pytest.mark.parametrize("kind", ("bundle", "windowed"))
+def test_rows_that_are_to_be_moved(
+    kind: str, target: str, request: pytest.FixtureRequest, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """Moves wait for the next pass: a fork has made them, and they do not come upon what takes the sequence's place."""
+    first, second, probe = (rng.integers(0, VOCABULARY_SIZE, count).tolist() for count in (50, 70, 5))
+    with (
+        LoadedProgram(request.getfixturevalue(kind), target) as program,
+        Session(program, sequences=2) as session,
+    ):
+        expected = []
+        for ids in ([*first, 9, 10], second):
+            fresh = session.create_sequence()
+            append(session, fresh, ids)
+            session.save(fresh, tmp_path / "saved")
+            expected.append(append(session, fresh, probe).tobytes())
+            session.release_sequence(fresh)
+        sequence = session.create_sequence()
+        commit_moved(session, sequence, first)
+        fork = session.fork(sequence)
+        assert append(session, fork, probe).tobytes() == expected[0], "a fork lacks what was to be moved"
+        session.release_sequence(fork)
+        session.rewind(sequence, 0)
+        commit_moved(session, sequence, first)
+        session.release_sequence(sequence)
+        restored = session.restore(tmp_path / "saved")
+        assert restored == sequence
+        assert append(session, restored, probe).tobytes() == expected[1], "a restored sequence was moved in"
+
+
 @pytest.mark.parametrize(
     "drafter", ("lookup:min_ngram=1,branches=2", "self:layers=1", "self:skip=a1+f0", "auto", 5)
 )

@@ -174,7 +174,9 @@ void DeviceSession::embed(int32_t rows) {
 
 void DeviceSession::run_step(int32_t step, int32_t rows) {
   const forerun_device_program& listed = program_->program();
-  run((step % 2 == 0 ? listed.attention : listed.feed_forward)[step / 2], step / 2, rows);
+  const forerun_layer_module* const places = step % 2 == 0 ? listed.attention : listed.feed_forward;
+  const int32_t layer = step / 2;
+  run(places[layer], layer, rows);
 }
 
 void DeviceSession::read_hidden(int32_t first, int32_t count, float* hidden) {
