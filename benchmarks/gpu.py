@@ -73,17 +73,14 @@ def measure(shape: Shape, bundle: Path, target: str, repetitions: int) -> Measur
         session.commit(sequence, rows)
         taken: dict[int, list[float]] = {count: [] for count in ROWS}
         copies: list[float] = []
-        for repetition in range(repetitions + 1):  # the first one warms up
+        for _ in range(repetitions + 1):
             copies.append(copy_gb_per_s(session))
             for count in ROWS:
                 taken[count].append(call_ms(session, sequence, count))
-            if repetition == 0:
-                copies.clear()
-                for times in taken.values():
-                    times.clear()
-        medians = {count: statistics.median(times) for count, times in taken.items()}
+        # The first of each warmed up.
+        medians = {count: statistics.median(times[1:]) for count, times in taken.items()}
         device = program.device
-        copied = statistics.median(copies)
+        copied = statistics.median(copies[1:])
     return Measured(
         shape.name,
         device,

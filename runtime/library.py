@@ -6,13 +6,12 @@ Mirrors `native/include/forerun/forerun.h`; what a function does is written ther
 import ctypes
 import enum
 import functools
-import importlib.util
-import os
 from ctypes import POINTER, c_char_p, c_double, c_float, c_int, c_int32, c_int64, c_size_t, c_uint64, c_void_p
 from pathlib import Path
 from typing import Any
 
 from forerun.errors import BundleError, ContextFullError, ForerunError, RuntimeFailure, TargetError
+from forerun.machine import show_wgpu
 
 LIBRARY_NAME = "libforerun.so"
 ALL = -1
@@ -283,7 +282,7 @@ def load_library() -> ctypes.CDLL:
     Raises `RuntimeFailure` if it was never built or cannot be loaded.
     """
     path = find_library()
-    _show_wgpu()
+    show_wgpu()
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
@@ -306,14 +305,6 @@ def load_library() -> ctypes.CDLL:
     return library
 
 
-def _show_wgpu() -> None:
-    """Tell the core where the package wgpu has wgpu-native, unless the environment names another one."""
-    package = importlib.util.find_spec("wgpu")
-    for folder in (package.submodule_search_locations or ()) if package is not None else ():
-        for found in sorted(Path(folder, "resources").glob("libwgpu_native*")):
-            os.environ.setdefault("FORERUN_WGPU", str(found))
-
-
 def find_library() -> Path:
     """Where the native library lies: in one of the folders that make up this package.
 
@@ -326,17 +317,6 @@ def find_library() -> Path:
         if path.is_file():
             return path
     raise RuntimeFailure(f"the native library {LIBRARY_NAME} is missing; install forerun again")
-
-
-def find_device(interface: str) -> str:
-    """Return the name of the device that bundles for an interface (opencl) would run on.
-
-    Raises:
-        TargetError: there is none.
-    """
-    name = ctypes.create_string_buffer(256)
-    check(load_library().forerun_find_device(interface.encode(), name, len(name)))
-    return name.value.decode(errors="replace")
 
 
 def check(

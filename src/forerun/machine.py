@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 from pathlib import Path
@@ -40,3 +41,11 @@ def physical_cores(topology: Path = Path("/sys/devices/system/cpu")) -> int:
 def cache_folder(kind: str) -> Path:
     """Where things of a kind are kept between runs: in $XDG_CACHE_HOME, or ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "forerun" / kind
+
+
+def show_wgpu() -> None:
+    """Tell the core where the package wgpu has wgpu-native, unless the environment names another one."""
+    package = importlib.util.find_spec("wgpu")
+    for folder in (package.submodule_search_locations or ()) if package is not None else ():
+        for found in sorted(Path(folder, "resources").glob("libwgpu_native*")):
+            os.environ.setdefault("FORERUN_WGPU", str(found))

@@ -24,13 +24,15 @@ from tiny_drafts import write_draft
 from tiny_models import VARIANTS, VOCABULARY_SIZE, write_folder
 
 import forerun
+from forerun.cli.info import try_target
 from forerun.compiler import compile_export
 from forerun.compiler.bundle import describe_file, write_manifest_body
 from forerun.compiler.link import link
 from forerun.errors import ForerunError, TargetError
 from forerun.export import export_model
 from forerun.runtime.bundle import read_bundle
-from forerun.runtime.library import Status, find_device, load_library
+from forerun.runtime.devices import find_device
+from forerun.runtime.library import Status, load_library
 from forerun.runtime.model import Model
 from forerun.runtime.session import LoadedProgram, Session
 from forerun.targets import ALL_DEVICES, PLATFORMS, detect_target, find_runnable_target
@@ -230,6 +232,13 @@ def test_the_cpu_is_taken_unless_the_device_is_asked_for(bundle: Path, target: s
         assert (program.target, program.device) == (detect_target().name, "")
 
 
+def test_info_names_the_device(bundle: Path, target: str) -> None:
+    cpu, device = (try_target(read_bundle(bundle), name, ()) for name in (detect_target().name, target))
+    name = find_device(next(one.device for one in ALL_DEVICES if one.name == target))
+    assert (cpu.obstacle, device.obstacle) == (None, None)
+    assert device.note == f"{name}; {cpu.note}"
+
+
 def test_more_memory_than_the_device_gives(bundle: Path, target: str) -> None:
     with LoadedProgram(bundle, target) as program:
         with pytest.raises(ForerunError, match=r"use fewer sequences or a smaller capacity") as raised:
@@ -331,24 +340,4 @@ def test_programs_that_cannot_be(
         LoadedProgram(own, target)
     assert raised.value.status == status
     with LoadedProgram(own) as program:
-        assert program.device == ""
-
-
-@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc (the CUDA toolkit)")
-def test_cuda_is_compiled_and_asks_for_a_driver(tmp_path: Path) -> None:
-    """One sentence where there is no driver; the C file says what each kernel uses of the GPU."""
-    bundle = compile_tiny(tmp_path, "cuda-sm_90", "qwen2", "q4", "f16")
-    text = (bundle / "src" / "cuda-sm_90.c").read_text()
-    kernels = text.count('_kernel", 0, ')
-    assert kernels > 50
-    assert text.count(" registers, 0 bytes spilled, ") == kernels
-    try:
-        found = find_device("cuda")
-    except TargetError as error:
-        assert "driver" in str(error)
-        with pytest.raises(TargetError, match="driver"):
-            LoadedProgram(bundle, "cuda-sm_90")
-    else:
-        assert found
-    with LoadedProgram(bundle) as program:
         assert program.device == ""

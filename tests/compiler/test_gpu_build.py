@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_device_bundles import compile_tiny
 from test_matmul import stored
 
 from forerun.compiler.gpu.build import DeviceSource, build_cubin, device_sources, entry_name, read_resources
@@ -24,7 +25,9 @@ from forerun.compiler.operations import (
 from forerun.compiler.schedules import RULES
 from forerun.compiler.schedules.plan import Plan, Settings
 from forerun.compiler.schemes import SCHEMES, Scheme
-from forerun.errors import CompileError
+from forerun.errors import CompileError, TargetError
+from forerun.runtime.devices import find_device
+from forerun.runtime.session import LoadedProgram
 from forerun.targets.cuda import SM_87, SM_90
 from forerun.targets.gpu import GpuTarget
 
@@ -123,3 +126,23 @@ ptxas info    : Used 12 registers
     assert (b.registers, b.spilled_bytes, b.shared_bytes) == (12, 0, 0)
     with pytest.raises(CompileError, match="reads otherwise"):
         read_resources("Compiling entry function 'a_kernel' and nothing more")
+
+
+@needs_nvcc
+def test_cuda_is_compiled_and_asks_for_a_driver(tmp_path: Path) -> None:
+    """One sentence where there is no driver; the C file says what each kernel uses of the GPU."""
+    bundle = compile_tiny(tmp_path, "cuda-sm_90", "qwen2", "q4", "f16")
+    text = (bundle / "src" / "cuda-sm_90.c").read_text()
+    kernels = text.count('_kernel", 0, ')
+    assert kernels > 50
+    assert text.count(" registers, 0 bytes spilled, ") == kernels
+    try:
+        found = find_device("cuda")
+    except TargetError as error:
+        assert "driver" in str(error)
+        with pytest.raises(TargetError, match="driver"):
+            LoadedProgram(bundle, "cuda-sm_90")
+    else:
+        assert found
+    with LoadedProgram(bundle) as program:
+        assert program.device == ""

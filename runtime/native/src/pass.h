@@ -30,6 +30,9 @@ struct Pass {
 // checked before: only a device can fail, and the rows then stay where they were.
 Status run_pass(Session& session, const Pass& pass);
 
+// Records how far the rows of a pass have come, and keeps the hidden states of those below full depth.
+void record_pass(Session& session, const Pass& pass);
+
 // Where a row of depth `done` ends if the steps it runs are the next sublayers in order; -1 if they are not.
 int32_t end_of_run(const int32_t* steps, int32_t step_count, int32_t done);
 

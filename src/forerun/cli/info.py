@@ -75,6 +75,8 @@ def try_target(bundle: "Bundle", name: str, features: tuple[str, ...]) -> Target
         with LoadedProgram(bundle.path, name) as program:
             size = program.cache_bytes()
             note = f"keys and values of a full context take {size / 2**20:.1f} MiB"
+            if program.device:
+                note = f"{program.device}; {note}"
             return TargetState(name, features, None, note, size)
     except TargetError as error:
         return TargetState(name, features, str(error))

@@ -112,7 +112,7 @@ def targets() -> Rows:
 
 def device_here(interface: str) -> str:
     """The device that bundles for an interface would run on, or why there is none."""
-    from forerun.runtime.library import find_device
+    from forerun.runtime.devices import find_device
 
     try:
         return f"runs on {find_device(interface)}"

@@ -25,11 +25,22 @@ Status check_piece(const Device& device, const char* what, uint64_t bytes, uint6
               static_cast<unsigned long long>(most >> 20));
 }
 
+#ifdef __wasm__
+
+// None of the backends then gets into a module.
+Status find_device(const char* interface, std::unique_ptr<Device>*) {
+  return fail(FORERUN_DEVICE, "WebAssembly runs no programs for %s devices", interface);
+}
+
+#else
+
 Status find_device(const char* interface, std::unique_ptr<Device>* device) {
   if (std::strcmp(interface, "cuda") == 0) return find_cuda(device);
   if (std::strcmp(interface, "opencl") == 0) return find_opencl(device);
   if (std::strcmp(interface, "webgpu") == 0) return find_webgpu(device);
   return fail(FORERUN_DEVICE, "this build of the core runs no programs for %s devices", interface);
 }
+
+#endif
 
 }  // namespace forerun
