@@ -12,7 +12,7 @@ GEMMA := $(GEMMA)==1.0.0 $(foreach part,1 2 3 4,$(GEMMA)-part$(part)==1.0.0)
 # For the Kotlin API's tests, which are skipped without it, npm or a JDK. It brings kotlinx-coroutines.
 KOTLIN := kotlin-compiler@2.4.20
 
-NATIVE := CMakeLists.txt $(wildcard runtime/native/src/*.* runtime/native/src/*/*.* runtime/native/wasm/* runtime/native/include/forerun/*)
+NATIVE := CMakeLists.txt $(wildcard runtime/native/src/*.* runtime/native/src/*/*.* runtime/native/wasm/*.* runtime/native/wasm/*/*.* runtime/native/include/forerun/*)
 FORMATTED := $(filter %.c %.cpp %.h,$(NATIVE) $(wildcard runtime/jvm/native/* tests/native/* tests/fuzz/*))
 OFFLINE := $(shell find models export compiler targets training src/forerun -name '*.py' -not -path 'src/forerun/*/*' 2>/dev/null)
 DEMO := build/demo/smollm2
@@ -59,7 +59,7 @@ demo: $(DEMO)/manifest.json  ## build SmolLM2, answer a prompt, compare drafters
 	$(BIN)/forerun bench $(DEMO) --pp 0 --tg 0 --rows 0 --repetitions 2 --brief --drafter auto --drafter lookup --drafter self:layers=28,tokens=2
 
 build/web/bundle/manifest.json: build/demo/export/export.json build/demo/feature/export.json
-	$(BIN)/forerun compile build/demo/export -o build/web/bundle --target wasm32 --draft feature=build/demo/feature
+	$(BIN)/forerun compile build/demo/export -o build/web/bundle --target wasm32 --target webgpu-wasm32 --draft feature=build/demo/feature
 	@touch $@
 
 build/web/package/forerun-package.json: build/web/bundle/manifest.json $(NATIVE) $(wildcard runtime/web/*)
@@ -99,8 +99,8 @@ test-sanitize:  ## the core's own tests under AddressSanitizer and UBSan, those 
 FUZZ := json bundle text_file tokenizer saved
 SECONDS ?= 60
 
-test-gpu-emulated: .venv/installed  ## SmolLM2 on OpenCL and WebGPU devices played by the CPU (PoCL, lavapipe)
-	FORERUN_TEST_DEVICES=1 $(BIN)/python -m pytest -s tests/integration/test_devices.py
+test-gpu-emulated: .venv/installed  ## SmolLM2 on OpenCL and WebGPU devices played by the CPU (PoCL, lavapipe, Chromium)
+	FORERUN_TEST_DEVICES=1 $(BIN)/python -m pytest -s tests/integration/test_devices.py tests/integration/test_web.py
 
 fuzz:  ## fuzz the readers of files for SECONDS=60 each (needs clang); findings and new inputs go to build/fuzz
 	cmake -S . -B build/fuzz -DFORERUN_FUZZ=ON -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++

@@ -10,7 +10,7 @@ if not __name__.startswith("forerun."):
     raise ImportError("import forerun.targets, not the bare folder: run from an installed forerun")
 
 from forerun.errors import TargetError
-from forerun.targets import arm64, cuda, detect, opencl, wasm32, webgpu, x86_64
+from forerun.targets import arm64, cuda, detect, metal, opencl, wasm32, webgpu, x86_64
 from forerun.targets.gpu import GpuTarget
 from forerun.targets.onnxruntime import ONNXRUNTIME, Engine
 from forerun.targets.platform import ALL_PLATFORMS, PLATFORMS, Platform
@@ -32,7 +32,16 @@ ALL_TARGETS: tuple[Target, ...] = (
     wasm32.SIMD,
 )
 # Devices beside the CPU, never chosen unasked: whether one is faster than the CPU is not known before it is measured.
-ALL_DEVICES: tuple[GpuTarget, ...] = (cuda.SM_90, cuda.SM_87, opencl.OPENCL, webgpu.WEBGPU)
+ALL_DEVICES: tuple[GpuTarget, ...] = (
+    cuda.SM_90,
+    cuda.SM_87,
+    opencl.OPENCL,
+    opencl.ARM64,
+    webgpu.WEBGPU,
+    webgpu.ARM64,
+    webgpu.WEB,
+    metal.METAL,
+)
 TARGETS: Mapping[str, Target] = MappingProxyType(
     {target.name: target for target in (*ALL_TARGETS, *ALL_DEVICES)}
 )

@@ -13,6 +13,7 @@ def cuda_target(number: int, devices: str, arch: str = "x86_64", platform: str =
         computes=GpuArithmetic(dot="__dp4a", dot_adds=True),
         arch=arch,
         platform=platform,
+        largest_piece=0,
     )
 
 

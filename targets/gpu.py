@@ -45,11 +45,13 @@ class GpuTarget(Target):
     Attributes:
         device: the interface through which kernels are run: cuda, webgpu or opencl.
         workgroup_threads: most threads of a workgroup, a power of two.
+        largest_piece: bytes of memory that every device gives in one piece; larger weights are split. 0: no limit.
         computes: see `GpuArithmetic`.
     """
 
     device: str = ""
     workgroup_threads: int = 256
+    largest_piece: int = 1 << 27
     computes: GpuArithmetic = GpuArithmetic()
 
 
@@ -61,11 +63,14 @@ def gpu_target(
     computes: GpuArithmetic,
     arch: str = "x86_64",
     platform: str = "linux-x86-64",
+    weight_layout: str = "quads",
+    largest_piece: int = 1 << 27,
 ) -> GpuTarget:
-    """Return a target with the weight layout, tiles and rules that all devices share.
+    """Return a target with the tiles and rules that all devices share.
 
-    `tvm` is the dict form of TVM's target. Weights lie as x86-64's do, so that one bundle may serve both. `arch` and
-    `platform` are those of the machine that the device is in.
+    `tvm` is the dict form of TVM's target. `arch` and `platform` are those of the machine that the device is in, and
+    weights lie as its processor's do, so that one bundle may serve both. `largest_piece` is what WebGPU and OpenCL
+    promise.
     """
     return GpuTarget(
         name=name,
@@ -75,9 +80,13 @@ def gpu_target(
         features=(),
         fma=True,
         rules=GPU_RULES,
-        weight_layout="quads",
+        weight_layout=weight_layout,
         tile_rows=8,
+        # Rows between two of them take the larger: they read the same weights, and each kernel that is not there saves
+        # its compilation on the device.
+        tile_sizes=(1, 2, 4, 8),
         platform=platform,
         device=device,
         computes=computes,
+        largest_piece=largest_piece,
     )

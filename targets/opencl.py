@@ -2,10 +2,21 @@
 
 from forerun.targets.gpu import GpuArithmetic, gpu_target
 
+_KIND = {"kind": "opencl"}
+
 OPENCL = gpu_target(
     name="opencl",
     summary="OpenCL 1.2 and later: kernels compiled on the device, run with PoCL",
     device="opencl",
-    tvm={"kind": "opencl"},
+    tvm=_KIND,
     computes=GpuArithmetic(),
+)
+ARM64 = gpu_target(
+    name="opencl-arm64",
+    summary="OpenCL in machines with 64-bit Arm, Android's among them: the same, compiled only",
+    device="opencl",
+    tvm=_KIND,
+    computes=GpuArithmetic(),
+    arch="aarch64",
+    platform="linux-arm64",
 )

@@ -37,6 +37,7 @@ class Target:
         weight_layout: how quantized weights are stored, for matmuls and the embedding alike.
         vector_registers: registers of 16 float32 lanes, or what smaller ones amount to.
         tile_rows: most rows one pass over the weights keeps in registers.
+        tile_sizes: rows that kernels are made for, where that is not every number up to `tile_rows`.
         prefetch_bytes: how far ahead of their use weights are asked for; 0 leaves it to the hardware. This, `tile_rows`
             and `whole_groups` are defaults: `forerun tune` may find better ones for a matmul on a machine.
         whole_groups: sizes of tiles whose matmuls finish a group of inputs for one row before the next, which
@@ -58,6 +59,7 @@ class Target:
     weight_layout: str = "columns"
     vector_registers: int = 8
     tile_rows: int = 8
+    tile_sizes: tuple[int, ...] = ()
     prefetch_bytes: int = 0
     whole_groups: tuple[int, ...] = ()
     matrix_rows: int = 0

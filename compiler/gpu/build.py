@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import tvm
 from tvm import tirx
@@ -19,7 +20,12 @@ from forerun.errors import CompileError
 from forerun.targets.gpu import GpuTarget
 
 # What keeps compilers from rounding a·b + c once where the kernel rounds twice.
-_OPENCL_HEAD = "#pragma OPENCL FP_CONTRACT OFF\n"
+_HEADS: Mapping[str, str] = MappingProxyType(
+    {
+        "opencl": "#pragma OPENCL FP_CONTRACT OFF\n",
+        "metal": "#pragma METAL fp math_mode(safe)\n#pragma METAL fp contract(off)\n",
+    }
+)
 # Not TVM's default pipeline, which puts the value of every name into its uses: of kernels as long as these it makes
 # sources of a hundred times the length. What it schedules (blocks, barriers) is written out in them already.
 _PASSES = (
@@ -78,7 +84,7 @@ def _source(kernel: GpuKernel, target: GpuTarget) -> DeviceSource:
     except Exception as error:  # TVM raises many kinds; all of them mean that this kernel cannot be built
         raise CompileError(f"TVM could not build {kernel.name} for {target.name}: {error}") from error
     arguments = tuple(variable.name.removesuffix("_ptr") for variable in function.params)
-    return DeviceSource(_OPENCL_HEAD + text if target.device == "opencl" else text, arguments)
+    return DeviceSource(_HEADS.get(target.device, "") + text, arguments)
 
 
 def _device_part(module: tvm.IRModule) -> tirx.PrimFunc:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -21,7 +22,8 @@ from forerun.compiler.vector_math import ACTIVATIONS, GROUP
 class TileSums:
     """The finished sums of a workgroup: `rows` × `columns` from the call's row `first_row` and column `first_column`.
 
-    `total(item)` is number `item` of them, row by row; of a matrix of `blocks` blocks of 16 columns.
+    `total(item)` is number `item` of them, row by row; of a matrix of `blocks` blocks of 16 columns. `when_mine()`
+    opens what runs only where these columns are there and this launch is for them.
     """
 
     rows: int
@@ -30,6 +32,7 @@ class TileSums:
     first_column: Expr
     blocks: int
     total: Callable[[Expr], Expr]
+    when_mine: Callable[[], AbstractContextManager[object]]
 
 
 def end_matmul(writer: GpuWriter, epilogue: Epilogue, sums: TileSums) -> None:
@@ -71,9 +74,9 @@ def _gate(writer: GpuWriter, epilogue: Epilogue, sums: TileSums) -> None:
         gate = tir.bind(shared[place])
         tir.store_one(gated, ACTIVATIONS[epilogue.activation](writer, gate) * shared[place + GROUP], item)
     writer.meet()
-    write_rows(
-        writer, lambda item: gated[item], RowPiece(sums.rows, GROUP, sums.first_row, epilogue.columns, first)
-    )
+    piece = RowPiece(sums.rows, GROUP, sums.first_row, epilogue.columns, first)
+    with sums.when_mine():
+        write_rows(writer, lambda item: gated[item], piece)
 
 
 def _maxima(writer: GpuWriter, epilogue: Epilogue, sums: TileSums) -> None:
@@ -109,7 +112,7 @@ def _without_nan(value: Expr) -> Expr:
 def _list(writer: GpuWriter, epilogue: Epilogue, sums: TileSums) -> None:
     assert isinstance(epilogue, ListedBlocks)
     shared = _in_shared(writer, epilogue, sums, sums.blocks * LANES)
-    with writer.items(LANES) as lane:
+    with sums.when_mine(), writer.items(LANES) as lane:
         tir.store_one(writer.named["out"], shared[lane], writer.x * LANES + lane)
 
 

@@ -12,15 +12,17 @@ from forerun.compiler.emit import Module, wrapped
 from forerun.compiler.gpu.attention import part_floats
 from forerun.compiler.gpu.build import DeviceSource, Resources, build_cubin, device_sources, entry_name
 from forerun.compiler.gpu.cache import move_rows
+from forerun.compiler.gpu.slabs import SLAB
 from forerun.compiler.gpu.words import QuantizedWords
 from forerun.compiler.gpu.writer import GpuKernel
 from forerun.compiler.graph import Graph, Node, Value
 from forerun.compiler.memory import aligned
+from forerun.compiler.pack import Packing
 from forerun.compiler.program import Decoder, program_object
 from forerun.compiler.schedules import Choice
-from forerun.compiler.schedules.plan import Argument, Field, Input, Output, Packed, SharedParts, Stage
+from forerun.compiler.schedules.plan import Argument, Field, Input, Output, Packed, Plan, SharedParts, Stage
 from forerun.compiler.schedules.rope import BLOCK, AttentionShape
-from forerun.compiler.tir import Kernel
+from forerun.compiler.tir import LANES, Kernel
 from forerun.errors import CompileError
 from forerun.targets.gpu import GpuTarget
 
@@ -188,6 +190,50 @@ def _given(name: str) -> str:
     return f"FORERUN_GIVEN_{name.upper()}"
 
 
+class _Parts:
+    """The weights of a module, or runs of them, that its launches are given, numbered in their order."""
+
+    def __init__(self, module: Module) -> None:
+        self._module, self._plan, self._first, self._next = module, Plan({}, (), ()), 0, 0
+        self.listed: dict[
+            tuple[int, int, int], int
+        ] = {}  # (weight of the module, first byte, bytes) → number
+
+    def begin(self, plan: Plan) -> int:
+        """Go on to the next operation's weights; return how many slabs they are."""
+        self._plan, self._first, self._next = plan, self._next, self._next + len(plan.weights)
+        return -(-_blocks(plan.weights[0]) // plan.slab_blocks) if plan.slab_blocks else 1
+
+    def of(self, slab: int) -> _SlabParts:
+        """Return those of one slab."""
+        return _SlabParts(self, slab)
+
+    def number(self, index: int, slab: int) -> int:
+        """Return the number of a slab of the operation's weight `index`."""
+        weight, packing, each = self._first + index, self._plan.weights[index], self._plan.slab_blocks
+        start, size = 0, self._module.weight_bytes[weight]
+        if each and packing.layout != "vector":
+            most = size // _blocks(packing) * each
+            start, size = slab * most, min(most, size - slab * most)
+        return self.listed.setdefault((weight, start, size), len(self.listed))
+
+
+@dataclass(frozen=True)
+class _SlabParts:
+    """Those that launches for one slab are given."""
+
+    parts: _Parts
+    slab: int
+
+    def number(self, index: int) -> int:
+        """Return the number of the operation's weight `index`."""
+        return self.parts.number(index, self.slab)
+
+
+def _blocks(packing: Packing) -> int:
+    return -(-sum(packing.columns) // LANES)
+
+
 class _Tables:
     """What the tables of all modules share: kernels, weights and memory for activations."""
 
@@ -204,23 +250,22 @@ class _Tables:
 
     def module_table(self, module: Module) -> str:
         """Return a module's launches, and its weights in each of its layers."""
-        slots = self._place(module.graph)
-        entries, first_weight = [list[str](), list[str]()], 0
+        slots, parts = self._place(module.graph), _Parts(module)
+        entries = [list[str](), list[str]()]
         for node, choice in zip(module.graph.nodes, module.choices, strict=True):
-            for i, (stage, tiles) in enumerate(_stages(choice)):
-                given = [
-                    self._argument(module, node, argument, slots, first_weight)
-                    for argument in stage.arguments
-                ]
-                chunks = (
-                    (CHUNK_ROWS, len(_stages(choice))) if choice.plan.few is not None and i == 0 else (0, 1)
-                )
-                self._add_launch(module.name, entries, tiles, given, chunks)
-            first_weight += len(choice.plan.weights)
+            stages = _stages(choice)
+            for slab in range(parts.begin(choice.plan)):
+                for i, (stage, tiles) in enumerate(stages):
+                    given = [
+                        self._argument(module, node, argument, slots, parts.of(slab))
+                        for argument in stage.arguments
+                    ]
+                    chunks = (CHUNK_ROWS, len(stages)) if choice.plan.few is not None and i == 0 else (0, 1)
+                    self._add_launch(module.name, entries, tiles, given, chunks)
         numbers = [
             [
-                self.weights.setdefault(piece, len(self.weights))
-                for piece in zip(row, module.weight_bytes, strict=True)
+                self.weights.setdefault((row[weight] + start, size), len(self.weights))
+                for weight, start, size in parts.listed
             ]
             for row in module.offsets
         ]
@@ -264,12 +309,13 @@ class _Tables:
         given: Sequence[str],
         chunks: tuple[int, int],
     ) -> None:
-        """Add what a launch is given, and the launch; `tiles` are its kernels by rows."""
+        """Add what a launch is given, and the launch; `tiles` are its kernels by the most rows of a tile."""
         if 0 in tiles:
             kernels, most = [self._number(tiles[0])], 0
         else:
             most = max(tiles)
-            kernels = [-1, *(self._number(tiles[rows]) for rows in range(1, most + 1))]
+            fitting = (min(size for size in tiles if size >= rows) for rows in range(1, most + 1))
+            kernels = [-1, *(self._number(tiles[size]) for size in fitting)]
         numbers, all_given = ", ".join(map(str, kernels)), [*given, f"{{{_given('rows')}, 0}}"]
         array = f"{name}_given_{len(entries[1])}"
         entries[0].extend(wrapped(f"static const forerun_given {array}[] = {{{', '.join(all_given)}}};"))
@@ -313,11 +359,13 @@ class _Tables:
         return 4 * self.decoder.max_rows * (QuantizedWords(columns).row_words if quantized else columns)
 
     def _argument(
-        self, module: Module, node: Node, argument: Argument, slots: Mapping[Value, int], first_weight: int
+        self, module: Module, node: Node, argument: Argument, slots: Mapping[Value, int], parts: _SlabParts
     ) -> str:
         """Return kind and index of what a kernel is given for one parameter."""
         if isinstance(argument, Packed):
-            return f"{{{_given('weight')}, {first_weight + argument.index}}}"
+            return f"{{{_given('weight')}, {parts.number(argument.index)}}}"
+        if argument == Field(SLAB):
+            return f"{{{_given(SLAB)}, {parts.slab}}}"
         if isinstance(argument, SharedParts):
             return f"{{{_given('parts')}, 0}}"
         if isinstance(argument, Input | Output):

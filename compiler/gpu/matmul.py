@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 from tvm import tirx
 from tvm.tirx import op
@@ -17,7 +18,8 @@ from tvm.tirx import op
 from forerun.compiler import tir
 from forerun.compiler.gpu.epilogues import TileSums, end_matmul
 from forerun.compiler.gpu.rows import outputs_of
-from forerun.compiler.gpu.weights import QUADS, BlockWords, subtracted
+from forerun.compiler.gpu.slabs import Slabs, slabs_of
+from forerun.compiler.gpu.weights import QUADS, block_words, subtracted
 from forerun.compiler.gpu.words import QuantizedWords
 from forerun.compiler.gpu.writer import (
     GpuKernel,
@@ -27,9 +29,8 @@ from forerun.compiler.gpu.writer import (
     writing,
 )
 from forerun.compiler.schedules.epilogues import Epilogue
-from forerun.compiler.schedules.layouts import block_bytes
 from forerun.compiler.schedules.matmul import MatmulShape, scalars_of
-from forerun.compiler.schemes import Scheme
+from forerun.compiler.schemes import FLOAT32, Scheme
 from forerun.compiler.tir import LANES, Expr
 from forerun.compiler.vector_math import GROUP
 from forerun.targets.gpu import GpuTarget
@@ -53,19 +54,22 @@ def _splits(target: GpuTarget, epilogue: Epilogue) -> int:
 class _Matmul:
     """What the kernels of all weights have in common: places in the grid, the sums of a tile, their end."""
 
-    def __init__(self, writer: GpuWriter, target: GpuTarget, shape: MatmulShape, epilogue: Epilogue) -> None:
-        self.writer, self.shape, self.epilogue = writer, shape, epilogue
+    def __init__(
+        self, writer: GpuWriter, target: GpuTarget, shape: MatmulShape, epilogue: Epilogue, slabs: Slabs
+    ) -> None:
+        self.writer, self.shape, self.epilogue, self.slabs = writer, shape, epilogue, slabs
         self.splits, self.columns = _splits(target, epilogue), _blocks(epilogue) * LANES
         self.split = tir.bind(tirx.floordiv(writer.thread, self.columns))
         within = tir.bind(tirx.floormod(writer.thread, self.columns))
         self.lane = tir.bind(tirx.floormod(within, LANES))
-        unit = writer.x
         if epilogue.listed is not None:
-            unit = tir.bind(writer.named[epilogue.listed][writer.x])
-        self.first_column = tir.bind(unit * self.columns)
+            first_block = tir.bind(writer.named[epilogue.listed][writer.x])
+        else:
+            first_block = tir.bind(writer.x * _blocks(epilogue) + slabs.first(writer))
+        self.first_block, self.first_column = first_block, tir.bind(first_block * LANES)
         # Columns past the last block repeat it: they are computed and not written.
-        block = unit * _blocks(epilogue) + tirx.floordiv(within, LANES)
-        self.block = tir.bind(op.min(block, shape.blocks - 1))
+        block = tir.bind(op.min(first_block + tirx.floordiv(within, LANES), shape.blocks - 1))
+        self.block = slabs.within(writer, block)
         self.first_row = tir.bind(writer.y * shape.tile)
         self.within = within
         self.sums = writer.own(shape.tile)
@@ -87,42 +91,49 @@ class _Matmul:
     def finish(self) -> None:
         """Add the threads' sums up in order, and do with them what the epilogue says."""
         writer, tile, columns = self.writer, self.shape.tile, self.columns
-        partial = writer.shared(self.splits * tile * columns)
+        shares = writer.shared(self.splits * tile * columns)
         for m in range(tile):
-            tir.store_one(partial, self.sums[m], (self.split * tile + m) * columns + self.within)
+            tir.store_one(shares, self.sums[m], (self.split * tile + m) * columns + self.within)
         writer.meet()
 
         def total(item: Expr) -> Expr:
-            found = partial[item]
+            found = shares[item]
             for split in range(1, self.splits):
-                found = tir.bind(found + partial[split * tile * columns + item])
+                found = tir.bind(found + shares[split * tile * columns + item])
             return found
 
-        sums = TileSums(tile, columns, self.first_row, self.first_column, self.shape.blocks, total)
+        mine = partial(self.slabs.when_mine, writer, self.first_block)
+        sums = TileSums(tile, columns, self.first_row, self.first_column, self.shape.blocks, total, mine)
         end_matmul(writer, self.epilogue, sums)
 
 
-def _grid(shape: MatmulShape, epilogue: Epilogue) -> Grid:
+def _grid(shape: MatmulShape, epilogue: Epilogue, slabs: Slabs) -> Grid:
     if epilogue.listed is not None:
         return Grid("item_count", 0)
-    return Grid(-(-shape.blocks // _blocks(epilogue)), shape.tile)
+    return Grid(-(-slabs.each // _blocks(epilogue)), shape.tile)
 
 
 @contextmanager
 def _matmul(
-    name: str, target: GpuTarget, inputs: Mapping[str, str], shape: MatmulShape, epilogue: Epilogue
+    name: str,
+    target: GpuTarget,
+    scheme: Scheme,
+    inputs: Mapping[str, str],
+    shape: MatmulShape,
+    epilogue: Epilogue,
 ) -> Iterator[tuple[_Matmul, list[GpuKernel]]]:
     """Open a matmul's kernel and, after the body has added products to the sums, end it. The list gets it."""
+    slabs = slabs_of(target, shape.columns, shape.inputs, scheme)
     with writing(
         name,
         target.computes,
         {**inputs, **epilogue.inputs},
         outputs_of(len(epilogue.outputs) > 1),
-        scalars_of(epilogue),
+        {**scalars_of(epilogue), **slabs.scalars},
         threads=_splits(target, epilogue) * _blocks(epilogue) * LANES,
-        grid=_grid(shape, epilogue),
+        grid=_grid(shape, epilogue, slabs),
     ) as (writer, done):
-        matmul = _Matmul(writer, target, shape, epilogue)
+        matmul = _Matmul(writer, target, shape, epilogue, slabs)
         yield matmul, done
         matmul.finish()
 
@@ -136,8 +147,8 @@ def quantized_matmul(
     """
     minimum = {"weight_minimum": "float16"} if scheme.affine else {}
     inputs = {"values": "uint32", "weights": "uint8", "weight_scale": "float16", **minimum}
-    with _matmul(name, target, inputs, shape, epilogue) as (matmul, done):
-        sums = _QuantizedSums(matmul, scheme)
+    with _matmul(name, target, scheme, inputs, shape, epilogue) as (matmul, done):
+        sums = _QuantizedSums(matmul, target, scheme)
         matmul.each_split(shape.inputs // GROUP, sums.add_group)
     return done[0]
 
@@ -145,8 +156,8 @@ def quantized_matmul(
 class _QuantizedSums:
     """Products of a group of 32 inputs of one column with the rows of the tile, in the CPU's order of roundings."""
 
-    def __init__(self, matmul: _Matmul, scheme: Scheme) -> None:
-        self.matmul, self.scheme = matmul, scheme
+    def __init__(self, matmul: _Matmul, target: GpuTarget, scheme: Scheme) -> None:
+        self.matmul, self.target, self.scheme = matmul, target, scheme
         self.buffers = matmul.writer.named
         self.groups = matmul.shape.inputs // GROUP
         self.words = QuantizedWords(matmul.shape.inputs)
@@ -155,8 +166,7 @@ class _QuantizedSums:
         """Emit the products of group `g` and add them to each row's sum."""
         scheme, matmul = self.scheme, self.matmul
         place = tir.bind(matmul.block * self.groups + g)
-        start = tir.bind(place * (block_bytes(scheme.bits) // 4) + matmul.lane)
-        block = BlockWords(self.buffers["weights"], start, scheme.bits)
+        block = block_words(self.target, self.buffers["weights"], place, matmul.lane, scheme.bits)
         quads = [block.quad(number) for number in range(QUADS)]
         scales = [self._scale(place * scheme.scales + part) for part in range(scheme.scales)]
         minimum = None
@@ -212,7 +222,7 @@ class _QuantizedSums:
 def float_matmul(name: str, target: GpuTarget, shape: MatmulShape, epilogue: Epilogue) -> GpuKernel:
     """Return the kernel for float32 weights, laid out [N/16, K, 16], and float32 activations."""
     inputs = {"values": "float32", "weights": "float32"}
-    with _matmul(name, target, inputs, shape, epilogue) as (matmul, done):
+    with _matmul(name, target, FLOAT32, inputs, shape, epilogue) as (matmul, done):
         writer = matmul.writer
 
         def add_input(k: Expr) -> None:

@@ -7,12 +7,12 @@ from tvm.tirx import op
 
 from forerun.compiler import tir
 from forerun.compiler.gpu.outputs import RowPiece, write_rows
-from forerun.compiler.gpu.weights import QUADS, BlockWords, subtracted
+from forerun.compiler.gpu.slabs import slabs_of
+from forerun.compiler.gpu.weights import QUADS, block_words, subtracted
 from forerun.compiler.gpu.words import row_field
 from forerun.compiler.gpu.writer import GpuKernel, GpuWriter, Grid, load_half, signed_byte, writing
 from forerun.compiler.schedules.embed import times
-from forerun.compiler.schedules.layouts import block_bytes
-from forerun.compiler.schemes import Scheme
+from forerun.compiler.schemes import FLOAT32, Scheme
 from forerun.compiler.tir import LANES, Expr
 from forerun.compiler.vector_math import ACTIVATIONS, GROUP
 from forerun.targets.gpu import GpuTarget
@@ -93,36 +93,41 @@ def gated_rows(name: str, target: GpuTarget, columns: int, quantized: bool, acti
     return done[0]
 
 
-def embed_quantized(name: str, target: GpuTarget, scheme: Scheme, columns: int, factor: float) -> GpuKernel:
+def embed_quantized(
+    name: str, target: GpuTarget, scheme: Scheme, shape: tuple[int, int], factor: float
+) -> GpuKernel:
     """Return the kernel hidden[row] = factor · table[token_ids[row]] for packed weights, a thread for four columns.
+
+    `shape` is the table's: tokens, columns.
 
     Parameters of the kernel: row_table, weights, weight_scale [, weight_minimum], out.
     """
     minimum = {"weight_minimum": "float16"} if scheme.affine else {}
     inputs = {"row_table": "int32", "weights": "uint8", "weight_scale": "float16"} | minimum
     threads, grid = target.workgroup_threads, Grid(1, 1)
-    with writing(name, target.computes, inputs, outputs_of(False), {}, threads=threads, grid=grid) as (
-        writer,
-        done,
-    ):
+    slabs, columns = slabs_of(target, *shape, scheme), shape[1]
+    with writing(
+        name, target.computes, inputs, outputs_of(False), slabs.scalars, threads=threads, grid=grid
+    ) as (writer, done):
         token = row_field(writer, "token_ids", writer.y)
-        block, lane = tirx.floordiv(token, LANES), tir.bind(tirx.floormod(token, LANES))
-        first = tir.bind(block * (columns // GROUP))
-        with writer.items(columns // 4) as item:
+        block, lane = tir.bind(tirx.floordiv(token, LANES)), tir.bind(tirx.floormod(token, LANES))
+        first = tir.bind(slabs.within(writer, block) * (columns // GROUP))
+        with slabs.when_mine(writer, block), writer.items(columns // 4) as item:
             quad = tir.bind(tirx.floormod(item, QUADS))
             group = tir.bind(first + tirx.floordiv(item, QUADS))
-            values = _dequantized_quad(writer, scheme, group, lane, quad)
+            values = _dequantized_quad(writer, target, scheme, (group, lane, quad))
             for i, value in enumerate(values):
                 place = writer.y * columns + item * 4 + i
                 tir.store_one(writer.named["out"], times(value, factor), place)
     return done[0]
 
 
-def _dequantized_quad(writer: GpuWriter, scheme: Scheme, place: Expr, lane: Expr, quad: Expr) -> list[Expr]:
-    """Return four weights of a column: of group `place` of its row of blocks, those of one quad."""
-    buffers = writer.named
-    start = tir.bind(place * (block_bytes(scheme.bits) // 4) + lane)
-    word = BlockWords(buffers["weights"], start, scheme.bits).quad(quad)
+def _dequantized_quad(
+    writer: GpuWriter, target: GpuTarget, scheme: Scheme, where: tuple[Expr, Expr, Expr]
+) -> list[Expr]:
+    """Return four weights: `where` is the number of their block, their column in it, and their quad."""
+    buffers, (place, lane, quad) = writer.named, where
+    word = block_words(target, buffers["weights"], place, lane, scheme.bits).quad(quad)
     part = tirx.floordiv(quad * scheme.scales, QUADS)
     scale = tir.bind(load_half(buffers["weight_scale"], (place * scheme.scales + part) * LANES + lane))
     base = tir.bind(load_half(buffers["weight_minimum"], place * LANES + lane)) if scheme.affine else None
@@ -133,16 +138,17 @@ def _dequantized_quad(writer: GpuWriter, scheme: Scheme, place: Expr, lane: Expr
     return values
 
 
-def embed_float(name: str, target: GpuTarget, columns: int, factor: float) -> GpuKernel:
+def embed_float(name: str, target: GpuTarget, shape: tuple[int, int], factor: float) -> GpuKernel:
     """Return the same for float32 weights laid out [V/16, columns, 16]. Parameters: row_table, weights, out."""
     inputs, threads = {"row_table": "int32", "weights": "float32"}, target.workgroup_threads
-    with writing(name, target.computes, inputs, outputs_of(False), {}, threads=threads, grid=Grid(1, 1)) as (
-        writer,
-        done,
-    ):
+    slabs, columns = slabs_of(target, *shape, FLOAT32), shape[1]
+    with writing(
+        name, target.computes, inputs, outputs_of(False), slabs.scalars, threads=threads, grid=Grid(1, 1)
+    ) as (writer, done):
         token = row_field(writer, "token_ids", writer.y)
-        first = tir.bind(tirx.floordiv(token, LANES) * columns)
-        with writer.items(columns) as k:
+        block = tir.bind(tirx.floordiv(token, LANES))
+        first = tir.bind(slabs.within(writer, block) * columns)
+        with slabs.when_mine(writer, block), writer.items(columns) as k:
             value = writer.named["weights"][(first + k) * LANES + tirx.floormod(token, LANES)]
             tir.store_one(writer.named["out"], times(value, factor), writer.y * columns + k)
     return done[0]

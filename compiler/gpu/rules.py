@@ -6,13 +6,23 @@ from dataclasses import replace
 
 from forerun.compiler.gpu import cache, matmul, rows
 from forerun.compiler.gpu.attention import SHARED_BYTES, attention_merge, attention_parts, shared_bytes
+from forerun.compiler.gpu.slabs import SLAB, slabs_of
 from forerun.compiler.gpu.words import joined
-from forerun.compiler.operations import CachedAttention, Embed, Norm, Operation, Quantize, RopeStore, SwiGlu
+from forerun.compiler.operations import (
+    CachedAttention,
+    Embed,
+    Linear,
+    LinearSwiGlu,
+    Norm,
+    Operation,
+    Quantize,
+    RopeStore,
+    SwiGlu,
+)
 from forerun.compiler.pack import Packing
-from forerun.compiler.schedules.dots import VnniDot
 from forerun.compiler.schedules.epilogues import Epilogue
 from forerun.compiler.schedules.matmul import MatmulShape
-from forerun.compiler.schedules.matmul_rules import GroupedRule, MatmulFloat
+from forerun.compiler.schedules.matmul_rules import GroupedRule, MatmulFloat, stacked_rows
 from forerun.compiler.schedules.plan import (
     Decline,
     Field,
@@ -48,19 +58,31 @@ def _device(target: Target) -> GpuTarget:
 
 
 class _Joined:
-    """A rule of the CPU's whose kernels take arrays that are several there as one."""
+    """A rule of the CPU's whose kernels take arrays that are several there as one, and large weights in slabs."""
 
     def apply(self, operation: Operation, settings: Settings) -> Plan | Decline:
         """Decline what the CPU's rule declines."""
-        plan = super().apply(operation, settings)  # type: ignore[misc]
-        return plan if isinstance(plan, Decline) else replace(plan, arguments=joined(plan.arguments))
+        plan: Plan | Decline = super().apply(operation, settings)  # type: ignore[misc]
+        if isinstance(plan, Decline):
+            return plan
+        plan = replace(plan, arguments=joined(plan.arguments))
+        if not isinstance(operation, Embed | Linear | LinearSwiGlu):
+            return plan
+        matrices = (operation.table,) if isinstance(operation, Embed) else stacked_rows(operation)
+        columns, first = sum(each.columns for each in matrices), matrices[0]
+        slabs = slabs_of(_device(settings.target), columns, first.inputs, first.scheme)
+        if slabs.count == 1:
+            return plan
+        return replace(plan, arguments=(*plan.arguments, Field(SLAB)), slab_blocks=slabs.each)
 
 
 class GpuMatmul(_Joined, GroupedRule):
     """Quantized weights, a workgroup for some blocks of columns."""
 
     name = "gpu_matmul"
-    dot = VnniDot()  # whose layout it reads
+
+    def _layout(self, target: Target) -> str:
+        return target.weight_layout
 
     def _build(
         self, target: Target, scheme: Scheme, name: str, shape: MatmulShape, epilogue: Epilogue
@@ -83,10 +105,10 @@ class GpuEmbed(_Joined, EmbedRows):
     name = "gpu_embed"
 
     def _kernel(self, name: str, target: Target, o: Embed) -> Kernel:
-        scheme, columns = o.table.scheme, o.table.inputs
+        scheme, shape = o.table.scheme, (o.table.columns, o.table.inputs)
         if not scheme.quantized:
-            return rows.embed_float(name, _device(target), columns, o.factor)
-        return rows.embed_quantized(name, _device(target), scheme, columns, o.factor)
+            return rows.embed_float(name, _device(target), shape, o.factor)
+        return rows.embed_quantized(name, _device(target), scheme, shape, o.factor)
 
 
 class GpuNorm(_Joined, RmsNorm):

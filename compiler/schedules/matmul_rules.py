@@ -60,7 +60,7 @@ class GroupedRule:
             Packing(
                 "blocks",
                 tuple(r.parts[0] for r in rows),
-                block_layout=self.dot.layout.name,
+                block_layout=self._layout(settings.target),
                 scheme=scheme,
                 **stack,
             )
@@ -72,6 +72,9 @@ class GroupedRule:
 
         build = partial(self._build, settings.target, scheme)
         return plan_tiles(operation, settings, activations, packings, build)
+
+    def _layout(self, target: Target) -> str:
+        return self.dot.layout.name
 
     def _build(
         self, target: Target, scheme: Scheme, name: str, shape: MatmulShape, epilogue: Epilogue
@@ -223,7 +226,8 @@ def plan_tiles(
 
     if epilogue.listed is not None:  # one row by definition
         return Plan({0: kernel(name, 1)}, tuple(packings), tuple(arguments), tiling=tiling)
-    kernels = {tile: kernel(f"{name}_rows{tile}", tile) for tile in tiling.tiles}
+    tiles = settings.target.tile_sizes or tiling.tiles
+    kernels = {tile: kernel(f"{name}_rows{tile}", tile) for tile in tiles}
     return Plan(kernels, tuple(packings), tuple(arguments), tiling=tiling)
 
 

@@ -86,6 +86,7 @@ class Plan:
         few: what runs instead for few rows: the threads share the first stage and meet, then each runs the second
             for itself.
         tiling: the numbers of a matmul's kernels.
+        slab_blocks: blocks of 16 columns of its matrix that a launch takes, where that is not all of them.
     """
 
     kernels: Mapping[int, Kernel]
@@ -96,6 +97,7 @@ class Plan:
     position_bytes: int = 0
     window: int = 0
     few: tuple[Stage, Stage] | None = None
+    slab_blocks: int = 0
 
     @property
     def stages(self) -> tuple[Kernel, ...]:

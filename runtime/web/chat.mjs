@@ -14,7 +14,8 @@ function showError(error) {
 function showProgress({ receivedBytes, totalBytes }) {
   const megabytes = (bytes) => (bytes / 1e6).toFixed(0);
   at("progress").value = receivedBytes / totalBytes;
-  at("progress-text").textContent = `Loading the model: ${megabytes(receivedBytes)} of ${megabytes(totalBytes)} MB`;
+  const part = `Loading the model: ${megabytes(receivedBytes)} of ${megabytes(totalBytes)} MB`;
+  at("progress-text").textContent = receivedBytes < totalBytes ? part : "Preparing the model …";
 }
 
 function showStatistics({ generatedTokens, verifyCalls, accepted, draftMs, verifyMs, commitMs, prefillMs }) {
@@ -81,6 +82,9 @@ at("stop").addEventListener("click", () => answer?.cancel());
 try {
   model = await Forerun.load("./", { onProgress: showProgress, capacity: 2048 });
   at("loading").hidden = true;
+  const { device, threads } = model.facts;
+  const processor = `the processor, on ${threads === 1 ? "one thread" : `${threads} threads`}`;
+  at("device").textContent = `It runs on ${device ? `the GPU: ${device}` : processor}.`;
   setBusy(false);
   at("stop").disabled = true;
 } catch (error) {

@@ -1,5 +1,6 @@
 // The core in WebAssembly, one bundle at a time: a thin layer over forerun.h, which says what everything means.
 // Offsets of its structures are for 32-bit pointers; runtime/native/wasm/layout.cpp holds them to it.
+import { gpuCalls } from "./gpu.mjs";
 
 const FOLDER = "model";
 const MOST_DRAWN = 64; // FORERUN_MOST_DRAWN
@@ -11,6 +12,18 @@ const FIRST_SHARED_PAGES = (1 << 22) / PAGE_BYTES;
 const MOST_PAGES = (1 << 16) - 1;
 const STACK_BYTES = 1 << 20;
 const ALIGNMENT = 64; // of more than any thread-local variable
+// Calls that may wait for a GPU, which suspends the core.
+const WAITING = [
+  "forerun_open",
+  "forerun_session_create",
+  "forerun_generate_start",
+  "forerun_generate_next",
+  "forerun_generate_keep",
+  "forerun_cancel",
+  "forerun_forward",
+  "forerun_commit",
+  "forerun_rewind",
+];
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
@@ -23,11 +36,13 @@ export class CoreFailure extends Error {
 }
 
 export class Core {
-  /** Of model.wasm, or of model-threads.wasm on a memory that sharedMemory made. */
-  constructor(module, memory = null) {
-    this.exports = instantiate(module, memory).exports;
+  /** Of model.wasm, or of model-threads.wasm on a memory that sharedMemory made; `found` is what findGpu returned. */
+  constructor(module, memory = null, found = {}) {
+    this.exports = instantiate(module, memory, found).exports;
     this.exports._initialize();
     this.handles = {};
+    const suspended = (call) => (found.gpu ? WebAssembly.promising(call) : call);
+    this.waiting = Object.fromEntries(WAITING.map((name) => [name, suspended(this.exports[name])]));
   }
 
   /** Room for what helper `number` has of its own: its stack and thread-local variables. It is never given back. */
@@ -52,17 +67,19 @@ export class Core {
     return new Uint8Array(this.exports.memory.buffer, address, count);
   }
 
-  /** Opens the files given as a bundle, with a session of `capacity` positions. Returns facts about the model. */
-  open(threads, capacity) {
-    const { exports, handles } = this;
-    handles.bundle = this.make((out) => this.withTexts([FOLDER], (path) => exports.forerun_open(path, out)));
+  /** Opens the files given as a bundle for a target, or its best one for null, with a session of `capacity` positions.
+   * Returns facts about the model. */
+  async open(threads, capacity, target = null) {
+    const { exports, handles, waiting } = this;
+    handles.bundle = await this.make((out) =>
+      this.withTexts([FOLDER, target], (path, name) => waiting.forerun_open(path, name, out)));
     const model = this.withRoom(32, (room) => {
       this.check(exports.forerun_bundle_model(handles.bundle, room));
       return { vocabularySize: this.int32(room + 8), contextLength: this.int32(room + 12) };
     });
-    handles.session = this.withRoom(16, (options) => {
+    handles.session = await this.withRoom(16, (options) => {
       this.setInt32s(options, [1, Math.min(capacity || model.contextLength, model.contextLength), threads, 0]);
-      return this.make((out) => exports.forerun_session_create(handles.bundle, options, out));
+      return this.make((out) => waiting.forerun_session_create(handles.bundle, options, out));
     });
     this.sequence = this.make((out) => exports.forerun_sequence_create(handles.session, out));
     handles.generator = this.make((out) => exports.forerun_generator_create(handles.session, out));
@@ -82,7 +99,8 @@ export class Core {
       this.bosId = this.int32(facts + 8) ? this.int32(facts + 4) : null;
       this.endIds = this.int32s(this.uint32(facts + 20), this.int32(facts + 16));
       const target = this.readText(exports.forerun_bundle_target(handles.bundle) >>> 0);
-      return { ...capacity, target, hasChat: this.int32(facts + 12) === 1, endIds: this.endIds };
+      const device = this.readText(exports.forerun_bundle_device(handles.bundle) >>> 0) || null;
+      return { ...capacity, target, device, hasChat: this.int32(facts + 12) === 1, endIds: this.endIds };
     });
   }
 
@@ -117,11 +135,11 @@ export class Core {
   }
 
   /** Begins an answer; `wanted` is as forerun.d.mts says of its options. */
-  start(ids, wanted) {
+  async start(ids, wanted) {
     this.left = wanted.maxTokens;
     this.ends = wanted.ignoreEnd ? [] : this.endIds;
     const specs = [wanted.drafter, wanted.shape, wanted.exit].map((spec) => spec ?? null);
-    this.withTexts(specs, (...texts) =>
+    await this.withTexts(specs, (...texts) =>
       this.withRoom(4 * ids.length, (prompt) =>
         this.withRoom(4 * this.ends.length, (ends) =>
           this.withRoom(64, (generation) => {
@@ -135,23 +153,25 @@ export class Core {
             view.setBigUint64(generation + 40, BigInt(wanted.seed), true);
             this.setInt32s(generation + 48, [wanted.maxTokens, ends, this.ends.length]);
             const { generator } = this.handles;
-            this.check(this.exports.forerun_generate_start(generator, this.sequence, prompt, ids.length, generation));
+            return this.settle(
+              this.waiting.forerun_generate_start(generator, this.sequence, prompt, ids.length, generation));
           }))));
   }
 
   /** One step of the answer: ids that were kept, the text that they make certain, and why it ended, or null. */
   step() {
     const { generator } = this.handles;
-    return this.withRoom(4 * MOST_DRAWN + 8, (room) => {
+    const { forerun_generate_next: next, forerun_generate_keep: keep } = this.waiting;
+    return this.withRoom(4 * MOST_DRAWN + 8, async (room) => {
       const [count, finish] = [room + 4 * MOST_DRAWN, room + 4 * MOST_DRAWN + 4];
-      this.check(this.exports.forerun_generate_next(generator, this.sequence, room, count, finish));
+      this.check(await next(generator, this.sequence, room, count, finish));
       const drawn = this.int32s(room, this.int32(count));
       if (this.int32(finish) !== 0) return { ids: [], text: this.flush(), finish: FINISHES[this.int32(finish)] };
       if (drawn.length === 0) return { ids: [], text: "", finish: null };
       const end = drawn.findIndex((id) => this.ends.includes(id));
       const ids = drawn.slice(0, Math.min(end < 0 ? drawn.length : end + 1, this.left));
       this.left -= ids.length;
-      this.check(this.exports.forerun_generate_keep(generator, this.sequence, ids.length));
+      this.check(await keep(generator, this.sequence, ids.length));
       const stopped = end >= 0 && end < ids.length;
       const text = this.feed(stopped ? ids.slice(0, -1) : ids);
       const over = stopped ? "stop" : this.left === 0 ? "length" : null;
@@ -160,8 +180,8 @@ export class Core {
   }
 
   /** Ends an answer that was given up; what the decoder held back is dropped. */
-  abandon() {
-    this.exports.forerun_cancel(this.handles.generator, this.sequence);
+  async abandon() {
+    await this.waiting.forerun_cancel(this.handles.generator, this.sequence);
     this.flush();
   }
 
@@ -221,16 +241,22 @@ export class Core {
     return decoder.decode(memory.slice(0, memory.indexOf(0)));
   }
 
-  /** Runs `use(address)` with zeroed memory of so many bytes, which is freed after it. */
+  /** Runs `use(address)` with zeroed memory of so many bytes, which is freed after it, or after its promise. */
   withRoom(bytes, use) {
     const address = this.exports.malloc(Math.max(bytes, 1)) >>> 0;
     if (address === 0) throw new CoreFailure(`no memory for ${bytes} bytes`, OUT_OF_MEMORY);
+    const free = () => this.exports.free(address);
+    let result;
     try {
       this.bytes(address, bytes).fill(0);
-      return use(address);
-    } finally {
-      this.exports.free(address);
+      result = use(address);
+    } catch (error) {
+      free();
+      throw error;
     }
+    if (result instanceof Promise) return result.finally(free);
+    free();
+    return result;
   }
 
   /** Runs `use` with the addresses of texts that end with NUL; null stays a null pointer. */
@@ -263,12 +289,19 @@ export class Core {
     });
   }
 
-  /** The handle, or number, that `create(out)` writes. */
+  /** The handle, or number, that `create(out)` writes, or a promise of it if it returns one. */
   make(create) {
     return this.withRoom(4, (out) => {
-      this.check(create(out));
+      const status = create(out);
+      if (status instanceof Promise) return this.settle(status).then(() => this.int32(out));
+      this.check(status);
       return this.int32(out);
     });
+  }
+
+  /** Checks a status that a call may have waited for. */
+  async settle(status) {
+    this.check(await status);
   }
 
   check(status) {
@@ -285,9 +318,10 @@ export function sharedMemory() {
   return new WebAssembly.Memory({ initial: FIRST_SHARED_PAGES, maximum: MOST_PAGES, shared: true });
 }
 
-/** An instance of the core with a memory of its own, or on `memory`. */
-export function instantiate(module, memory) {
-  const imports = { env: { memory }, wasi_snapshot_preview1: systemCalls(() => instance.exports.memory) };
+/** An instance of the core with a memory of its own, or on `memory`; `found` is what findGpu returned. */
+export function instantiate(module, memory, found = {}) {
+  const own = () => instance.exports.memory;
+  const imports = { env: { memory }, forerun_gpu: gpuCalls(found, own), wasi_snapshot_preview1: systemCalls(own) };
   const instance = new WebAssembly.Instance(module, imports);
   return instance;
 }

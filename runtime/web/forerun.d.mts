@@ -18,12 +18,19 @@ export interface LoadOptions {
   /** Positions of the conversation, prompt and answer together; 0 = the model's context length. Memory for all of
    * them is reserved when the model is loaded. */
   capacity?: number;
+  /** "auto" (the default): the GPU where the package has programs for it and the browser a GPU, else the processor;
+   * "gpu": a GPU, or software that stands for one, or an error; "cpu": the processor. */
+  device?: "auto" | "cpu" | "gpu";
   /** Gives the loading up. */
   signal?: AbortSignal;
 }
 
 export interface Facts {
   target: string;
+  /** The GPU's name; null where the processor computes. */
+  device: string | null;
+  /** Why the processor computes although a GPU was not declined. */
+  whyNoDevice: string | null;
   vocabularySize: number;
   contextLength: number;
   capacity: number;

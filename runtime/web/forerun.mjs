@@ -15,6 +15,8 @@ export class ForerunError extends Error {
   }
 }
 
+const DEVICES = ["auto", "cpu", "gpu"];
+
 const DEFAULTS = {
   maxTokens: 256,
   temperature: 0,
@@ -28,14 +30,15 @@ const DEFAULTS = {
 };
 
 export class Forerun {
-  static async load(url, { onProgress = () => {}, threads, capacity = 0, signal } = {}) {
+  static async load(url, { onProgress = () => {}, threads, capacity = 0, device = "auto", signal } = {}) {
     signal?.throwIfAborted();
+    if (!DEVICES.includes(device)) throw new ForerunError(`device is ${device}; it must be ${DEVICES.join(", ")}`);
     const wanted = await chooseThreads(threads);
     const model = new Forerun(await startWorker("./worker.mjs"));
     const stop = () => model.#end(signal.reason);
     signal?.addEventListener("abort", stop);
     try {
-      model.#post({ load: { url: await folderUrl(url), threads: wanted, capacity } });
+      model.#post({ load: { url: await folderUrl(url), threads: wanted, capacity, device } });
       model.facts = await model.#hear(({ progress, loaded }) => {
         if (progress) onProgress(progress);
         return loaded;

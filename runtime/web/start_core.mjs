@@ -5,10 +5,11 @@ import { startWorker } from "./start_worker.mjs";
 /** The module for so many threads. */
 export const moduleName = (threads) => (threads > 1 ? "model-threads.wasm" : "model.wasm");
 
-/** Starts the core of the module that moduleName names. Its helpers end with the worker that this runs in. */
-export async function startCore(module, threads) {
+/** Starts the core of the module that moduleName names; `found` is what findGpu returned. Its helpers end with the worker
+ * that this runs in. */
+export async function startCore(module, threads, found = {}) {
   const memory = threads > 1 ? sharedMemory() : null;
-  const core = new Core(module, memory);
+  const core = new Core(module, memory, found);
   const numbers = Array.from({ length: threads - 1 }, (_, number) => number);
   await Promise.all(numbers.map((number) => startHelper({ module, memory, ...core.helperRoom(number) })));
   core.exports.forerun_have_helpers(numbers.length);

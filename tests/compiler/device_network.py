@@ -100,7 +100,8 @@ class DeviceNetwork:
     def _stages(self, plan: Plan, rows: int) -> tuple[Stage, ...]:
         if plan.few is not None:
             return plan.few
-        tile = 0 if 0 in plan.kernels or plan.tiling is None else plan.tiling.tile_for(rows)
+        few = 0 if 0 in plan.kernels or plan.tiling is None else plan.tiling.tile_for(rows)
+        tile = min(size for size in plan.kernels if size >= few)
         return (Stage(plan.kernels[tile], plan.arguments),)
 
     def _parts(self, node: Node, rows: int) -> np.ndarray | None:

@@ -16,9 +16,10 @@ from forerun.compiler.gpu.build import DeviceSource, device_sources, entry_name
 from forerun.compiler.gpu.writer import GpuKernel
 from forerun.targets.gpu import GpuTarget
 from forerun.targets.opencl import OPENCL
-from forerun.targets.webgpu import WEBGPU
+from forerun.targets.webgpu import WEB, WEBGPU
 
 DEVICES = (OPENCL, WEBGPU)
+LAYOUTS = (*DEVICES, WEB)  # which read weights of either layout
 
 Given = Mapping[str, np.ndarray | int]
 

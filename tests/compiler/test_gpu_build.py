@@ -134,7 +134,7 @@ def test_cuda_is_compiled_and_asks_for_a_driver(tmp_path: Path) -> None:
     bundle = compile_tiny(tmp_path, "cuda-sm_90", "qwen2", "q4", "f16")
     text = (bundle / "src" / "cuda-sm_90.c").read_text()
     kernels = text.count('_kernel", 0, ')
-    assert kernels > 50
+    assert kernels > 25
     assert text.count(" registers, 0 bytes spilled, ") == kernels
     try:
         found = find_device("cuda")

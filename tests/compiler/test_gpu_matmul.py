@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from device_runner import DEVICES, DeviceKernels
+from device_runner import DEVICES, LAYOUTS, DeviceKernels
 from kernel_runner import RUNNABLE, aligned, build_kernels
 from test_gpu_rows import parts_of, quantized_words
 from test_matmul import activations, arguments, dense, linear, plan_for, stored
@@ -28,7 +28,7 @@ def in_words(parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 ALL_SCHEMES = (*SCHEMES.values(), FLOAT32)
 
 
-@pytest.mark.parametrize("target", DEVICES, ids=lambda target: target.name)
+@pytest.mark.parametrize("target", LAYOUTS, ids=lambda target: target.name)
 @pytest.mark.parametrize("scheme", ALL_SCHEMES, ids=lambda scheme: scheme.name)
 def test_any_tile_gives_the_same_correct_bits(
     target: GpuTarget, scheme: Scheme, rng: np.random.Generator

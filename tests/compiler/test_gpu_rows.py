@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from device_runner import DEVICES, DeviceKernels
+from device_runner import DEVICES, LAYOUTS, DeviceKernels
 from exact_attention import exact_attention
 from test_attention_kernels import MAX_GATHER, Row, in_place, same_bits
 from test_matmul import dense, stored
@@ -123,7 +123,7 @@ def test_quantized_and_gated_rows(target: GpuTarget, columns: int, rng: np.rando
     np.testing.assert_allclose(out, exact, rtol=2e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("target", DEVICES, ids=lambda target: target.name)
+@pytest.mark.parametrize("target", LAYOUTS, ids=lambda target: target.name)
 @pytest.mark.parametrize("factor", (1.0, 12.0))
 @pytest.mark.parametrize("scheme", (*SCHEMES.values(), FLOAT32), ids=lambda scheme: scheme.name)
 def test_embedding_reads_the_matmul_layout(
@@ -132,12 +132,14 @@ def test_embedding_reads_the_matmul_layout(
     vocabulary, columns = 48, 32 * int(rng.integers(1, 6))
     parts = stored(scheme, vocabulary, columns, rng)
     if scheme.quantized:
-        kernel = embed_quantized("embed", target, scheme, columns, factor)
+        kernel = embed_quantized("embed", target, scheme, (vocabulary, columns), factor)
         layouts = ["blocks", *["halves"] * (len(parts) - 1)]
     else:
-        kernel, layouts = embed_float("embed", target, columns, factor), ["float_blocks"]
+        kernel, layouts = embed_float("embed", target, (vocabulary, columns), factor), ["float_blocks"]
     packed = [
-        Packing(layout, (name,), (vocabulary,), block_layout="quads", scheme=scheme).pack(parts.__getitem__)
+        Packing(layout, (name,), (vocabulary,), block_layout=target.weight_layout, scheme=scheme).pack(
+            parts.__getitem__
+        )
         for layout, name in zip(layouts, parts, strict=True)
     ]
     ids = rng.integers(0, vocabulary, 9).astype(np.int32)

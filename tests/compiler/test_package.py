@@ -25,11 +25,14 @@ from forerun.compiler.shared_library import check_demands
 from forerun.errors import BundleError, CompileError, OptionError, OutputError, TargetError
 from forerun.export import export_model
 from forerun.runtime.session import LoadedProgram
-from forerun.targets import PLATFORMS, TARGETS, detect_target
+from forerun.targets import ALL_DEVICES, PLATFORMS, TARGETS, detect_target
 
+DEVICES = tuple(target.name for target in ALL_DEVICES)
 GREEDY = Path(__file__).parents[1] / "native" / "greedy.c"
 PROMPT, TOKENS = ("5", "17", "250", "3", "99"), 12
 ARM = tuple(PROCESSORS)
+# In machines with such a processor; there is none here, and no driver in the emulator.
+ARM_DEVICES = ("opencl-arm64", "webgpu-arm64")
 needs_arm = pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}")
 needs_cmake = pytest.mark.skipif(shutil.which("cmake") is None, reason="needs cmake (apt install cmake)")
 needs_zig = pytest.mark.skipif(find_spec("ziglang") is None, reason="needs the package ziglang")
@@ -56,13 +59,13 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Maker:
 
 @pytest.fixture(scope="module")
 def shared(bundle: Maker) -> Path:
-    """A bundle for this machine and every 64-bit Arm, over one weights file."""
+    """A bundle for this machine, every 64-bit Arm and devices beside one, over one weights file."""
     if MISSING:
         pytest.skip(f"needs {', '.join(MISSING)}")
     own = detect_target()
     if own.weight_layout != TARGETS[ARM[0]].weight_layout or not own.fma:
         pytest.skip(f"{own.name} stores weights otherwise")
-    return bundle("q4", own.name, *ARM)
+    return bundle("q4", own.name, *ARM, *ARM_DEVICES)
 
 
 def run_app(command: list[str], model: Path, target: str = "-", threads: int = 1) -> dict[str, str]:
@@ -166,6 +169,22 @@ def test_a_bundles_library_is_loaded_on_arm(
 
 
 @needs_arm
+@pytest.mark.parametrize(
+    ("target", "said"), tuple(zip(ARM_DEVICES, ("OpenCL is not", "WebGPU is not"), strict=True))
+)
+def test_a_device_on_arm_asks_for_its_driver(
+    target: str, said: str, shared: Path, packages: dict[str, Path], tmp_path: Path
+) -> None:
+    """By the bundle's library, and by a program that is linked into the app."""
+    linked = build_app(packages["linux-arm64"], "aarch64-linux-gnu-gcc", tmp_path / "linked", *LINKED)
+    loading = build_app(packages["linux-arm64"], "aarch64-linux-gnu-gcc", tmp_path / "loading")
+    for app, model in ((linked, packages["linux-arm64"] / "model"), (loading, shared)):
+        command = [*processor_command("max"), str(app), str(model), target, "1", "1", "5"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 1 and f"{said} there: " in done.stderr
+
+
+@needs_arm
 def test_one_weights_file_serves_all_targets(shared: Path, bundle: Maker) -> None:
     alone = bundle("q4", detect_target().name)
     assert (shared / "weights.bin").read_bytes() == (alone / "weights.bin").read_bytes()
@@ -206,7 +225,7 @@ def test_android_asks_for_no_more_than_every_device_has(android: PackageReport) 
     assert allowed is not None
     assert demands.libraries == ("libc.so",) and demands.page_bytes == 16384
     assert "mmap" in demands.symbols and set(demands.symbols) <= allowed.symbols
-    assert "run nowhere" in report.summary
+    assert "run nowhere" in report.summary and set(report.targets) == {*ARM, *ARM_DEVICES}
     strict = replace(allowed, libraries=frozenset(), symbols=allowed.symbols - {"mmap"}, page_bytes=65536)
     with pytest.raises(CompileError, match=r"libc\.so.*mmap.*16384"):
         check_demands(library, strict)
@@ -241,17 +260,25 @@ def test_the_jni_library_links_with_a_package_for_android(android: PackageReport
 
 @needs_zig
 @pytest.mark.parametrize(
-    ("target", "magic"), (("wasm32", b"\0asm"), ("ios-arm64", b"\xcf\xfa\xed\xfe"), ("arm64", b"\x7fELF"))
+    ("target", "magic"),
+    (
+        ("wasm32", b"\0asm"),
+        ("ios-arm64", b"\xcf\xfa\xed\xfe"),
+        ("arm64", b"\x7fELF"),
+        ("metal", b"\xcf\xfa\xed\xfe"),
+        ("webgpu-wasm32", b"\0asm"),
+    ),
 )
 def test_objects(target: str, magic: bytes, bundle: Maker, tmp_path: Path) -> None:
     made = bundle("f32", target)
-    assert sorted(path.name for path in (made / "lib" / target).iterdir()) == ["kernels.o", "program.o"]
+    parts = ["program.o"] if target in DEVICES else ["kernels.o", "program.o"]
+    assert sorted(path.name for path in (made / "lib" / target).iterdir()) == parts
     platform = next(one.name for one in PLATFORMS.values() if one.programs == TARGETS[target].platform)
     if PLATFORMS[platform].core:
         return
     package_bundle(made, platform, tmp_path / "package", name="tiny")
     objects = sorted((tmp_path / "package" / "lib" / "objects").iterdir())
-    assert len(objects) == 3 and all(path.read_bytes().startswith(magic) for path in objects)
+    assert len(objects) == len(parts) + 1 and all(path.read_bytes().startswith(magic) for path in objects)
     assert "only compiled" in (tmp_path / "package" / "README.md").read_text()
     with pytest.raises(TargetError, match="is for"):
         LoadedProgram(made)

@@ -17,7 +17,9 @@ class Linked(ctypes.Structure):
     _fields_ = (("target", ctypes.c_char_p), ("program", ENTRY), ("draft", ctypes.c_char_p))
 
 
-def open_linked(path: Path, programs: list[tuple[str, object]], count: int | None = None) -> tuple[int, str]:
+def open_linked(
+    path: Path, programs: list[tuple[str, object]], count: int | None = None, target: str | None = None
+) -> tuple[int, str]:
     """Open, and close again; return the status and the target or the error."""
     library = load_library()
     library.forerun_bundle_target.restype = ctypes.c_char_p
@@ -26,7 +28,9 @@ def open_linked(path: Path, programs: list[tuple[str, object]], count: int | Non
     table = (Linked * max(1, len(programs)))(*(Linked(name.encode(), entry) for name, entry in programs))
     bundle = ctypes.c_void_p()
     size = len(programs) if count is None else count
-    status = library.forerun_bundle_open_linked(str(path).encode(), table, size, ctypes.byref(bundle))
+    wanted = [target.encode()] if target else []
+    opener = library.forerun_bundle_open_linked_for if target else library.forerun_bundle_open_linked
+    status = opener(str(path).encode(), table, size, *wanted, ctypes.byref(bundle))
     if status:
         assert not bundle.value
         return status, library.forerun_last_error().decode()
@@ -67,6 +71,17 @@ def test_the_first_that_runs_is_taken(own_bundle: Path, entry: object) -> None:
     assert open_linked(own_bundle, [("alien", entry), ("newer", entry), (TARGET, entry)]) == (0, TARGET)
     status, error = open_linked(own_bundle, [("alien", entry), ("newer", entry)])
     assert status == Status.CPU_FEATURE and "quantum" in error
+
+
+def test_only_the_target_that_is_asked_for_is_taken(own_bundle: Path, entry: object) -> None:
+    manifest = make_manifest(own_bundle)
+    manifest["targets"]["other"] = manifest["targets"][TARGET]
+    write_manifest(own_bundle, manifest)
+    programs = [("other", entry), (TARGET, entry)]
+    assert open_linked(own_bundle, programs) == (0, "other")
+    assert open_linked(own_bundle, programs, target=TARGET) == (0, TARGET)
+    status, error = open_linked(own_bundle, programs[:1], target=TARGET)
+    assert status == Status.LIBRARY and f"for target {TARGET}" in error
 
 
 def test_mistakes_are_refused(bare: Path, entry: object) -> None:

@@ -25,10 +25,12 @@
 /* Opens the bundle of the first argument for the target of the second, "-" being the best that runs here.
  * Built with LINKED, the table of a package's programs, it loads no library. */
 static inline void open_bundle(char** arguments, forerun_bundle** bundle) {
+  const char* target = strcmp(arguments[2], "-") ? arguments[2] : NULL;
 #ifdef LINKED
-  CHECK(forerun_bundle_open_linked(arguments[1], LINKED, (int32_t)(sizeof LINKED / sizeof *LINKED), bundle));
+  const int32_t count = (int32_t)(sizeof LINKED / sizeof *LINKED);
+  CHECK(forerun_bundle_open_linked_for(arguments[1], LINKED, count, target, bundle));
 #else
-  CHECK(forerun_bundle_open(arguments[1], strcmp(arguments[2], "-") ? arguments[2] : NULL, bundle));
+  CHECK(forerun_bundle_open(arguments[1], target, bundle));
 #endif
 }
 

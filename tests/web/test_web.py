@@ -14,6 +14,7 @@ import pytest
 import xxhash
 from tiny_drafts import write_draft
 from tiny_models import VARIANTS, write_folder
+from web_answers import DRAFTERS, MESSAGES, PROMPT, SAMPLED, TOKENS, all_answers, answer, job
 from web_runner import needs_browser, needs_node, needs_zig, run_job_in_browser, run_job_in_node, run_node
 
 import forerun
@@ -24,10 +25,6 @@ from forerun.export import export_model
 from forerun.runtime.session import LoadedProgram, Session
 
 pytestmark = needs_zig
-PROMPT, TOKENS = [5, 17, 250, 3, 99, 17, 250], 40
-DRAFTERS = ("none", "lookup:min_ngram=1", "self:layers=1,tokens=3", "feature", "auto")
-SAMPLED = {"temperature": 0.9, "topK": 50, "seed": 2**63 + 11}
-MESSAGES = [{"role": "user", "content": "Flüsse 🌊?"}]
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +67,6 @@ def test_a_package_is_a_folder_to_serve(package: Path) -> None:
     }
 
 
-def answer(**options: Any) -> dict[str, Any]:
-    return {"prompt": PROMPT, "options": {"maxTokens": TOKENS, "ignoreEnd": True, "seed": 0, **options}}
-
-
-def job(url: str, *answers: dict[str, Any], **load: Any) -> dict[str, Any]:
-    return {"url": url, "answers": list(answers), "load": load}
-
-
 @pytest.fixture(scope="module")
 def here(bundles: dict[str, Path]) -> dict[str, Any]:
     """What this machine answers: greedy ids, sampled ids, and an answer to a message."""
@@ -105,15 +94,6 @@ def check_ids(made: dict[str, Any], here: dict[str, Any], threads: int) -> None:
     assert made["facts"]["target"] == "wasm32" and made["facts"]["endIds"]
     assert made["facts"]["threads"] == threads
     assert made["progress"]["receivedBytes"] == made["progress"]["totalBytes"] > 0
-
-
-def all_answers() -> list[dict[str, Any]]:
-    greedy = [answer(drafter=drafter) for drafter in DRAFTERS]
-    sampled = [
-        answer(**{**SAMPLED, "seed": str(SAMPLED["seed"])}, drafter=drafter) for drafter in ("none", "auto")
-    ]
-    chat = {"messages": MESSAGES, "options": {"maxTokens": 12, "ignoreEnd": True}}
-    return [*greedy, *sampled, chat]
 
 
 @needs_node

@@ -7,7 +7,7 @@ import queue
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -22,6 +22,8 @@ needs_zig = pytest.mark.skipif(find_spec("ziglang") is None, reason="needs the p
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="needs node (apt install nodejs)")
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="needs chromium (apt install chromium)")
 _LIMIT_S = 240
+# Chromium's own software for GPUs, which it offers only when told.
+SOFTWARE_GPU = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader")
 
 Job = Mapping[str, Any]
 
@@ -94,14 +96,22 @@ def served(package: Path, job: Job, *, isolated: bool = True) -> Iterator[tuple[
         thread.join()
 
 
-def run_job_in_browser(package: Path, job: Job, profile: Path, *, isolated: bool = True) -> Any:
-    """Return what a job returns in headless Chromium, which keeps its own files in `profile`."""
+def run_job_in_browser(
+    package: Path,
+    job: Job,
+    profile: Path,
+    *,
+    isolated: bool = True,
+    gpu: Sequence[str] = ("--disable-gpu",),
+    limit_s: float = _LIMIT_S,
+) -> Any:
+    """Return what a job returns in headless Chromium, which keeps its own files in `profile`; `gpu` are its flags."""
     assert BROWSER is not None
     with served(package, job, isolated=isolated) as (address, results):
         flags = [
             "--headless=new",
             "--no-sandbox",
-            "--disable-gpu",
+            *gpu,
             "--no-first-run",
             f"--user-data-dir={profile}",
         ]
@@ -111,7 +121,7 @@ def run_job_in_browser(package: Path, job: Job, profile: Path, *, isolated: bool
             stderr=subprocess.DEVNULL,
         )
         try:
-            return results.get(timeout=_LIMIT_S)
+            return results.get(timeout=limit_s)
         finally:
             browser.terminate()
             browser.wait()

@@ -26,21 +26,12 @@ typedef struct Session {
 
 static int open_bundle(const char* path, const char* target, forerun_bundle** bundle) {
 #ifdef FORERUN_PACKAGE_NAME
-  (void)target; /* Bundle.open refuses one */
   const forerun_linked* programs = PROGRAMS_OF(FORERUN_PACKAGE_NAME);
   const size_t bytes = sizeof PROGRAMS_OF(FORERUN_PACKAGE_NAME);
-  return forerun_bundle_open_linked(path, programs, (int32_t)(bytes / sizeof *programs), bundle);
+  const int32_t count = (int32_t)(bytes / sizeof *programs);
+  return forerun_bundle_open_linked_for(path, programs, count, target, bundle);
 #else
   return forerun_bundle_open(path, target, bundle);
-#endif
-}
-
-NATIVE(jboolean, isLinked)(JNIEnv* env, jclass type) {
-  (void)env, (void)type;
-#ifdef FORERUN_PACKAGE_NAME
-  return JNI_TRUE;
-#else
-  return JNI_FALSE;
 #endif
 }
 

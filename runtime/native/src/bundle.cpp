@@ -81,12 +81,13 @@ Status Bundle::choose_target(const char* name) {
 
 Status Bundle::choose_linked(const char* draft, const forerun_linked** chosen) {
   Status status =
-      fail(FORERUN_LIBRARY, "the app holds no program of %s; link the table that forerun package wrote",
-           draft != nullptr ? draft : "the model");
+      fail(FORERUN_LIBRARY, "the app holds no program of %s%s%s; link the table that forerun package wrote",
+           draft != nullptr ? draft : "the model", linked_target_.empty() ? "" : " for target ",
+           linked_target_.c_str());
   for (int32_t i = 0; i < linked_count_; ++i) {
     const char* const other = linked_[i].draft;
     const bool same = draft == nullptr || other == nullptr ? draft == other : std::strcmp(draft, other) == 0;
-    if (!same) continue;
+    if (!same || (!linked_target_.empty() && linked_target_ != linked_[i].target)) continue;
     status = choose_target(linked_[i].target);
     *chosen = &linked_[i];
     if (status == FORERUN_OK) return FORERUN_OK;
@@ -145,14 +146,16 @@ Status Bundle::open_draft(const ListedDraft& listed, Bundle* draft) const {
   }
   const std::string folder = folder_ + "/" + listed.path;
   if (linked_ == nullptr) return draft->open(folder, target_.name.c_str());
-  return draft->open_linked(folder, linked_, linked_count_, listed.name.c_str());
+  const char* const target = linked_target_.empty() ? nullptr : linked_target_.c_str();
+  return draft->open_linked(folder, linked_, linked_count_, target, listed.name.c_str());
 }
 
 Status Bundle::open_linked(const std::string& folder, const forerun_linked* linked, int32_t count,
-                           const char* draft) {
+                           const char* target, const char* draft) {
   const forerun_linked* chosen = nullptr;
   linked_ = linked;
   linked_count_ = count;
+  if (target != nullptr) linked_target_ = target;
   FORERUN_TRY(read(folder));
   FORERUN_TRY(choose_linked(draft, &chosen));
   // The app's program takes the place of the library, which need not be there.

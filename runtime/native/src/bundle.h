@@ -22,10 +22,10 @@ class Bundle {
   // Opens the bundle in `folder` for `target` (nullptr: the first that this machine runs).
   Status open(const std::string& folder, const char* target);
 
-  // Opens it for the first of these programs of the app that this machine runs: of those of a draft (nullptr:
-  // of the model).
+  // Opens it for the first of these programs of the app that this machine runs: of those for `target`
+  // (nullptr: any) and of a draft (nullptr: of the model).
   Status open_linked(const std::string& folder, const forerun_linked* linked, int32_t count,
-                     const char* draft = nullptr);
+                     const char* target, const char* draft = nullptr);
 
   // Opens a draft of this bundle, by a library of its own or a program of the app, as this one was.
   Status open_draft(const ListedDraft& listed, Bundle* draft) const;
@@ -61,6 +61,7 @@ class Bundle {
   std::unique_ptr<DeviceProgram> device_program_;  // nullptr: the program is for the CPU
   const forerun_linked* linked_ = nullptr;         // the app's programs, if it was opened with them
   int32_t linked_count_ = 0;
+  std::string linked_target_;  // that was asked for; empty: any
   std::atomic<int32_t> holds_{1};
 };
 

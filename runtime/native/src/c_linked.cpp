@@ -11,6 +11,11 @@ using forerun::require;
 
 extern "C" int forerun_bundle_open_linked(const char* path, const forerun_linked* linked, int32_t count,
                                           forerun_bundle** bundle) {
+  return forerun_bundle_open_linked_for(path, linked, count, nullptr, bundle);
+}
+
+extern "C" int forerun_bundle_open_linked_for(const char* path, const forerun_linked* linked, int32_t count,
+                                              const char* target, forerun_bundle** bundle) {
   FORERUN_TRY(require(path, "path"));
   FORERUN_TRY(require(linked, "linked"));
   FORERUN_TRY(require(bundle, "bundle"));
@@ -22,7 +27,7 @@ extern "C" int forerun_bundle_open_linked(const char* path, const forerun_linked
   }
   forerun_bundle* opened = new (std::nothrow) forerun_bundle;
   if (opened == nullptr) return fail(FORERUN_OUT_OF_MEMORY, "no memory for a bundle");
-  const forerun::Status status = opened->open_linked(path, linked, count);
+  const forerun::Status status = opened->open_linked(path, linked, count, target);
   if (status != FORERUN_OK) {
     opened->release();
     return status;

@@ -40,6 +40,7 @@ enum forerun_given_kind {
   FORERUN_GIVEN_ITEM_COUNT,
   FORERUN_GIVEN_MOVE_COUNT,
   FORERUN_GIVEN_LAYER,
+  FORERUN_GIVEN_SLAB, /* `index`: which part of a matrix that no piece of memory holds */
   FORERUN_GIVEN_KINDS
 };
 

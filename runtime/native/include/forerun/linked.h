@@ -29,6 +29,11 @@ typedef struct forerun_linked {
 FORERUN_API int forerun_bundle_open_linked(const char* path, const forerun_linked* linked, int32_t count,
                                            forerun_bundle** bundle);
 
+/* The same, of the programs for target `target`: one for a device beside the CPU is taken only when it is
+ * asked for, since those for the CPU come first. NULL = the first that runs. */
+FORERUN_API int forerun_bundle_open_linked_for(const char* path, const forerun_linked* linked, int32_t count,
+                                               const char* target, forerun_bundle** bundle);
+
 #ifdef __cplusplus
 }
 #endif

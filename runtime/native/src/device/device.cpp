@@ -27,8 +27,9 @@ Status check_piece(const Device& device, const char* what, uint64_t bytes, uint6
 
 #ifdef __wasm__
 
-// None of the backends then gets into a module.
-Status find_device(const char* interface, std::unique_ptr<Device>*) {
+// The other backends then do not get into a module.
+Status find_device(const char* interface, std::unique_ptr<Device>* device) {
+  if (std::strcmp(interface, "webgpu") == 0) return find_webgpu(device);
   return fail(FORERUN_DEVICE, "WebAssembly runs no programs for %s devices", interface);
 }
 

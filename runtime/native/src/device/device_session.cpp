@@ -25,7 +25,8 @@ Status DeviceSession::reserve(Session* session) {
   program_ = session->bundle->device_program();
   FORERUN_TRY(program_->device()->open_queue(&queue_));
   FORERUN_TRY(reserve_arrays());
-  return reserve_cache();
+  FORERUN_TRY(reserve_cache());
+  return finish();  // some devices say only now that there is no memory
 }
 
 Status DeviceSession::reserve_arrays() {
@@ -105,6 +106,8 @@ DeviceArgument DeviceSession::argument(const forerun_given& given, const int32_t
       return {keys_[layer].handle(), 0};
     case FORERUN_GIVEN_VALUES:
       return {values_[layer].handle(), 0};
+    case FORERUN_GIVEN_SLAB:
+      return {nullptr, given.index};
     default:
       break;
   }

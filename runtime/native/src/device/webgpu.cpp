@@ -27,6 +27,11 @@ void on_error(const WgpuHandle*, uint32_t type, WgpuText message, void* complain
   static_cast<Complaint*>(complaint)->note(type, message);
 }
 
+void on_lost(const WgpuHandle*, uint32_t, WgpuText message, void* complaint, void*) {
+  const std::string said = "it was lost: " + text_of(message);
+  static_cast<Complaint*>(complaint)->note(0, {said.data(), said.size()});
+}
+
 }  // namespace
 
 WebGpuDevice::~WebGpuDevice() {
@@ -48,7 +53,7 @@ Status WebGpuDevice::open() {
   WgpuDeviceDescriptor wanted{};
   wanted.label = wanted.queue.label = kNoLabel;
   wanted.limits = &limits_;
-  wanted.lost.mode = kWgpuSpontaneous;
+  wanted.lost = {nullptr, kWgpuSpontaneous, reinterpret_cast<void (*)()>(on_lost), &complaint_, nullptr};
   wanted.error = {nullptr, on_error, &complaint_, nullptr};
   Opened opened;
   const WgpuCallback told{nullptr, kWgpuSpontaneous, reinterpret_cast<void (*)()>(on_device), &opened,

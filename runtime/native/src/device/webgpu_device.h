@@ -65,6 +65,7 @@ class WebGpuDevice final : public Device {
   const Pipeline& pipeline(int32_t kernel) const { return pipelines_[kernel]; }
   const forerun_device_program& program() const { return *program_; }
   Status complaint() const { return complaint_.status(name_); }
+  void complain(WgpuText message) const { complaint_.note(0, message); }
   WgpuHandle make_buffer(uint64_t bytes, uint64_t usage) const {
     const WgpuBufferDescriptor wanted{nullptr, kNoLabel, usage, bytes, 0};
     return api_.wgpuDeviceCreateBuffer(device_, &wanted);
@@ -78,7 +79,7 @@ class WebGpuDevice final : public Device {
   WgpuLimits limits_{};
   std::vector<Pipeline> pipelines_;
   const forerun_device_program* program_ = nullptr;
-  Complaint complaint_;
+  mutable Complaint complaint_;
 };
 
 // A queue of the device's.

@@ -10,6 +10,21 @@ constexpr uint32_t kUniformStep = 256;    // every device lets uniforms begin at
 constexpr uint32_t kMostLaunches = 1024;  // of one submission
 constexpr size_t kMostBuffers = 8;        // of one kernel, the least that devices have
 
+struct Mapped {
+  const WebGpuDevice* device;
+  std::atomic<uint32_t> status;
+};
+
+// A device that was lost maps nothing, and may say so only here.
+void on_mapped(uint32_t status, WgpuText message, void* told, void*) {
+  auto* mapped = static_cast<Mapped*>(told);
+  if (status != kWgpuSuccess) {
+    const bool says = message.data != nullptr && message.length != 0;
+    mapped->device->complain(says ? message : WgpuText{"its memory cannot be read", kWgpuZeroTerminated});
+  }
+  mapped->status.store(status);
+}
+
 // Collects commands and submits them when the caller's memory is to be written or waited for. The numbers of
 // a launch are uniforms; its bind group is kept for the launch of the same number in the next submission,
 // which nearly always binds the same.
@@ -94,6 +109,13 @@ void WebGpuQueue::end_pass() {
 void WebGpuQueue::submit() {
   if (encoder_ == nullptr) return;
   end_pass();
+  if (device_.complaint() != FORERUN_OK) {
+    // wgpu-native ends the process when it is given work for a device that was lost.
+    api_.wgpuCommandEncoderRelease(encoder_);
+    encoder_ = nullptr;
+    launches_ = 0;
+    return;
+  }
   if (launches_ > 0) {
     api_.wgpuQueueWriteBuffer(device_.queue(), uniforms_, 0, numbers_.data(), launches_ * kUniformStep);
   }
@@ -204,17 +226,12 @@ void WebGpuQueue::deliver() {
     api_.wgpuDevicePoll(device_.device(), 1, nullptr);
     return;
   }
-  std::atomic<uint32_t> mapped{0};
-  const auto on_mapped = [](uint32_t status, WgpuText, void* told, void*) {
-    static_cast<std::atomic<uint32_t>*>(told)->store(status);
-  };
-  using OnMapped = void (*)(uint32_t, WgpuText, void*, void*);
-  const WgpuCallback callback{nullptr, kWgpuSpontaneous,
-                              reinterpret_cast<void (*)()>(static_cast<OnMapped>(on_mapped)), &mapped,
+  Mapped mapped{&device_, {0}};
+  const WgpuCallback callback{nullptr, kWgpuSpontaneous, reinterpret_cast<void (*)()>(on_mapped), &mapped,
                               nullptr};
   api_.wgpuBufferMapAsync(staging_, kWgpuMapRead, 0, read_bytes_, callback);
-  while (mapped.load() == 0) api_.wgpuDevicePoll(device_.device(), 1, nullptr);
-  if (mapped.load() == kWgpuSuccess) {
+  while (mapped.status.load() == 0) api_.wgpuDevicePoll(device_.device(), 1, nullptr);
+  if (mapped.status.load() == kWgpuSuccess) {
     const auto* data =
         static_cast<const uint8_t*>(api_.wgpuBufferGetConstMappedRange(staging_, 0, read_bytes_));
     for (const Read& one : reads_) std::memcpy(one.data, data + one.offset, one.bytes);

@@ -26,10 +26,12 @@ public final class ModelBundle: @unchecked Sendable {
 
     /// Opens the model in folder `path` of a package of `forerun package`, run by the first of the app's programs that
     /// this processor runs: `forerun_NAME_programs` and `FORERUN_NAME_PROGRAMS` of the package's header, which have to
-    /// outlive the bundle.
-    public init(path: String, programs: UnsafePointer<forerun_linked>, count: Int) throws {
+    /// outlive the bundle. With `target` of those for it alone, such as one for a device beside the processor.
+    public init(path: String, programs: UnsafePointer<forerun_linked>, count: Int, target: String? = nil) throws {
         var opened: OpaquePointer?
-        try check(forerun_bundle_open_linked(path, programs, Int32(count), &opened))
+        try withOptionalCString(target) {
+            try check(forerun_bundle_open_linked_for(path, programs, Int32(count), $0, &opened))
+        }
         pointer = opened!
     }
 

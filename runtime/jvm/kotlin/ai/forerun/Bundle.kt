@@ -46,20 +46,16 @@ public class Bundle private constructor(pointer: Long) : Closeable {
         /**
          * Opens the bundle in folder [path]. Everything in it is verified first.
          *
-         * Where libforerun_jni was built with a package of `forerun package`, the programs that are linked into the
-         * app run it, the best one for this processor, and [target] has to be null. Else the bundle's own library is
-         * loaded: the one for [target], or for null the first that this machine runs.
+         * Where libforerun_jni was built with a package of `forerun package`, a program that is linked into the app
+         * runs it, else the bundle's own library: the one for [target], such as one for a device beside the processor,
+         * or for null the best one for this processor.
          *
          * @throws ForerunException a file is missing or damaged, or nothing in it runs here.
          */
         @JvmStatic
         @JvmOverloads
-        public fun open(path: String, target: String? = null): Bundle {
-            require(target == null || !Native.isLinked()) {
-                "target is '$target', but this app's programs are linked and the best one is taken; leave it out"
-            }
-            return Bundle(Native.openBundle(path.withoutNul("path"), target?.withoutNul("target")))
-        }
+        public fun open(path: String, target: String? = null): Bundle =
+            Bundle(Native.openBundle(path.withoutNul("path"), target?.withoutNul("target")))
     }
 }
 

@@ -12,8 +12,6 @@ internal object Native {
         System.loadLibrary("forerun_jni")
     }
 
-    @JvmStatic external fun isLinked(): Boolean
-
     @JvmStatic external fun version(): ByteArray
 
     @JvmStatic external fun openBundle(path: ByteArray, target: ByteArray?): Long

@@ -1,0 +1,13 @@
+"""Metal for those who do without wgpu-native: sources and launch tables for a backend of the app's own."""
+
+from forerun.targets.gpu import GpuArithmetic, gpu_target
+
+METAL = gpu_target(
+    name="metal",
+    summary="Metal on iPhones and iPads, without a backend in the core: sources whose syntax and types are checked",
+    device="metal",
+    tvm={"kind": "metal"},
+    computes=GpuArithmetic(),
+    arch="arm64",
+    platform="ios-arm64",
+)

@@ -1,0 +1,143 @@
+"""A library between the core and a device's driver: counts every call, and fails where it is told to.
+
+All of it but the named failure is the real driver's work. The names are those that the core looks up.
+"""
+
+from __future__ import annotations
+
+import ctypes.util
+import re
+import subprocess
+from pathlib import Path
+
+from forerun.compiler.build import native_folder
+
+_SOURCE = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static long fail_from;
+%(slots)s
+%(trampolines)s
+%(failing)s
+
+__attribute__((constructor)) static void load(void) {
+  void *const driver = dlopen(getenv("SHIM_DRIVER"), RTLD_NOW | RTLD_LOCAL);
+  if (!driver) { fprintf(stderr, "%%s\n", dlerror()); abort(); }
+  fail_from = atol(getenv("SHIM_FAIL_FROM"));
+%(lookups)s
+}
+
+__attribute__((destructor)) static void report(void) {
+  FILE *const file = fopen(getenv("SHIM_REPORT"), "w");
+%(prints)s
+  fclose(file);
+}
+"""
+
+# What takes the place of a driver's function, from its call number SHIM_FAIL_FROM on (0: never).
+FAILURES = {
+    "opencl": {
+        # As drivers say when the device was reset: CL_OUT_OF_RESOURCES.
+        "clFinish": """
+int clFinish(void *queue) {
+  const int failed = ++count_clFinish >= fail_from && fail_from > 0;
+  const int code = ((int (*)(void *))real_clFinish)(queue);
+  return failed ? -5 : code;
+}""",
+        "clCreateBuffer": """
+void *clCreateBuffer(void *context, uint64_t flags, size_t bytes, void *data, int *code) {
+  if (getenv("SHIM_NO_MEMORY") && count_clCreateBuffer + 1 >= atol(getenv("SHIM_NO_MEMORY"))) {
+    *code = -4;
+    return 0;
+  }
+  ++count_clCreateBuffer;
+  return ((void *(*)(void *, uint64_t, size_t, void *, int *))real_clCreateBuffer)(context, flags, bytes, data, code);
+}""",
+    },
+    "webgpu": {
+        # The device is destroyed after it was given work, as when a driver is reset: wgpu-native says the rest.
+        "wgpuDeviceGetQueue": """
+static void *device;
+void *wgpuDeviceGetQueue(void *of) {
+  ++count_wgpuDeviceGetQueue;
+  device = of;
+  return ((void *(*)(void *))real_wgpuDeviceGetQueue)(of);
+}""",
+        "wgpuQueueSubmit": """
+void wgpuQueueSubmit(void *queue, size_t count, void *commands) {
+  ((void (*)(void *, size_t, void *))real_wgpuQueueSubmit)(queue, count, commands);
+  if (++count_wgpuQueueSubmit == fail_from) ((void (*)(void *))real_wgpuDeviceDestroy)(device);
+}""",
+    },
+}
+# What is made by one function is given back by another.
+PAIRS = {
+    "opencl": {
+        "clCreateContext": "clReleaseContext",
+        "clCreateCommandQueue": "clReleaseCommandQueue",
+        "clCreateBuffer": "clReleaseMemObject",
+        "clCreateProgramWithSource": "clReleaseProgram",
+        "clCreateKernel": "clReleaseKernel",
+    },
+    "webgpu": {
+        "wgpuCreateInstance": "wgpuInstanceRelease",
+        "wgpuAdapterRequestDevice": "wgpuDeviceRelease",
+        "wgpuDeviceGetQueue": "wgpuQueueRelease",
+        "wgpuDeviceCreateBuffer": "wgpuBufferRelease",
+        "wgpuDeviceCreateShaderModule": "wgpuShaderModuleRelease",
+        "wgpuDeviceCreateComputePipeline": "wgpuComputePipelineRelease",
+        "wgpuComputePipelineGetBindGroupLayout": "wgpuBindGroupLayoutRelease",
+        "wgpuDeviceCreateBindGroup": "wgpuBindGroupRelease",
+        "wgpuDeviceCreateCommandEncoder": "wgpuCommandEncoderRelease",
+        "wgpuCommandEncoderBeginComputePass": "wgpuComputePassEncoderRelease",
+        "wgpuCommandEncoderFinish": "wgpuCommandBufferRelease",
+    },
+}
+_EXTRA = {"opencl": (), "webgpu": ("wgpuDeviceDestroy",)}
+
+
+def driver_path(device: str, wgpu: str) -> str:
+    """Return the driver's library: OpenCL's loader, or wgpu-native, which `wgpu` names."""
+    if device == "webgpu":
+        return wgpu
+    name = ctypes.util.find_library("OpenCL")
+    maps = "import ctypes,sys; ctypes.CDLL(sys.argv[1]); print(open('/proc/self/maps').read())"
+    found = subprocess.run(["python3", "-c", maps, str(name)], capture_output=True, text=True, check=True)
+    return next(line.split()[-1] for line in found.stdout.splitlines() if "libOpenCL" in line)
+
+
+def build_shim(device: str, folder: Path) -> dict[str, str]:
+    """Compile the shim; return the environment in which the core takes it for the driver."""
+    source = (native_folder() / "src" / "device" / f"{device}_api.cpp").read_text()
+    names = re.findall(r'"((?:cl[A-Z]|wgpu[A-Z])\w+)"', source)
+    failing = FAILURES[device]
+    looked_up = [*names, *_EXTRA[device]]
+    text = _SOURCE % {
+        "slots": "\n".join(f"void *real_{name}; long count_{name};" for name in looked_up),
+        "trampolines": "\n".join(
+            f'__asm__(".globl {name}\\n.type {name},@function\\n{name}: lock incq count_{name}(%rip)\\n'
+            f'jmp *real_{name}(%rip)");'
+            for name in names
+            if name not in failing
+        ),
+        "failing": "\n".join(failing.values()),
+        "lookups": "\n".join(f'  real_{name} = dlsym(driver, "{name}");' for name in looked_up),
+        "prints": "\n".join(f'  fprintf(file, "{name} %ld\\n", count_{name});' for name in names),
+    }
+    (folder / "shim.c").write_text(text)
+    library = folder / ("libOpenCL.so.1" if device == "opencl" else "libwgpu_shim.so")
+    command = ["cc", "-shared", "-fPIC", "-Wl,-Bsymbolic", "-O1", "-o", str(library), str(folder / "shim.c")]
+    subprocess.run([*command, "-ldl"], check=True)
+    return {"LD_LIBRARY_PATH": str(folder)} if device == "opencl" else {"FORERUN_WGPU": str(library)}
+
+
+def left_over(device: str, report: Path) -> dict[str, int]:
+    """Return how many things of each kind were made and not given back, of the kinds where that is not 0."""
+    counts = {name: int(count) for name, count in map(str.split, report.read_text().splitlines())}
+    assert any(counts[made] for made in PAIRS[device])
+    left = {made: counts[made] - counts[gone] for made, gone in PAIRS[device].items()}
+    return {made: count for made, count in left.items() if count}

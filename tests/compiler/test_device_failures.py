@@ -1,0 +1,97 @@
+"""A device that fails while it is used: one error, nothing left behind, and the CPU goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from device_shim import build_shim, driver_path, left_over
+from test_device_bundles import compile_tiny, needs_device
+
+from forerun.runtime.library import Status
+from forerun.targets import TARGETS
+
+pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the shim is written for x86-64")
+DEVICES = ("opencl", "webgpu")
+
+# Loads the bundle for its device, answers twice, and answers on the CPU; prints what became of each.
+RUN = """
+import json, sys, forerun
+from forerun.errors import ForerunError
+def attempt(run):
+    try:
+        return {"ids": run()}
+    except ForerunError as error:
+        return {"error": str(error), "status": error.status}
+def answer(model):
+    return model.generate([1, 2, 3, 4, 5], max_tokens=6, ignore_end=True, drafter="lookup").complete().ids
+found = []
+def use():
+    with forerun.load(sys.argv[1], target=sys.argv[2]) as model:
+        found.append(attempt(lambda: answer(model)))
+        found.append(attempt(lambda: answer(model)))
+opened = attempt(use)
+with forerun.load(sys.argv[1]) as model:
+    found.append(attempt(lambda: answer(model)))
+print(json.dumps([opened, *found]))
+"""
+
+
+@pytest.fixture(scope="module", params=DEVICES)
+def target(request: pytest.FixtureRequest) -> str:
+    needs_device(request.param)
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def bundle(target: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compile_tiny(tmp_path_factory.mktemp("failures"), target, "qwen2", "q4", "f16")
+
+
+@pytest.fixture(scope="module")
+def shim(target: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    device = TARGETS[target].device  # type: ignore[attr-defined]
+    folder = tmp_path_factory.mktemp("shim")
+    driver = driver_path(device, os.environ.get("FORERUN_WGPU", ""))
+    return {**build_shim(device, folder), "SHIM_DRIVER": driver, "SHIM_REPORT": str(folder / "report")}
+
+
+def run(bundle: Path, target: str, environment: dict[str, str]) -> list[dict[str, Any]]:
+    command = [sys.executable, "-c", RUN, str(bundle), target]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, **environment}
+    )
+    assert done.returncode == 0, done.stderr
+    return list(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("fail_from", (3, 5, 8))
+def test_a_device_that_is_lost(bundle: Path, target: str, shim: dict[str, str], fail_from: int) -> None:
+    """Found by the answer under way and told by every later one; without it there is no error."""
+    whole = run(bundle, target, {**shim, "SHIM_FAIL_FROM": "0"})
+    assert all("error" not in each for each in whole)
+    assert not left_over(target, Path(shim["SHIM_REPORT"]))
+    opened, *answers = run(bundle, target, {**shim, "SHIM_FAIL_FROM": str(fail_from)})
+    failed = [each for each in (opened, *answers) if "error" in each]
+    assert failed and answers[-1] == whole[-1]
+    assert all(each["status"] == Status.DEVICE and "failed" in each["error"] for each in failed)
+    assert not left_over(target, Path(shim["SHIM_REPORT"]))
+    if "error" not in opened:
+        assert "error" in answers[1]
+
+
+@pytest.mark.parametrize("number", (1, 20, 40))
+def test_a_device_without_memory(bundle: Path, target: str, shim: dict[str, str], number: int) -> None:
+    if target != "opencl":
+        pytest.skip("wgpu-native tells of it as of every error")
+    settings = {"SHIM_FAIL_FROM": "0", "SHIM_NO_MEMORY": str(number)}
+    opened, answer = run(bundle, target, {**shim, **settings})
+    assert opened["status"] == Status.OUT_OF_MEMORY and "no memory on" in opened["error"]
+    assert "ids" in answer
+    assert not left_over(target, Path(shim["SHIM_REPORT"]))

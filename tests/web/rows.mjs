@@ -1,0 +1,39 @@
+// Logits of a text in calls of one row and of many, from a core that was opened.
+
+/** Commits tokens as one call; returns each row's logits. */
+async function commit(core, vocabularySize, ids) {
+  const { exports, handles, sequence, waiting } = core;
+  const indices = ids.map((_, i) => i);
+  return core.withRoom(4 * ids.length, (list) =>
+    core.withRoom(8 * ids.length, (rows) =>
+      core.withRoom(36, (request) =>
+        core.withRoom(24, async (result) => {
+          core.setInt32s(list, ids);
+          core.check(exports.forerun_stage(handles.session, sequence, ids.length, list, 0));
+          core.setInt32s(rows, indices.flatMap((i) => [sequence, i]));
+          core.setInt32s(request, [rows, ids.length, 0, -1, 0, -1, 0, 0, 0]);
+          core.check(await waiting.forerun_forward(handles.session, request, result));
+          const logits = core.uint32(result);
+          const bytes = 4 * vocabularySize;
+          const found = indices.map((i) => {
+            const at = logits + i * bytes;
+            const hash = BigInt.asUintN(64, exports.forerun_hash64(at, bytes, 0n)).toString(16).padStart(16, "0");
+            return { hash, logits: Array.from(new Float32Array(core.bytes(at, bytes).slice().buffer)) };
+          });
+          core.setInt32s(list, indices);
+          core.check(await waiting.forerun_commit(handles.session, sequence, ids.length, list));
+          return found;
+        }))));
+}
+
+/** Each row's hash when it is computed alone, and in calls of 2, 5, 8 … rows; and its logits. */
+export async function computeRows(core, vocabularySize, tokens) {
+  const [alone, together] = [[], []];
+  for (const token of tokens) alone.push(...(await commit(core, vocabularySize, [token])));
+  core.check(await core.waiting.forerun_rewind(core.handles.session, core.sequence, 0));
+  for (let at = 0, rows = 2; at < tokens.length; at += rows, rows += 3) {
+    together.push(...(await commit(core, vocabularySize, tokens.slice(at, at + rows))));
+  }
+  const hashes = (rows) => rows.map(({ hash }) => hash);
+  return { alone: hashes(alone), together: hashes(together), logits: alone.map(({ logits }) => logits) };
+}
