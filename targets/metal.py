@@ -4,7 +4,7 @@ from forerun.targets.gpu import GpuArithmetic, gpu_target
 
 METAL = gpu_target(
     name="metal",
-    summary="Metal on iPhones and iPads, without a backend in the core: sources whose syntax and types are checked",
+    summary="Metal's sources, checked for syntax and types; the core has no backend",
     device="metal",
     tvm={"kind": "metal"},
     computes=GpuArithmetic(),

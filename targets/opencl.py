@@ -13,7 +13,7 @@ OPENCL = gpu_target(
 )
 ARM64 = gpu_target(
     name="opencl-arm64",
-    summary="OpenCL in machines with 64-bit Arm, Android's among them: the same, compiled only",
+    summary="OpenCL beside 64-bit Arm, as in phones: compiled only",
     device="opencl",
     tvm=_KIND,
     computes=GpuArithmetic(),

@@ -14,7 +14,7 @@ WEBGPU = gpu_target(
 )
 ARM64 = gpu_target(
     name="webgpu-arm64",
-    summary="WebGPU by wgpu-native in machines with 64-bit Arm, Android's among them: the same, compiled only",
+    summary="WebGPU beside 64-bit Arm, as in phones: compiled only",
     device="webgpu",
     tvm=_KIND,
     computes=_ARITHMETIC,
@@ -23,7 +23,7 @@ ARM64 = gpu_target(
 )
 WEB = gpu_target(
     name="webgpu-wasm32",
-    summary="WebGPU in browsers: the same in WebAssembly's packages, run in headless Chromium",
+    summary="WebGPU in browsers, beside wasm32: run in headless Chromium",
     device="webgpu",
     tvm=_KIND,
     computes=_ARITHMETIC,

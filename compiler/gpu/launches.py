@@ -12,17 +12,17 @@ from forerun.compiler.emit import Module, wrapped
 from forerun.compiler.gpu.attention import part_floats
 from forerun.compiler.gpu.build import DeviceSource, Resources, build_cubin, device_sources, entry_name
 from forerun.compiler.gpu.cache import move_rows
+from forerun.compiler.gpu.parts import SlabParts, WeightParts
 from forerun.compiler.gpu.slabs import SLAB
 from forerun.compiler.gpu.words import QuantizedWords
 from forerun.compiler.gpu.writer import GpuKernel
 from forerun.compiler.graph import Graph, Node, Value
 from forerun.compiler.memory import aligned
-from forerun.compiler.pack import Packing
 from forerun.compiler.program import Decoder, program_object
 from forerun.compiler.schedules import Choice
-from forerun.compiler.schedules.plan import Argument, Field, Input, Output, Packed, Plan, SharedParts, Stage
+from forerun.compiler.schedules.plan import Argument, Field, Input, Output, Packed, SharedParts, Stage
 from forerun.compiler.schedules.rope import BLOCK, AttentionShape
-from forerun.compiler.tir import LANES, Kernel
+from forerun.compiler.tir import Kernel
 from forerun.errors import CompileError
 from forerun.targets.gpu import GpuTarget
 
@@ -190,50 +190,6 @@ def _given(name: str) -> str:
     return f"FORERUN_GIVEN_{name.upper()}"
 
 
-class _Parts:
-    """The weights of a module, or runs of them, that its launches are given, numbered in their order."""
-
-    def __init__(self, module: Module) -> None:
-        self._module, self._plan, self._first, self._next = module, Plan({}, (), ()), 0, 0
-        self.listed: dict[
-            tuple[int, int, int], int
-        ] = {}  # (weight of the module, first byte, bytes) → number
-
-    def begin(self, plan: Plan) -> int:
-        """Go on to the next operation's weights; return how many slabs they are."""
-        self._plan, self._first, self._next = plan, self._next, self._next + len(plan.weights)
-        return -(-_blocks(plan.weights[0]) // plan.slab_blocks) if plan.slab_blocks else 1
-
-    def of(self, slab: int) -> _SlabParts:
-        """Return those of one slab."""
-        return _SlabParts(self, slab)
-
-    def number(self, index: int, slab: int) -> int:
-        """Return the number of a slab of the operation's weight `index`."""
-        weight, packing, each = self._first + index, self._plan.weights[index], self._plan.slab_blocks
-        start, size = 0, self._module.weight_bytes[weight]
-        if each and packing.layout != "vector":
-            most = size // _blocks(packing) * each
-            start, size = slab * most, min(most, size - slab * most)
-        return self.listed.setdefault((weight, start, size), len(self.listed))
-
-
-@dataclass(frozen=True)
-class _SlabParts:
-    """Those that launches for one slab are given."""
-
-    parts: _Parts
-    slab: int
-
-    def number(self, index: int) -> int:
-        """Return the number of the operation's weight `index`."""
-        return self.parts.number(index, self.slab)
-
-
-def _blocks(packing: Packing) -> int:
-    return -(-sum(packing.columns) // LANES)
-
-
 class _Tables:
     """What the tables of all modules share: kernels, weights and memory for activations."""
 
@@ -250,7 +206,7 @@ class _Tables:
 
     def module_table(self, module: Module) -> str:
         """Return a module's launches, and its weights in each of its layers."""
-        slots, parts = self._place(module.graph), _Parts(module)
+        slots, parts = self._place(module.graph), WeightParts(module)
         entries = [list[str](), list[str]()]
         for node, choice in zip(module.graph.nodes, module.choices, strict=True):
             stages = _stages(choice)
@@ -359,7 +315,7 @@ class _Tables:
         return 4 * self.decoder.max_rows * (QuantizedWords(columns).row_words if quantized else columns)
 
     def _argument(
-        self, module: Module, node: Node, argument: Argument, slots: Mapping[Value, int], parts: _SlabParts
+        self, module: Module, node: Node, argument: Argument, slots: Mapping[Value, int], parts: SlabParts
     ) -> str:
         """Return kind and index of what a kernel is given for one parameter."""
         if isinstance(argument, Packed):

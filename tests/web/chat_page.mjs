@@ -25,5 +25,5 @@ export async function runPage({ path }) {
   };
   const answers = [await askAndStop("first"), await askAndStop("second")];
   const roles = [...frame.contentDocument.querySelectorAll("li")].map((item) => item.className);
-  return { answers, roles, loadingHidden: at("loading").hidden };
+  return { answers, roles, loadingHidden: at("loading").hidden, device: at("device").textContent };
 }

@@ -208,6 +208,7 @@ def cut(path: Path) -> None:
 def test_the_page_chats_and_stops(package: Path, tmp_path: Path) -> None:
     made = run_job_in_browser(package, {"page": "chat_page.mjs", "path": "/index.html"}, tmp_path)
     assert made["loadingHidden"] and made["roles"] == ["user", "assistant"] * 2
+    assert made["device"].startswith("It runs on the processor, on ")
     for each in made["answers"]:
         assert each["stopWorks"] and each["sendWaits"]
         tokens = re.match(r"([0-9]+) tokens · ", each["statistics"])
