@@ -151,3 +151,33 @@ def read_resources(text: str) -> dict[str, Resources]:
             int(registers.group(1)), sum(map(int, spilled)), int(shared.group(1)) if shared else 0
         )
     return found
+
+
+@dataclass(frozen=True)
+class CompiledKernels:
+    """What was compiled here of a program's kernels: all of them as a C array, and what each uses of the device.
+
+    Both are empty where the device's driver compiles sources.
+    """
+
+    binary: str
+    resources: Mapping[str, Resources]
+
+    @classmethod
+    def of(cls, sources: Mapping[str, DeviceSource], target: GpuTarget) -> CompiledKernels:
+        """Compile what has to be."""
+        if target.device != "cuda":
+            return cls("", {})
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "kernels.cubin"
+            resources = build_cubin(sources.values(), target, path)
+            data = path.read_bytes()
+        lines = (", ".join(map(str, data[i : i + 32])) for i in range(0, len(data), 32))
+        return cls("static const uint8_t binary[] = {\n" + ",\n".join(lines) + "};\n\n", resources)
+
+    def note(self, name: str) -> str:
+        """Return a comment on a kernel's resources."""
+        if name not in self.resources:
+            return ""
+        used = self.resources[name]
+        return f" /* {used.registers} registers, {used.spilled_bytes} bytes spilled, {used.shared_bytes} shared */"

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 from string import Template
 
 from forerun.compiler.emit import Module, wrapped
 from forerun.compiler.gpu.attention import part_floats
-from forerun.compiler.gpu.build import DeviceSource, Resources, build_cubin, device_sources, entry_name
+from forerun.compiler.gpu.build import CompiledKernels, DeviceSource, device_sources, entry_name
 from forerun.compiler.gpu.cache import move_rows
+from forerun.compiler.gpu.matmul import ITEM_ROWS
 from forerun.compiler.gpu.parts import SlabParts, WeightParts
+from forerun.compiler.gpu.rows import pick_blocks
 from forerun.compiler.gpu.slabs import SLAB
 from forerun.compiler.gpu.words import QuantizedWords
 from forerun.compiler.gpu.writer import GpuKernel
@@ -22,7 +22,7 @@ from forerun.compiler.program import Decoder, program_object
 from forerun.compiler.schedules import Choice
 from forerun.compiler.schedules.plan import Argument, Field, Input, Output, Packed, SharedParts, Stage
 from forerun.compiler.schedules.rope import BLOCK, AttentionShape
-from forerun.compiler.tir import Kernel
+from forerun.compiler.tir import LANES, Kernel
 from forerun.errors import CompileError
 from forerun.targets.gpu import GpuTarget
 
@@ -53,7 +53,9 @@ _NUMBERS = (
 )
 _FIELDS = frozenset({*_ARRAYS, *_NUMBERS, "moves"})
 # Where the forms of the head find their rows.
+PICKS = "head_picks"
 _HEAD_ROWS = {"head": "head_hidden", "head_maxima": "head_hidden", "head_blocks": "drawn_hidden"}
+_HEAD_ROWS[PICKS] = "head_hidden"
 
 _FILE = Template("""\
 /* A decoder compiled by forerun for $target. Generated: do not edit.
@@ -90,6 +92,7 @@ static const forerun_device_program device = {
     .block_positions = $block_positions,
 $steps
     .moves = move_list,
+    .pick = &pick_module,
 };
 
 $program""")
@@ -102,19 +105,21 @@ def device_program_source(decoder: Decoder, target: GpuTarget) -> str:
         CompileError: TVM refuses a kernel, or nvcc, or a kernel does not fit into its registers.
     """
     tables = _Tables(decoder, target)
-    modules = "\n".join(tables.module_table(module) for module in decoder.modules)
+    picks = replace(decoder.head_blocks, name=PICKS)
+    modules = "\n".join(tables.module_table(module) for module in (*decoder.modules, picks))
     moves, move_modules = tables.moves()
+    pick_module = tables.pick()
     layered = {"attention": decoder.attention, "feed_forward": decoder.feed_forward}
     layers = "\n".join(tables.layer_modules(kind, some) for kind, some in layered.items())
     sources = device_sources(tables.kernels.values(), target)
     shape = AttentionShape(decoder.heads, decoder.kv_heads, decoder.head_dim, 1.0, decoder.kv_dtype)
     once = {"embed": decoder.embed, "head": decoder.head}
-    once |= {"head_maxima": decoder.head_maxima, "head_blocks": decoder.head_blocks}
+    once |= {"head_maxima": decoder.head_maxima, "head_blocks": decoder.head_blocks, PICKS: picks}
     steps = [
         f"    .{name} = {{&{name}_module, {name}_weights[0]}}," for name, m in once.items() if m is not None
     ]
     steps += [f"    .{kind} = {kind}_layers," for kind in layered]
-    compiled = _Compiled.of(sources, target)
+    compiled = CompiledKernels.of(sources, target)
     return _FILE.substitute(
         target=decoder.target,
         program=program_object(decoder, {"device": "&device"}),
@@ -129,7 +134,7 @@ def device_program_source(decoder: Decoder, target: GpuTarget) -> str:
         ),
         weights="\n".join(f"    {{{offset}, {size}}}," for offset, size in tables.weights),
         slots=", ".join(map(str, tables.slots)) or "0",
-        modules=modules + move_modules,
+        modules=modules + move_modules + pick_module,
         layers=layers,
         moves=", ".join(moves),
         part_bytes=4 * CHUNK_ROWS * decoder.heads * part_floats(shape),
@@ -144,37 +149,7 @@ def _source_text(name: str, source: DeviceSource) -> str:
     return f"static const char {name}_source[] =\n{lines};\n"
 
 
-@dataclass(frozen=True)
-class _Compiled:
-    """What was compiled here of a program's kernels: all of them as a C array, and what each uses of the device.
-
-    Both are empty where the device's driver compiles sources.
-    """
-
-    binary: str
-    resources: Mapping[str, Resources]
-
-    @classmethod
-    def of(cls, sources: Mapping[str, DeviceSource], target: GpuTarget) -> _Compiled:
-        """Compile what has to be."""
-        if target.device != "cuda":
-            return cls("", {})
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "kernels.cubin"
-            resources = build_cubin(sources.values(), target, path)
-            data = path.read_bytes()
-        lines = (", ".join(map(str, data[i : i + 32])) for i in range(0, len(data), 32))
-        return cls("static const uint8_t binary[] = {\n" + ",\n".join(lines) + "};\n\n", resources)
-
-    def note(self, name: str) -> str:
-        """Return a comment on a kernel's resources."""
-        if name not in self.resources:
-            return ""
-        used = self.resources[name]
-        return f" /* {used.registers} registers, {used.spilled_bytes} bytes spilled, {used.shared_bytes} shared */"
-
-
-def _kernel_entry(kernel: GpuKernel, source: DeviceSource, compiled: _Compiled) -> str:
+def _kernel_entry(kernel: GpuKernel, source: DeviceSource, compiled: CompiledKernels) -> str:
     names = [*(p.name for p in kernel.parameters), "rows"]
     taken = ", ".join(str(names.index(name)) for name in source.arguments)
     grid = kernel.grid
@@ -257,6 +232,15 @@ class _Tables:
             text[ring] = _module_text(name, *entries)
         return names, "\n".join(text.values())
 
+    def pick(self) -> str:
+        """Return the tables of the module that picks blocks by their maxima."""
+        blocks = -(-self.decoder.vocabulary_size // LANES)
+        kernel = pick_blocks("pick_blocks", self.target, blocks)
+        given = [f"{{{_given(p.name)}, 0}}" for p in kernel.parameters]
+        entries = [list[str](), list[str]()]
+        self._add_launch("pick", entries, {0: kernel}, given, (0, 1))
+        return "\n" + _module_text("pick", *entries)
+
     def _add_launch(
         self,
         name: str,
@@ -321,7 +305,11 @@ class _Tables:
         if isinstance(argument, Packed):
             return f"{{{_given('weight')}, {parts.number(argument.index)}}}"
         if argument == Field(SLAB):
-            return f"{{{_given(SLAB)}, {parts.slab}}}"
+            return f"{{{_given('constant')}, {parts.slab}}}"
+        if argument == Field(ITEM_ROWS):
+            return f"{{{_given('constant')}, {int(module.name == PICKS)}}}"
+        if argument == Field("items") and module.name == PICKS:
+            return f"{{{_given('picked')}, 0}}"
         if isinstance(argument, SharedParts):
             return f"{{{_given('parts')}, 0}}"
         if isinstance(argument, Input | Output):

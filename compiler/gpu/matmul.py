@@ -39,6 +39,17 @@ from forerun.targets.gpu import GpuTarget
 _STORED_BLOCKS = 2
 
 
+# A scalar of matmuls whose blocks are listed: 1 where each item of the list is for a row of its own, 0 where all are
+# for the first.
+ITEM_ROWS = "item_rows"
+
+
+def device_scalars(epilogue: Epilogue, slabs: Slabs) -> Mapping[str, str]:
+    """Return a matmul's scalars, with their types: those of the CPU's, then the device's own."""
+    own = {ITEM_ROWS: "int32"} if epilogue.listed is not None else {}
+    return {**scalars_of(epilogue), **own, **slabs.scalars}
+
+
 def _blocks(epilogue: Epilogue) -> int:
     if epilogue.listed is not None:
         return 1
@@ -62,7 +73,9 @@ class _Matmul:
         self.split = tir.bind(tirx.floordiv(writer.thread, self.columns))
         within = tir.bind(tirx.floormod(writer.thread, self.columns))
         self.lane = tir.bind(tirx.floormod(within, LANES))
+        self.first_row = tir.bind(writer.y * shape.tile)
         if epilogue.listed is not None:
+            self.first_row = tir.bind(writer.x * writer.scalars[ITEM_ROWS])
             first_block = tir.bind(writer.named[epilogue.listed][writer.x])
         else:
             first_block = tir.bind(writer.x * _blocks(epilogue) + slabs.first(writer))
@@ -70,7 +83,6 @@ class _Matmul:
         # Columns past the last block repeat it: they are computed and not written.
         block = tir.bind(op.min(first_block + tirx.floordiv(within, LANES), shape.blocks - 1))
         self.block = slabs.within(writer, block)
-        self.first_row = tir.bind(writer.y * shape.tile)
         self.within = within
         self.sums = writer.own(shape.tile)
         for m in range(shape.tile):
@@ -129,7 +141,7 @@ def _matmul(
         target.computes,
         {**inputs, **epilogue.inputs},
         outputs_of(len(epilogue.outputs) > 1),
-        {**scalars_of(epilogue), **slabs.scalars},
+        device_scalars(epilogue, slabs),
         threads=_splits(target, epilogue) * _blocks(epilogue) * LANES,
         grid=_grid(shape, epilogue, slabs),
     ) as (writer, done):

@@ -152,3 +152,47 @@ def embed_float(name: str, target: GpuTarget, shape: tuple[int, int], factor: fl
             value = writer.named["weights"][(first + k) * LANES + tirx.floormod(token, LANES)]
             tir.store_one(writer.named["out"], times(value, factor), writer.y * columns + k)
     return done[0]
+
+
+def pick_blocks(name: str, target: GpuTarget, blocks: int) -> GpuKernel:
+    """Return the kernel that finds the first of each row's largest maxima.
+
+    Parameters of the kernel: maxima [rows, blocks], picked [rows].
+    """
+    threads, inputs, outputs = target.workgroup_threads, {"maxima": "float32"}, {"picked": "int32"}
+    with writing(name, target.computes, inputs, outputs, {}, threads=threads, grid=Grid(1, 1)) as (
+        writer,
+        done,
+    ):
+        maxima, start = writer.named["maxima"], tir.bind(writer.y * blocks)
+        best, place = writer.shared(threads), writer.shared(threads, "int32")
+        own, own_place = writer.own(1), writer.own(1, "int32")
+        # A thread without a block repeats the last one.
+        first = tir.bind(op.min(writer.thread, blocks - 1))
+        tir.store_one(own, maxima[start + first], 0)
+        tir.store_one(own_place, first, 0)
+        with writer.items(blocks) as block:
+            value = tir.bind(maxima[start + block])
+            with tir.when(value > own[0]):
+                tir.store_one(own, value, 0)
+                tir.store_one(own_place, block, 0)
+        tir.store_one(best, own[0], writer.thread)
+        tir.store_one(place, own_place[0], writer.thread)
+        writer.meet()
+        half = threads // 2
+        while half:
+            with tir.when(writer.thread < half):
+                _keep_first_of_largest(best, place, writer.thread, tir.bind(writer.thread + half))
+            writer.meet()
+            half //= 2
+        with tir.when(writer.thread == 0):
+            tir.store_one(writer.named["picked"], place[0], writer.y)
+    return done[0]
+
+
+def _keep_first_of_largest(best: tirx.Buffer, place: tirx.Buffer, one: Expr, other: Expr) -> None:
+    """Make number `one` of what was found the larger of two, or of equal ones the one whose place is before."""
+    earlier = tirx.all(best[other] == best[one], place[other] < place[one])
+    with tir.when(tirx.any(best[other] > best[one], earlier)):
+        tir.store_one(place, place[other], one)
+        tir.store_one(best, best[other], one)

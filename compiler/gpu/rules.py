@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from forerun.compiler.gpu import cache, matmul, rows
 from forerun.compiler.gpu.attention import SHARED_BYTES, attention_merge, attention_parts, shared_bytes
-from forerun.compiler.gpu.slabs import SLAB, slabs_of
+from forerun.compiler.gpu.slabs import slabs_of
 from forerun.compiler.gpu.words import joined
 from forerun.compiler.operations import (
     CachedAttention,
@@ -71,9 +71,10 @@ class _Joined:
         matrices = (operation.table,) if isinstance(operation, Embed) else stacked_rows(operation)
         columns, first = sum(each.columns for each in matrices), matrices[0]
         slabs = slabs_of(_device(settings.target), columns, first.inputs, first.scheme)
-        if slabs.count == 1:
-            return plan
-        return replace(plan, arguments=(*plan.arguments, Field(SLAB)), slab_blocks=slabs.each)
+        more = [matmul.ITEM_ROWS] if isinstance(operation, Linear) and operation.head == "blocks" else []
+        more += list(slabs.scalars)
+        arguments = (*plan.arguments, *(Field(name) for name in more))
+        return replace(plan, arguments=arguments, slab_blocks=slabs.each if slabs.count > 1 else 0)
 
 
 class GpuMatmul(_Joined, GroupedRule):

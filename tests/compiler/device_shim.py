@@ -135,9 +135,14 @@ def build_shim(device: str, folder: Path) -> dict[str, str]:
     return {"LD_LIBRARY_PATH": str(folder)} if device == "opencl" else {"FORERUN_WGPU": str(library)}
 
 
+def calls(report: Path) -> dict[str, int]:
+    """Return how often each function of the driver was called."""
+    return {name: int(count) for name, count in map(str.split, report.read_text().splitlines())}
+
+
 def left_over(device: str, report: Path) -> dict[str, int]:
     """Return how many things of each kind were made and not given back, of the kinds where that is not 0."""
-    counts = {name: int(count) for name, count in map(str.split, report.read_text().splitlines())}
+    counts = calls(report)
     assert any(counts[made] for made in PAIRS[device])
     left = {made: counts[made] - counts[gone] for made, gone in PAIRS[device].items()}
     return {made: count for made, count in left.items() if count}

@@ -1,4 +1,4 @@
-"""A device that fails while it is used: one error, nothing left behind, and the CPU goes on."""
+"""What the core asks of a device's driver, and what becomes of a device that fails: one error, nothing left behind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from device_shim import build_shim, driver_path, left_over
+from device_shim import build_shim, calls, driver_path, left_over
 from test_device_bundles import compile_tiny, needs_device
 
 from forerun.runtime.library import Status
@@ -95,3 +95,23 @@ def test_a_device_without_memory(bundle: Path, target: str, shim: dict[str, str]
     assert opened["status"] == Status.OUT_OF_MEMORY and "no memory on" in opened["error"]
     assert "ids" in answer
     assert not left_over(target, Path(shim["SHIM_REPORT"]))
+
+
+ANSWER = """
+import sys, forerun
+with forerun.load(sys.argv[1], target=sys.argv[2]) as model:
+    count = int(sys.argv[3])
+    answer = model.generate([1, 2, 3, 4, 5], max_tokens=count, ignore_end=True, drafter=sys.argv[4])
+    assert len(answer.complete().ids) == count
+"""
+WAITS = {"opencl": "clFinish", "webgpu": "wgpuBufferMapAsync"}
+
+
+def test_a_token_waits_for_the_device_once(bundle: Path, target: str, shim: dict[str, str]) -> None:
+    """The block of logits that a greedy draw looks at comes with the maxima."""
+    waits = []
+    for count in (10, 30):
+        command = [sys.executable, "-c", ANSWER, str(bundle), target, str(count), "none"]
+        subprocess.run(command, check=True, env={**os.environ, **shim, "SHIM_FAIL_FROM": "0"})
+        waits.append(calls(Path(shim["SHIM_REPORT"]))[WAITS[target]])
+    assert waits[1] - waits[0] == 20

@@ -58,8 +58,8 @@ def test_a_model_in_slabs_computes_the_same_bits(
         monkeypatch.setattr(module, "TARGETS", {**TARGETS, name: small})
     bundles["slabs"] = compile_tiny(tmp_path / "slabs", name, "qwen2", quant, "f16")
     source = (bundles["slabs"] / "src" / f"{name}.c").read_text()
-    assert {f"{{FORERUN_GIVEN_SLAB, {slab}}}" for slab in range(5)} <= set(
-        re.findall(r"\{FORERUN_GIVEN_SLAB, \d+\}", source)
+    assert {f"{{FORERUN_GIVEN_CONSTANT, {slab}}}" for slab in range(5)} <= set(
+        re.findall(r"\{FORERUN_GIVEN_CONSTANT, \d+\}", source)
     )
     ids = rng.integers(0, VOCABULARY_SIZE, 90).tolist()
     found = {}

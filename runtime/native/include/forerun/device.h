@@ -22,6 +22,7 @@ enum forerun_given_kind {
   FORERUN_GIVEN_FEATURES,     /* float [M, F] */
   FORERUN_GIVEN_LOGITS,       /* float [M, V] */
   FORERUN_GIVEN_MAXIMA,       /* float [M, B] */
+  FORERUN_GIVEN_PICKED,       /* int32 [M]: of each row the first block with the largest maximum */
   FORERUN_GIVEN_ITEMS,        /* int32 [B] */
   FORERUN_GIVEN_BLOCK_LOGITS, /* float [B, FORERUN_HEAD_BLOCK] */
   FORERUN_GIVEN_ROW_TABLE,    /* int32 [M, 5]: token id, position, sequence, slot, gather_start */
@@ -40,7 +41,7 @@ enum forerun_given_kind {
   FORERUN_GIVEN_ITEM_COUNT,
   FORERUN_GIVEN_MOVE_COUNT,
   FORERUN_GIVEN_LAYER,
-  FORERUN_GIVEN_SLAB, /* `index`: which part of a matrix that no piece of memory holds */
+  FORERUN_GIVEN_CONSTANT, /* `index` itself */
   FORERUN_GIVEN_KINDS
 };
 
@@ -102,6 +103,8 @@ typedef struct forerun_device_program {
   const forerun_layer_module* attention;    /* [layers] */
   const forerun_layer_module* feed_forward; /* [layers] */
   forerun_layer_module head, head_maxima, head_blocks;
+  forerun_layer_module head_picks;    /* as head_blocks, of each row its picked block: block_logits [M, 16] */
+  const forerun_module* pick;         /* picks blocks by their maxima */
   const forerun_module* const* moves; /* [layers], brings rows of a layer's cache to other slots */
 } forerun_device_program;
 

@@ -27,7 +27,8 @@ Status check_device_program(const forerun_program& program) {
                device.slot_bytes != nullptr && device.block_positions > 0 && device.moves != nullptr &&
                device.attention != nullptr && device.feed_forward != nullptr &&
                device.head.module != nullptr && device.head_maxima.module != nullptr &&
-               device.head_blocks.module != nullptr;
+               device.head_blocks.module != nullptr && device.head_picks.module != nullptr &&
+               device.pick != nullptr;
   for (int32_t i = 0; sound && i < device.weight_count; ++i) {
     const forerun_weight& weight = device.weights[i];
     sound = weight.offset <= program.weights_bytes && weight.bytes <= program.weights_bytes - weight.offset;

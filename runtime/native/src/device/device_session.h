@@ -68,7 +68,10 @@ class DeviceSession final : public RemoteCache {
   std::unique_ptr<DeviceBuffer[]> values_;
   int32_t numbers_[FORERUN_GIVEN_KINDS] = {};  // by kind, of the launch being made
   Region row_table_;                           // int32 [M, 5]
-  Region moves_;                               // int32 [kMostMoves, 5]
+  Region picked_;                              // int32 [picked_count_], of the last call that is drawn from
+  Region picked_logits_;                       // float [picked_count_, FORERUN_HEAD_BLOCK]
+  int32_t picked_count_ = 0;
+  Region moves_;  // int32 [kMostMoves, 5]
   int32_t move_count_ = 0;
 };
 

@@ -149,9 +149,10 @@ void WebGpuQueue::grow(const WebGpuDevice& device, WgpuHandle* buffer, uint64_t*
 
 void WebGpuQueue::read(const DeviceBuffer& buffer, uint64_t offset, void* data, uint64_t bytes) {
   if (bytes == 0) return;
-  if (read_bytes_ + bytes > staging_bytes_) {
+  const uint64_t wanted = read_bytes_ + bytes;
+  if (wanted > staging_bytes_) {
     deliver();
-    grow(device_, &staging_, &staging_bytes_, bytes, kWgpuMapRead | kWgpuCopySink);
+    grow(device_, &staging_, &staging_bytes_, wanted, kWgpuMapRead | kWgpuCopySink);
   }
   end_pass();
   api_.wgpuCommandEncoderCopyBufferToBuffer(encoder(), buffer.handle(), offset, staging_, read_bytes_, bytes);
