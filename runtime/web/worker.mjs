@@ -51,7 +51,7 @@ async function readInto(address, response, file, onBytes) {
 function listed(data) {
   try {
     const { files, drafts, targets } = JSON.parse(new TextDecoder().decode(data)).manifest;
-    return { files, drafts: drafts ?? {}, targets };
+    return { files: files ?? {}, drafts: drafts ?? {}, targets: targets ?? {} };
   } catch {
     return { files: {}, drafts: {}, targets: {} };
   }

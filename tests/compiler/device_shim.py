@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes.util
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 from forerun.compiler.build import native_folder
@@ -106,7 +107,9 @@ def driver_path(device: str, wgpu: str) -> str:
         return wgpu
     name = ctypes.util.find_library("OpenCL")
     maps = "import ctypes,sys; ctypes.CDLL(sys.argv[1]); print(open('/proc/self/maps').read())"
-    found = subprocess.run(["python3", "-c", maps, str(name)], capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [sys.executable, "-c", maps, str(name)], capture_output=True, text=True, check=True
+    )
     return next(line.split()[-1] for line in found.stdout.splitlines() if "libOpenCL" in line)
 
 

@@ -78,9 +78,9 @@ def test_the_example_chats_with_linked_programs(linked: Path, package: Path, exp
     assert chat(linked, package / "model") == expected_chat
 
 
-def test_a_target_is_refused_where_programs_are_linked(linked: Path, package: Path) -> None:
-    told = dict(run_probe(find_kotlin_jar(), linked, "mistakes", package / "model"))
-    assert "IllegalArgumentException" in text_of(told["target"]) and "leave it out" in text_of(told["target"])
+def test_a_target_that_is_not_linked_is_refused(linked: Path, package: Path) -> None:
+    told = text_of(dict(run_probe(find_kotlin_jar(), linked, "mistakes", package / "model"))["target"])
+    assert "ForerunException 26 " in told and "no program of the model for target moon" in told
 
 
 def test_ids_are_pythons(loading: Path, compiled: Callable[..., Path], keep_model: Model) -> None:

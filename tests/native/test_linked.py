@@ -81,7 +81,7 @@ def test_only_the_target_that_is_asked_for_is_taken(own_bundle: Path, entry: obj
     assert open_linked(own_bundle, programs) == (0, "other")
     assert open_linked(own_bundle, programs, target=TARGET) == (0, TARGET)
     status, error = open_linked(own_bundle, programs[:1], target=TARGET)
-    assert status == Status.LIBRARY and f"for target {TARGET}" in error
+    assert status == Status.UNKNOWN_TARGET and f"for target {TARGET}" in error
 
 
 def test_mistakes_are_refused(bare: Path, entry: object) -> None:

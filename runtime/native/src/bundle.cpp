@@ -80,10 +80,15 @@ Status Bundle::choose_target(const char* name) {
 }
 
 Status Bundle::choose_linked(const char* draft, const forerun_linked** chosen) {
+  const char* const network = draft != nullptr ? draft : "the model";
   Status status =
-      fail(FORERUN_LIBRARY, "the app holds no program of %s%s%s; link the table that forerun package wrote",
-           draft != nullptr ? draft : "the model", linked_target_.empty() ? "" : " for target ",
-           linked_target_.c_str());
+      linked_target_.empty()
+          ? fail(FORERUN_LIBRARY, "the app holds no program of %s; link the table that forerun package wrote",
+                 network)
+          : fail(FORERUN_UNKNOWN_TARGET,
+                 "the app holds no program of %s for target %s; compile the bundle for it and package it "
+                 "again",
+                 network, linked_target_.c_str());
   for (int32_t i = 0; i < linked_count_; ++i) {
     const char* const other = linked_[i].draft;
     const bool same = draft == nullptr || other == nullptr ? draft == other : std::strcmp(draft, other) == 0;
