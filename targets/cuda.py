@@ -1,11 +1,13 @@
 """NVIDIA GPUs by architecture: cubins, compiled by nvcc when a bundle is made."""
 
+from dataclasses import replace
+
 from forerun.targets.gpu import GpuArithmetic, GpuTarget, gpu_target
 
 
 def cuda_target(number: int, devices: str, arch: str = "x86_64", platform: str = "linux-x86-64") -> GpuTarget:
     """Return the target of a compute capability, as sm_`number`, in machines of that kind."""
-    return gpu_target(
+    target = gpu_target(
         name=f"cuda-sm_{number}",
         summary=f"CUDA, compute capability {number / 10:.1f} ({devices}): compiled only",
         device="cuda",
@@ -13,8 +15,8 @@ def cuda_target(number: int, devices: str, arch: str = "x86_64", platform: str =
         computes=GpuArithmetic(dot="__dp4a", dot_adds=True),
         arch=arch,
         platform=platform,
-        largest_piece=0,
     )
+    return replace(target, largest_piece=0)
 
 
 SM_87 = cuda_target(87, "Jetson Orin", "aarch64", "linux-arm64")

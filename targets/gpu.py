@@ -45,7 +45,8 @@ class GpuTarget(Target):
     Attributes:
         device: the interface through which kernels are run: cuda, webgpu or opencl.
         workgroup_threads: most threads of a workgroup, a power of two.
-        largest_piece: bytes of memory that every device gives in one piece; larger weights are split. 0: no limit.
+        largest_piece: bytes that every device gives in one piece, by default what WebGPU and OpenCL promise; larger
+            weights are split. 0: no limit.
         computes: see `GpuArithmetic`.
     """
 
@@ -63,14 +64,11 @@ def gpu_target(
     computes: GpuArithmetic,
     arch: str = "x86_64",
     platform: str = "linux-x86-64",
-    weight_layout: str = "quads",
-    largest_piece: int = 1 << 27,
 ) -> GpuTarget:
     """Return a target with the tiles and rules that all devices share.
 
     `tvm` is the dict form of TVM's target. `arch` and `platform` are those of the machine that the device is in, and
-    weights lie as its processor's do, so that one bundle may serve both. `largest_piece` is what WebGPU and OpenCL
-    promise.
+    weights lie as x86-64's do, so that one bundle may serve both.
     """
     return GpuTarget(
         name=name,
@@ -80,7 +78,7 @@ def gpu_target(
         features=(),
         fma=True,
         rules=GPU_RULES,
-        weight_layout=weight_layout,
+        weight_layout="quads",
         tile_rows=8,
         # Rows between two of them take the larger: they read the same weights, and each kernel that is not there saves
         # its compilation on the device.
@@ -88,5 +86,4 @@ def gpu_target(
         platform=platform,
         device=device,
         computes=computes,
-        largest_piece=largest_piece,
     )

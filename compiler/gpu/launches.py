@@ -52,10 +52,10 @@ _NUMBERS = (
     "layer",
 )
 _FIELDS = frozenset({*_ARRAYS, *_NUMBERS, "moves"})
-# Where the forms of the head find their rows.
+# The form of the head that computes the blocks that were picked.
 PICKS = "head_picks"
-_HEAD_ROWS = {"head": "head_hidden", "head_maxima": "head_hidden", "head_blocks": "drawn_hidden"}
-_HEAD_ROWS[PICKS] = "head_hidden"
+# Where the forms of the head find their rows.
+_HEAD_ROWS = dict.fromkeys(("head", "head_maxima", PICKS), "head_hidden") | {"head_blocks": "drawn_hidden"}
 
 _FILE = Template("""\
 /* A decoder compiled by forerun for $target. Generated: do not edit.
@@ -185,11 +185,10 @@ class _Tables:
         entries = [list[str](), list[str]()]
         for node, choice in zip(module.graph.nodes, module.choices, strict=True):
             stages = _stages(choice)
-            for slab in range(parts.begin(choice.plan)):
+            for slab in parts.slabs(choice.plan):
                 for i, (stage, tiles) in enumerate(stages):
                     given = [
-                        self._argument(module, node, argument, slots, parts.of(slab))
-                        for argument in stage.arguments
+                        self._argument(module, node, argument, slots, slab) for argument in stage.arguments
                     ]
                     chunks = (CHUNK_ROWS, len(stages)) if choice.plan.few is not None and i == 0 else (0, 1)
                     self._add_launch(module.name, entries, tiles, given, chunks)
@@ -226,20 +225,21 @@ class _Tables:
                 )
             )
             kernel = move_rows(f"move_rows_{ring}" if ring else "move_rows", self.target, shape)
-            given = [f"{{{_given(p.name)}, 0}}" for p in kernel.parameters]
-            entries = [list[str](), list[str]()]
-            self._add_launch(name, entries, {0: kernel}, given, (0, 1))
-            text[ring] = _module_text(name, *entries)
+            text[ring] = self._module_of(name, kernel)
         return names, "\n".join(text.values())
 
     def pick(self) -> str:
         """Return the tables of the module that picks blocks by their maxima."""
         blocks = -(-self.decoder.vocabulary_size // LANES)
         kernel = pick_blocks("pick_blocks", self.target, blocks)
+        return "\n" + self._module_of("pick", kernel)
+
+    def _module_of(self, name: str, kernel: GpuKernel) -> str:
+        """Return the tables of a module of one launch, whose kernel is given what its parameters are called after."""
         given = [f"{{{_given(p.name)}, 0}}" for p in kernel.parameters]
         entries = [list[str](), list[str]()]
-        self._add_launch("pick", entries, {0: kernel}, given, (0, 1))
-        return "\n" + _module_text("pick", *entries)
+        self._add_launch(name, entries, {0: kernel}, given, (0, 1))
+        return _module_text(name, *entries)
 
     def _add_launch(
         self,
@@ -299,13 +299,13 @@ class _Tables:
         return 4 * self.decoder.max_rows * (QuantizedWords(columns).row_words if quantized else columns)
 
     def _argument(
-        self, module: Module, node: Node, argument: Argument, slots: Mapping[Value, int], parts: SlabParts
+        self, module: Module, node: Node, argument: Argument, slots: Mapping[Value, int], slab: SlabParts
     ) -> str:
         """Return kind and index of what a kernel is given for one parameter."""
         if isinstance(argument, Packed):
-            return f"{{{_given('weight')}, {parts.number(argument.index)}}}"
+            return f"{{{_given('weight')}, {slab.number(argument.index)}}}"
         if argument == Field(SLAB):
-            return f"{{{_given('constant')}, {parts.slab}}}"
+            return f"{{{_given('constant')}, {slab.slab}}}"
         if argument == Field(ITEM_ROWS):
             return f"{{{_given('constant')}, {int(module.name == PICKS)}}}"
         if argument == Field("items") and module.name == PICKS:
