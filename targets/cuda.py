@@ -5,11 +5,13 @@ from dataclasses import replace
 from forerun.targets.gpu import GpuArithmetic, GpuTarget, gpu_target
 
 
-def cuda_target(number: int, devices: str, arch: str = "x86_64", platform: str = "linux-x86-64") -> GpuTarget:
-    """Return the target of a compute capability, as sm_`number`, in machines of that kind."""
+def cuda_target(
+    number: int, devices: str, tried: str, arch: str = "x86_64", platform: str = "linux-x86-64"
+) -> GpuTarget:
+    """Return the target of a compute capability, as sm_`number`, in machines of that kind; `tried` says on what."""
     target = gpu_target(
         name=f"cuda-sm_{number}",
-        summary=f"CUDA, compute capability {number / 10:.1f} ({devices}): compiled only",
+        summary=f"CUDA, compute capability {number / 10:.1f} ({devices}): {tried}",
         device="cuda",
         tvm={"kind": "cuda", "arch": f"sm_{number}"},
         computes=GpuArithmetic(dot="__dp4a", dot_adds=True),
@@ -19,5 +21,5 @@ def cuda_target(number: int, devices: str, arch: str = "x86_64", platform: str =
     return replace(target, largest_piece=0)
 
 
-SM_87 = cuda_target(87, "Jetson Orin", "aarch64", "linux-arm64")
-SM_90 = cuda_target(90, "H100, H200")
+SM_87 = cuda_target(87, "Jetson Orin", "compiled only", "aarch64", "linux-arm64")
+SM_90 = cuda_target(90, "H100, H200", "run on an emulated driver only")

@@ -5,7 +5,6 @@ All of it but the named failure is the real driver's work. The names are those t
 
 from __future__ import annotations
 
-import ctypes.util
 import re
 import subprocess
 import sys
@@ -59,6 +58,21 @@ void *clCreateBuffer(void *context, uint64_t flags, size_t bytes, void *data, in
   return ((void *(*)(void *, uint64_t, size_t, void *, int *))real_clCreateBuffer)(context, flags, bytes, data, code);
 }""",
     },
+    "cuda": {
+        # As after an access that is not allowed: CUDA_ERROR_ILLEGAL_ADDRESS.
+        "cuStreamSynchronize": """
+int cuStreamSynchronize(void *stream) {
+  const int failed = ++count_cuStreamSynchronize >= fail_from && fail_from > 0;
+  const int code = ((int (*)(void *))real_cuStreamSynchronize)(stream);
+  return failed ? 700 : code;
+}""",
+        "cuMemAlloc_v2": """
+int cuMemAlloc_v2(uint64_t *address, size_t bytes) {
+  if (getenv("SHIM_NO_MEMORY") && count_cuMemAlloc_v2 + 1 >= atol(getenv("SHIM_NO_MEMORY"))) return 2;
+  ++count_cuMemAlloc_v2;
+  return ((int (*)(uint64_t *, size_t))real_cuMemAlloc_v2)(address, bytes);
+}""",
+    },
     "webgpu": {
         # The device is destroyed after it was given work, as when a driver is reset: wgpu-native says the rest.
         "wgpuDeviceGetQueue": """
@@ -84,6 +98,15 @@ PAIRS = {
         "clCreateProgramWithSource": "clReleaseProgram",
         "clCreateKernel": "clReleaseKernel",
     },
+    "cuda": {
+        "cuDevicePrimaryCtxRetain": "cuDevicePrimaryCtxRelease_v2",
+        "cuModuleLoadData": "cuModuleUnload",
+        "cuMemAlloc_v2": "cuMemFree_v2",
+        "cuMemHostAlloc": "cuMemFreeHost",
+        "cuStreamCreate": "cuStreamDestroy_v2",
+        "cuStreamEndCapture": "cuGraphDestroy",
+        "cuGraphInstantiateWithFlags": "cuGraphExecDestroy",
+    },
     "webgpu": {
         "wgpuCreateInstance": "wgpuInstanceRelease",
         "wgpuAdapterRequestDevice": "wgpuDeviceRelease",
@@ -98,25 +121,24 @@ PAIRS = {
         "wgpuCommandEncoderFinish": "wgpuCommandBufferRelease",
     },
 }
-_EXTRA = {"opencl": (), "webgpu": ("wgpuDeviceDestroy",)}
+_EXTRA = {"opencl": (), "cuda": (), "webgpu": ("wgpuDeviceDestroy",)}
 
 
 def driver_path(device: str, wgpu: str) -> str:
     """Return the driver's library: OpenCL's loader, or wgpu-native, which `wgpu` names."""
     if device == "webgpu":
         return wgpu
-    name = ctypes.util.find_library("OpenCL")
+    loader = {"opencl": "libOpenCL.so.1", "cuda": "libcuda.so.1"}[device]
     maps = "import ctypes,sys; ctypes.CDLL(sys.argv[1]); print(open('/proc/self/maps').read())"
-    found = subprocess.run(
-        [sys.executable, "-c", maps, str(name)], capture_output=True, text=True, check=True
-    )
-    return next(line.split()[-1] for line in found.stdout.splitlines() if "libOpenCL" in line)
+    found = subprocess.run([sys.executable, "-c", maps, loader], capture_output=True, text=True, check=True)
+    paths = (Path(line.split()[-1]) for line in found.stdout.splitlines() if ".so" in line)
+    return str(next(path for path in paths if device in path.name.lower()))
 
 
 def build_shim(device: str, folder: Path) -> dict[str, str]:
     """Compile the shim; return the environment in which the core takes it for the driver."""
     source = (native_folder() / "src" / "device" / f"{device}_api.cpp").read_text()
-    names = re.findall(r'"((?:cl[A-Z]|wgpu[A-Z])\w+)"', source)
+    names = re.findall(r'"((?:cl[A-Z]|cu[A-Z]|wgpu[A-Z])\w+)"', source)
     failing = FAILURES[device]
     looked_up = [*names, *_EXTRA[device]]
     text = _SOURCE % {
@@ -132,10 +154,11 @@ def build_shim(device: str, folder: Path) -> dict[str, str]:
         "prints": "\n".join(f'  fprintf(file, "{name} %ld\\n", count_{name});' for name in names),
     }
     (folder / "shim.c").write_text(text)
-    library = folder / ("libOpenCL.so.1" if device == "opencl" else "libwgpu_shim.so")
+    names_of = {"opencl": "libOpenCL.so.1", "cuda": "libcuda.so.1", "webgpu": "libwgpu_shim.so"}
+    library = folder / names_of[device]
     command = ["cc", "-shared", "-fPIC", "-Wl,-Bsymbolic", "-O1", "-o", str(library), str(folder / "shim.c")]
     subprocess.run([*command, "-ldl"], check=True)
-    return {"LD_LIBRARY_PATH": str(folder)} if device == "opencl" else {"FORERUN_WGPU": str(library)}
+    return {"FORERUN_WGPU": str(library)} if device == "webgpu" else {"LD_LIBRARY_PATH": str(folder)}
 
 
 def calls(report: Path) -> dict[str, int]:

@@ -285,6 +285,7 @@ with forerun.load(sys.argv[1]) as model:
 NO_DRIVERS = {
     "opencl": ("OCL_ICD_VENDORS", "OpenCL is there but has no device; install the device's driver"),
     "webgpu": ("VK_ICD_FILENAMES", "WebGPU is there but has no device; install the device's driver"),
+    "cuda-sm_90": ("CUDA_VISIBLE_DEVICES", "CUDA is there but has no device"),
 }
 
 
@@ -295,7 +296,7 @@ def test_a_device_that_is_not_there(
     """One sentence, and the CPU goes on working."""
     variable, message = NO_DRIVERS[target]
     if reason == "no drivers":
-        monkeypatch.setenv(variable, "/nowhere")
+        monkeypatch.setenv(variable, "-1" if target.startswith("cuda") else "/nowhere")
     else:
         monkeypatch.setenv("FORERUN_DEVICE", "no such GPU")
         message = "device has no such GPU in its name (FORERUN_DEVICE); there are:"
@@ -335,6 +336,11 @@ def test_programs_that_cannot_be(
     bundle: Path, target: str, tmp_path: Path, change: tuple[str, str], message: str, status: Status
 ) -> None:
     own = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    if target.startswith("cuda") and message == "no_such_function":
+        change = (
+            '_kernel", 0, ',
+            '_no_such_function", 0, ',
+        )  # of a cubin only the kernels' names can be wrong
     rebuild(own, target, change)
     with pytest.raises(ForerunError, match=message) as raised:
         LoadedProgram(own, target)

@@ -18,7 +18,7 @@ from forerun.runtime.library import Status
 from forerun.targets import TARGETS
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the shim is written for x86-64")
-DEVICES = ("opencl", "webgpu")
+DEVICES = ("opencl", "webgpu", "cuda-sm_90")
 
 # Loads the bundle for its device, answers twice, and answers on the CPU; prints what became of each.
 RUN = """
@@ -43,6 +43,11 @@ print(json.dumps([opened, *found]))
 """
 
 
+def interface_of(target: str) -> str:
+    """Return through what a target's kernels are run."""
+    return str(TARGETS[target].device)  # type: ignore[attr-defined]
+
+
 @pytest.fixture(scope="module", params=DEVICES)
 def target(request: pytest.FixtureRequest) -> str:
     needs_device(request.param)
@@ -56,7 +61,7 @@ def bundle(target: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def shim(target: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    device = TARGETS[target].device  # type: ignore[attr-defined]
+    device = interface_of(target)
     folder = tmp_path_factory.mktemp("shim")
     driver = driver_path(device, os.environ.get("FORERUN_WGPU", ""))
     return {**build_shim(device, folder), "SHIM_DRIVER": driver, "SHIM_REPORT": str(folder / "report")}
@@ -76,25 +81,25 @@ def test_a_device_that_is_lost(bundle: Path, target: str, shim: dict[str, str], 
     """Found by the answer under way and told by every later one; without it there is no error."""
     whole = run(bundle, target, {**shim, "SHIM_FAIL_FROM": "0"})
     assert all("error" not in each for each in whole)
-    assert not left_over(target, Path(shim["SHIM_REPORT"]))
+    assert not left_over(interface_of(target), Path(shim["SHIM_REPORT"]))
     opened, *answers = run(bundle, target, {**shim, "SHIM_FAIL_FROM": str(fail_from)})
     failed = [each for each in (opened, *answers) if "error" in each]
     assert failed and answers[-1] == whole[-1]
     assert all(each["status"] == Status.DEVICE and "failed" in each["error"] for each in failed)
-    assert not left_over(target, Path(shim["SHIM_REPORT"]))
+    assert not left_over(interface_of(target), Path(shim["SHIM_REPORT"]))
     if "error" not in opened:
         assert "error" in answers[1]
 
 
 @pytest.mark.parametrize("number", (1, 20, 40))
 def test_a_device_without_memory(bundle: Path, target: str, shim: dict[str, str], number: int) -> None:
-    if target != "opencl":
+    if target == "webgpu":
         pytest.skip("wgpu-native tells of it as of every error")
     settings = {"SHIM_FAIL_FROM": "0", "SHIM_NO_MEMORY": str(number)}
     opened, answer = run(bundle, target, {**shim, **settings})
     assert opened["status"] == Status.OUT_OF_MEMORY and "no memory on" in opened["error"]
     assert "ids" in answer
-    assert not left_over(target, Path(shim["SHIM_REPORT"]))
+    assert not left_over(interface_of(target), Path(shim["SHIM_REPORT"]))
 
 
 ANSWER = """
@@ -104,14 +109,32 @@ with forerun.load(sys.argv[1], target=sys.argv[2]) as model:
     answer = model.generate([1, 2, 3, 4, 5], max_tokens=count, ignore_end=True, drafter=sys.argv[4])
     assert len(answer.complete().ids) == count
 """
-WAITS = {"opencl": "clFinish", "webgpu": "wgpuBufferMapAsync"}
+WAITS = {"opencl": "clFinish", "webgpu": "wgpuBufferMapAsync", "cuda": "cuStreamSynchronize"}
+
+
+def calls_of_answers(bundle: Path, target: str, shim: dict[str, str]) -> list[dict[str, int]]:
+    """Return what an answer of 10 tokens calls of the driver, and one of 30."""
+    found = []
+    for count in (10, 30):
+        command = [sys.executable, "-c", ANSWER, str(bundle), target, str(count), "none"]
+        subprocess.run(command, check=True, env={**os.environ, **shim, "SHIM_FAIL_FROM": "0"})
+        found.append(calls(Path(shim["SHIM_REPORT"])))
+    return found
 
 
 def test_a_token_waits_for_the_device_once(bundle: Path, target: str, shim: dict[str, str]) -> None:
     """The block of logits that a greedy draw looks at comes with the maxima."""
-    waits = []
-    for count in (10, 30):
-        command = [sys.executable, "-c", ANSWER, str(bundle), target, str(count), "none"]
-        subprocess.run(command, check=True, env={**os.environ, **shim, "SHIM_FAIL_FROM": "0"})
-        waits.append(calls(Path(shim["SHIM_REPORT"]))[WAITS[target]])
-    assert waits[1] - waits[0] == 20
+    few, many = calls_of_answers(bundle, target, shim)
+    wait = WAITS[interface_of(target)]
+    assert many[wait] - few[wait] == 20
+
+
+def test_a_token_is_one_graph(bundle: Path, target: str, shim: dict[str, str]) -> None:
+    """From the third one of its kind on, when the second was recorded."""
+    if interface_of(target) != "cuda":
+        pytest.skip("only CUDA has graphs")
+    few, many = calls_of_answers(bundle, target, shim)
+    assert few["cuGraphInstantiateWithFlags"] == many["cuGraphInstantiateWithFlags"] > 0
+    more = {name: many[name] - count for name, count in few.items() if many[name] != count}
+    assert more.pop("cuCtxSetCurrent") >= 0
+    assert more == {"cuGraphLaunch": 20, "cuStreamSynchronize": 20}

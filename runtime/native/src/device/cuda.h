@@ -1,4 +1,4 @@
-// NVIDIA GPUs by CUDA's driver interface, loaded when the first is asked for. Compiled only: it has run on
+// NVIDIA GPUs by CUDA's driver interface, loaded when the first is asked for. Emulated only: it has run on
 // none yet.
 #ifndef FORERUN_DEVICE_CUDA_H
 #define FORERUN_DEVICE_CUDA_H

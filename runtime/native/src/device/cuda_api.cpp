@@ -19,6 +19,8 @@ constexpr const char* kNames[] = {"cuInit",
                                   "cuModuleGetFunction",
                                   "cuMemAlloc_v2",
                                   "cuMemFree_v2",
+                                  "cuMemHostAlloc",
+                                  "cuMemFreeHost",
                                   "cuStreamCreate",
                                   "cuStreamDestroy_v2",
                                   "cuStreamSynchronize",
@@ -26,6 +28,12 @@ constexpr const char* kNames[] = {"cuInit",
                                   "cuMemcpyDtoHAsync_v2",
                                   "cuMemcpyDtoDAsync_v2",
                                   "cuLaunchKernel",
+                                  "cuStreamBeginCapture_v2",
+                                  "cuStreamEndCapture",
+                                  "cuGraphInstantiateWithFlags",
+                                  "cuGraphLaunch",
+                                  "cuGraphExecDestroy",
+                                  "cuGraphDestroy",
                                   "cuGetErrorString"};
 constexpr size_t kFunctions = sizeof kNames / sizeof *kNames;
 static_assert(sizeof(CudaApi) == kFunctions * sizeof(void*), "a name for each function");
@@ -60,6 +68,10 @@ Status load_cuda(const CudaApi** api) {
         loaded.missing);
   }
   if (loaded.code == 0) return FORERUN_OK;
+  if (loaded.code == kCudaNoDevice) {
+    return fail(FORERUN_DEVICE,
+                "CUDA is there but has no device; is the GPU there, and CUDA_VISIBLE_DEVICES right?");
+  }
   return fail(FORERUN_DEVICE, "NVIDIA's driver does not start (cuInit gives %d); install it again",
               loaded.code);
 }

@@ -12,7 +12,7 @@ namespace forerun {
 using CudaHandle = void*;
 using CudaAddress = uint64_t;  // of device memory
 
-// Names and numbers as in cuda.h; where a function has versions, that of CUDA 4 and later.
+// Names and numbers as in cuda.h; where a function has versions, that of CUDA 11.4 and later.
 struct CudaApi {
   int32_t (*cuInit)(uint32_t);
   int32_t (*cuDeviceGetCount)(int32_t*);
@@ -27,6 +27,8 @@ struct CudaApi {
   int32_t (*cuModuleGetFunction)(CudaHandle*, CudaHandle, const char*);
   int32_t (*cuMemAlloc_v2)(CudaAddress*, size_t);
   int32_t (*cuMemFree_v2)(CudaAddress);
+  int32_t (*cuMemHostAlloc)(void**, size_t, uint32_t);
+  int32_t (*cuMemFreeHost)(void*);
   int32_t (*cuStreamCreate)(CudaHandle*, uint32_t);
   int32_t (*cuStreamDestroy_v2)(CudaHandle);
   int32_t (*cuStreamSynchronize)(CudaHandle);
@@ -35,12 +37,19 @@ struct CudaApi {
   int32_t (*cuMemcpyDtoDAsync_v2)(CudaAddress, CudaAddress, size_t, CudaHandle);
   int32_t (*cuLaunchKernel)(CudaHandle, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t,
                             CudaHandle, void**, void**);
+  int32_t (*cuStreamBeginCapture_v2)(CudaHandle, int32_t);
+  int32_t (*cuStreamEndCapture)(CudaHandle, CudaHandle*);
+  int32_t (*cuGraphInstantiateWithFlags)(CudaHandle*, CudaHandle, uint64_t);
+  int32_t (*cuGraphLaunch)(CudaHandle, CudaHandle);
+  int32_t (*cuGraphExecDestroy)(CudaHandle);
+  int32_t (*cuGraphDestroy)(CudaHandle);
   int32_t (*cuGetErrorString)(int32_t, const char**);
 };
 
-constexpr int32_t kCudaOutOfMemory = 2, kCudaNoBinaryForGpu = 209;
+constexpr int32_t kCudaOutOfMemory = 2, kCudaNoDevice = 100, kCudaNoBinaryForGpu = 209;
 constexpr int32_t kCudaMajor = 75, kCudaMinor = 76;  // attributes: the compute capability
 constexpr uint32_t kCudaNonBlocking = 1;
+constexpr int32_t kCudaCaptureThread = 1;  // other threads may do what capturing forbids
 
 // The driver, loaded and started once and kept; fails where there is none.
 Status load_cuda(const CudaApi** api);

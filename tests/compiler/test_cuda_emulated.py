@@ -1,0 +1,42 @@
+"""What other devices' tests ask, asked of CUDA on machines without a GPU: the core's backend and a driver played by the
+processor.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cuda_emulation import build_emulation
+
+HERE = Path(__file__).parent
+pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc (the CUDA toolkit)")
+
+
+@pytest.fixture(scope="module")
+def emulation(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return build_emulation(tmp_path_factory.mktemp("cuda"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ("bundles", "draws", "failures"))
+def test_bundles_for_cuda(module: str, emulation: dict[str, str], tmp_path: Path) -> None:
+    """In a process of its own: one process has one driver."""
+    options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", f"--basetemp={tmp_path / 'run'}"]
+    tests = str(HERE / f"test_device_{module}.py")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, "-k", "cuda-sm_90", "--show-capture=no", tests],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **emulation},
+        cwd=HERE.parents[1],
+    )
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"^\d+ passed", done.stdout.splitlines()[-1]), done.stdout
+    assert "skipped" not in done.stdout.splitlines()[-1], done.stdout
