@@ -14,11 +14,12 @@ def cuda_target(
         summary=f"CUDA, compute capability {number / 10:.1f} ({devices}): {tried}",
         device="cuda",
         tvm={"kind": "cuda", "arch": f"sm_{number}"},
-        computes=GpuArithmetic(dot="__dp4a", dot_adds=True),
+        computes=GpuArithmetic(dot="__dp4a", dot_adds=True, matrix_rows=8),
         arch=arch,
         platform=platform,
     )
-    return replace(target, largest_piece=0)
+    # Tiles of 8 and 16 rows take one and two instructions of the tensor cores for the same weights.
+    return replace(target, largest_piece=0, tile_sizes=(1, 2, 4, 8, 16))
 
 
 SM_87 = cuda_target(87, "Jetson Orin", "compiled only", "aarch64", "linux-arm64")

@@ -17,11 +17,13 @@ class GpuArithmetic:
         dot: the function that multiplies four signed bytes in each of two words, empty where there is none.
         dot_adds: it takes a third argument that it adds.
         round_even: the function that rounds to the nearest whole number, ties to even.
+        matrix_rows: tiles of so many rows and more are multiplied by tensor cores; 0: there are none.
     """
 
     dot: str = ""
     dot_adds: bool = False
     round_even: str = "rint"
+    matrix_rows: int = 0
 
 
 GPU_RULES: Mapping[str, tuple[str, ...]] = MappingProxyType(

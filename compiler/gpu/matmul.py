@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from tvm import tirx
 from tvm.tirx import op
@@ -62,7 +64,7 @@ def _splits(target: GpuTarget, epilogue: Epilogue) -> int:
     return target.workgroup_threads // (widest * LANES)
 
 
-class _Matmul:
+class Matmul:
     """What the kernels of all weights have in common: places in the grid, the sums of a tile, their end."""
 
     def __init__(
@@ -70,25 +72,39 @@ class _Matmul:
     ) -> None:
         self.writer, self.shape, self.epilogue, self.slabs = writer, shape, epilogue, slabs
         self.splits, self.columns = _splits(target, epilogue), _blocks(epilogue) * LANES
-        self.split = tir.bind(tirx.floordiv(writer.thread, self.columns))
-        within = tir.bind(tirx.floormod(writer.thread, self.columns))
-        self.lane = tir.bind(tirx.floormod(within, LANES))
         self.first_row = tir.bind(writer.y * shape.tile)
         if epilogue.listed is not None:
             self.first_row = tir.bind(writer.x * writer.scalars[ITEM_ROWS])
-            first_block = tir.bind(writer.named[epilogue.listed][writer.x])
+            self.first_block = tir.bind(writer.named[epilogue.listed][writer.x])
         else:
-            first_block = tir.bind(writer.x * _blocks(epilogue) + slabs.first(writer))
-        self.first_block, self.first_column = first_block, tir.bind(first_block * LANES)
-        # Columns past the last block repeat it: they are computed and not written.
-        block = tir.bind(op.min(first_block + tirx.floordiv(within, LANES), shape.blocks - 1))
-        self.block = slabs.within(writer, block)
-        self.within = within
-        self.sums = writer.own(shape.tile)
-        for m in range(shape.tile):
-            tir.store_one(self.sums, tirx.const(0.0, "float32"), m)
+            self.first_block = tir.bind(writer.x * _blocks(epilogue) + slabs.first(writer))
+        self.first_column = tir.bind(self.first_block * LANES)
+        self.split = self._place()
 
-    def row(self, m: int) -> Expr:
+    def _place(self) -> Expr:
+        """Find the thread's column and start its sums; return which of those that share a column it is."""
+        writer = self.writer
+        self.within = tir.bind(tirx.floormod(writer.thread, self.columns))
+        self.lane = tir.bind(tirx.floormod(self.within, LANES))
+        self.block = self.block_number(tirx.floordiv(self.within, LANES))
+        self.sums = self.zeros(self.shape.tile)
+        return tir.bind(tirx.floordiv(writer.thread, self.columns))
+
+    def block_number(self, place: Expr) -> Expr:
+        """Return the number in its slab of one of the workgroup's blocks."""
+        # Columns past the last block repeat it: they are computed and not written.
+        return self.slabs.within(
+            self.writer, tir.bind(op.min(self.first_block + place, self.shape.blocks - 1))
+        )
+
+    def zeros(self, count: int) -> tirx.Buffer:
+        """Return sums of the thread's own."""
+        sums = self.writer.own(count)
+        for i in range(count):
+            tir.store_one(sums, tirx.const(0.0, "float32"), i)
+        return sums
+
+    def row(self, m: int | Expr) -> Expr:
         """Row m of the tile, or the last one of the call where there is none."""
         return op.min(self.first_row + m, self.writer.rows - 1)
 
@@ -100,12 +116,17 @@ class _Matmul:
             with tir.when(tirx.const(True, "bool") if whole else i < count):
                 body(i)
 
+    def own_sums(self) -> Iterator[tuple[Expr | int, Expr, Expr]]:
+        """Yield row of the tile, column of the workgroup, and sum of what the thread has added up."""
+        for m in range(self.shape.tile):
+            yield m, self.within, self.sums[m]
+
     def finish(self) -> None:
         """Add the threads' sums up in order, and do with them what the epilogue says."""
         writer, tile, columns = self.writer, self.shape.tile, self.columns
         shares = writer.shared(self.splits * tile * columns)
-        for m in range(tile):
-            tir.store_one(shares, self.sums[m], (self.split * tile + m) * columns + self.within)
+        for row, column, total in self.own_sums():
+            tir.store_one(shares, total, (self.split * tile + row) * columns + column)
         writer.meet()
 
         def total(item: Expr) -> Expr:
@@ -125,15 +146,19 @@ def _grid(shape: MatmulShape, epilogue: Epilogue, slabs: Slabs) -> Grid:
     return Grid(-(-slabs.each // _blocks(epilogue)), shape.tile)
 
 
+Form = TypeVar("Form", bound=Matmul)
+
+
 @contextmanager
-def _matmul(
+def open_matmul(
+    form: type[Form],
     name: str,
     target: GpuTarget,
     scheme: Scheme,
     inputs: Mapping[str, str],
     shape: MatmulShape,
     epilogue: Epilogue,
-) -> Iterator[tuple[_Matmul, list[GpuKernel]]]:
+) -> Iterator[tuple[Form, list[GpuKernel]]]:
     """Open a matmul's kernel and, after the body has added products to the sums, end it. The list gets it."""
     slabs = slabs_of(target, shape.columns, shape.inputs, scheme)
     with writing(
@@ -145,7 +170,7 @@ def _matmul(
         threads=_splits(target, epilogue) * _blocks(epilogue) * LANES,
         grid=_grid(shape, epilogue, slabs),
     ) as (writer, done):
-        matmul = _Matmul(writer, target, shape, epilogue, slabs)
+        matmul = form(writer, target, shape, epilogue, slabs)
         yield matmul, done
         matmul.finish()
 
@@ -157,18 +182,68 @@ def quantized_matmul(
 
     Parameters of the kernel: values, in words; weights, weight_scale [, weight_minimum]; then the epilogue's.
     """
-    minimum = {"weight_minimum": "float16"} if scheme.affine else {}
-    inputs = {"values": "uint32", "weights": "uint8", "weight_scale": "float16", **minimum}
-    with _matmul(name, target, scheme, inputs, shape, epilogue) as (matmul, done):
+    inputs = quantized_inputs(scheme)
+    with open_matmul(Matmul, name, target, scheme, inputs, shape, epilogue) as (matmul, done):
         sums = _QuantizedSums(matmul, target, scheme)
         matmul.each_split(shape.inputs // GROUP, sums.add_group)
     return done[0]
 
 
+def quantized_inputs(scheme: Scheme) -> dict[str, str]:
+    """Return what a kernel for quantized weights reads, but for what its epilogue needs, with the types."""
+    minimum = {"weight_minimum": "float16"} if scheme.affine else {}
+    return {"values": "uint32", "weights": "uint8", "weight_scale": "float16", **minimum}
+
+
+@dataclass(frozen=True)
+class GroupScales:
+    """What weights of a group of 32 inputs of one column count: each of the scheme's scales, and the least."""
+
+    scales: list[Expr]
+    minimum: Expr | None
+
+    @classmethod
+    def load(cls, writer: GpuWriter, scheme: Scheme, place: Expr, lane: Expr) -> GroupScales:
+        """Load those of column `lane` of block and group number `place`."""
+        buffers, scales = writer.named, []
+        for part in range(scheme.scales):
+            scale = load_half(buffers["weight_scale"], (place * scheme.scales + part) * LANES + lane)
+            # Two bytes of activations count in 256ths; a power of two rounds nothing.
+            scales.append(tir.bind(scale * tirx.const(1.0 / 256.0, "float32") if scheme.wide else scale))
+        if not scheme.affine:
+            return cls(scales, None)
+        return cls(scales, tir.bind(load_half(buffers["weight_minimum"], place * LANES + lane)))
+
+    def add(
+        self,
+        writer: GpuWriter,
+        total: Expr,
+        dots: Callable[[int], Expr],
+        scale: Callable[[int], Expr],
+        scaled_sum: Callable[[], Expr],
+    ) -> Expr:
+        """Return `total` plus a row's products with the group, in the CPU's order of roundings.
+
+        `dots` and `scale` give the int32 products of half a group, and the scale of its activations.
+        """
+        products = None
+        for half in range(2):
+            number, one = tir.cast(dots(half), "float32"), scale(half)
+            products = tir.bind(
+                number * one if products is None else writer.multiply_add(number, one, products)
+            )
+            if half == 1 or len(self.scales) == 2:
+                last = self.scales[half * len(self.scales) // 2]
+                total, products = tir.bind(writer.multiply_add(products, last, total)), None
+        if self.minimum is None:
+            return total
+        return writer.multiply_add(self.minimum, scaled_sum(), total)
+
+
 class _QuantizedSums:
     """Products of a group of 32 inputs of one column with the rows of the tile, in the CPU's order of roundings."""
 
-    def __init__(self, matmul: _Matmul, target: GpuTarget, scheme: Scheme) -> None:
+    def __init__(self, matmul: Matmul, target: GpuTarget, scheme: Scheme) -> None:
         self.matmul, self.target, self.scheme = matmul, target, scheme
         self.buffers = matmul.writer.named
         self.groups = matmul.shape.inputs // GROUP
@@ -176,37 +251,23 @@ class _QuantizedSums:
 
     def add_group(self, g: Expr) -> None:
         """Emit the products of group `g` and add them to each row's sum."""
-        scheme, matmul = self.scheme, self.matmul
+        matmul = self.matmul
         place = tir.bind(matmul.block * self.groups + g)
-        block = block_words(self.target, self.buffers["weights"], place, matmul.lane, scheme.bits)
+        block = block_words(self.target, self.buffers["weights"], place, matmul.lane, self.scheme.bits)
         quads = [block.quad(number) for number in range(QUADS)]
-        scales = [self._scale(place * scheme.scales + part) for part in range(scheme.scales)]
-        minimum = None
-        if scheme.affine:
-            minimum = tir.bind(load_half(self.buffers["weight_minimum"], place * LANES + matmul.lane))
+        scales = GroupScales.load(matmul.writer, self.scheme, place, matmul.lane)
         for m in range(matmul.shape.tile):
-            self._add_row(m, g, quads, scales, minimum)
+            self._add_row(m, g, quads, scales)
 
-    def _scale(self, place: Expr) -> Expr:
-        scale = load_half(self.buffers["weight_scale"], place * LANES + self.matmul.lane)
-        # Two bytes of activations count in 256ths; a power of two rounds nothing.
-        return tir.bind(scale * tirx.const(1.0 / 256.0, "float32") if self.scheme.wide else scale)
-
-    def _add_row(self, m: int, g: Expr, quads: list[Expr], scales: list[Expr], minimum: Expr | None) -> None:
-        writer, row = self.matmul.writer, tir.bind(self.matmul.row(m))
-        total, products = self.matmul.sums[m], None
-        for half in range(2):
-            index = tir.bind(g * 2 + half)
-            dots = tir.cast(self._dots(row, index, quads[half * 4 : half * 4 + 4]), "float32")
-            scale = self._activation("scale", row, index)
-            products = tir.bind(
-                dots * scale if products is None else writer.multiply_add(dots, scale, products)
-            )
-            if half == 1 or self.scheme.scales == 2:
-                last = scales[half * self.scheme.scales // 2]
-                total, products = tir.bind(writer.multiply_add(products, last, total)), None
-        if minimum is not None:
-            total = writer.multiply_add(minimum, self._activation("scaled_sum", row, g), total)
+    def _add_row(self, m: int, g: Expr, quads: list[Expr], scales: GroupScales) -> None:
+        row = tir.bind(self.matmul.row(m))
+        total = scales.add(
+            self.matmul.writer,
+            self.matmul.sums[m],
+            lambda half: self._dots(row, tir.bind(g * 2 + half), quads[half * 4 : half * 4 + 4]),
+            lambda half: self._activation("scale", row, g * 2 + half),
+            lambda: self._activation("scaled_sum", row, g),
+        )
         tir.store_one(self.matmul.sums, total, m)
 
     def _activation(self, part: str, row: Expr, index: Expr) -> Expr:
@@ -234,7 +295,7 @@ class _QuantizedSums:
 def float_matmul(name: str, target: GpuTarget, shape: MatmulShape, epilogue: Epilogue) -> GpuKernel:
     """Return the kernel for float32 weights, laid out [N/16, K, 16], and float32 activations."""
     inputs = {"values": "float32", "weights": "float32"}
-    with _matmul(name, target, FLOAT32, inputs, shape, epilogue) as (matmul, done):
+    with open_matmul(Matmul, name, target, FLOAT32, inputs, shape, epilogue) as (matmul, done):
         writer = matmul.writer
 
         def add_input(k: Expr) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from forerun.compiler.gpu import cache, matmul, rows
 from forerun.compiler.gpu.attention import SHARED_BYTES, attention_merge, attention_parts, shared_bytes
+from forerun.compiler.gpu.matrix_unit import matrix_matmul
 from forerun.compiler.gpu.slabs import slabs_of
 from forerun.compiler.gpu.words import joined
 from forerun.compiler.operations import (
@@ -88,7 +89,10 @@ class GpuMatmul(_Joined, GroupedRule):
     def _build(
         self, target: Target, scheme: Scheme, name: str, shape: MatmulShape, epilogue: Epilogue
     ) -> Kernel:
-        return matmul.quantized_matmul(name, _device(target), scheme, shape, epilogue)
+        device = _device(target)
+        if epilogue.listed is None and 0 < device.computes.matrix_rows <= shape.tile:
+            return matrix_matmul(name, device, scheme, shape, epilogue)
+        return matmul.quantized_matmul(name, device, scheme, shape, epilogue)
 
 
 class GpuMatmulFloat(_Joined, MatmulFloat):

@@ -58,33 +58,57 @@ class Workgroup {
     for (uint32_t t = 0; t < threads; ++t) fibers_[t]->state = State::kRunning;
     for (;;) {
       std::shuffle(order_.begin(), order_.end(), random_);
-      for (const uint32_t t : order_) resume(t);
-      const auto waiting = count(threads, State::kWaiting);
+      for (const uint32_t t : order_) {
+        if (fibers_[t]->state == State::kRunning) resume(t);
+      }
+      bool warps_go_on = false;
+      for (uint32_t first = 0; first < threads; first += kWarp) warps_go_on |= release_warp(first);
+      if (warps_go_on) continue;
+      const auto waiting = count(0, threads, State::kWaiting);
       if (waiting == 0) return;
       if (waiting != threads) stop("a barrier that some threads of the workgroup do not reach");
       for (uint32_t t = 0; t < threads; ++t) fibers_[t]->state = State::kRunning;
     }
   }
 
-  // Of the running fiber.
-  void meet() {
-    Fiber& own = *fibers_[running_];
-    own.state = State::kWaiting;
-    leave(own);
-  }
+  // Of the running fiber: waits for the workgroup, or for its warp alone.
+  void meet() { wait(State::kWaiting); }
+  void meet_warp() { wait(State::kInWarp); }
+
+  // What the running fiber shows the others of its warp, and what one of them shows.
+  uint32_t* shown() { return fibers_[running_]->shown; }
+  const uint32_t* shown_by(uint32_t lane) const { return fibers_[running_ / kWarp * kWarp + lane]->shown; }
+  uint32_t lane() const { return running_ % kWarp; }
 
  private:
-  enum class State { kRunning, kWaiting, kDone };
+  enum class State { kRunning, kWaiting, kInWarp, kDone };
   struct Fiber {
     State state = State::kDone;
+    uint32_t shown[3];
     jmp_buf here;
     ucontext_t start;
     std::unique_ptr<char[]> stack{new char[kStack]};
   };
 
-  size_t count(uint32_t threads, State state) const {
-    return static_cast<size_t>(std::count_if(fibers_.begin(), fibers_.begin() + threads,
-                                             [&](const auto& fiber) { return fiber->state == state; }));
+  uint32_t count(uint32_t first, uint32_t threads, State state) const {
+    const auto begin = fibers_.begin() + first;
+    return static_cast<uint32_t>(
+        std::count_if(begin, begin + threads, [&](const auto& fiber) { return fiber->state == state; }));
+  }
+
+  // Lets a warp go on whose threads have met; false: none of them waits for that.
+  bool release_warp(uint32_t first) {
+    const uint32_t met = count(first, kWarp, State::kInWarp);
+    if (met == 0) return false;
+    if (met != kWarp) stop("an instruction of a warp that some of its threads do not reach");
+    for (uint32_t t = first; t < first + kWarp; ++t) fibers_[t]->state = State::kRunning;
+    return true;
+  }
+
+  void wait(State state) {
+    Fiber& own = *fibers_[running_];
+    own.state = state;
+    leave(own);
   }
 
   void leave(Fiber& own) {
@@ -218,6 +242,23 @@ extern "C" {
 
 __attribute__((visibility("default"))) void __syncthreads() {
   Workgroup::current().meet();
+}
+
+// mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32, with the fragments that PTX's manual gives each thread.
+__attribute__((visibility("default"))) void emulated_multiply_tile(int* sums, uint32_t first, uint32_t second,
+                                                                   uint32_t row) {
+  Workgroup& group = Workgroup::current();
+  const uint32_t given[] = {first, second, row}, lane = group.lane();
+  std::copy_n(given, 3, group.shown());
+  group.meet_warp();
+  for (uint32_t i = 0; i < 4; ++i) {
+    for (uint32_t quad = 0; quad < 4; ++quad) {
+      const uint32_t a = group.shown_by(lane / 4 * 4 + quad)[i / 2];
+      const uint32_t b = group.shown_by((lane % 4 * 2 + i % 2) * 4 + quad)[2];
+      sums[i] = __dp4a(static_cast<int>(a), static_cast<int>(b), sums[i]);
+    }
+  }
+  group.meet_warp();
 }
 
 CUresult cuInit(unsigned flags) {

@@ -14,9 +14,10 @@ struct EmulatedIndex {
 // The driver's: where the running thread is, and its waiting for the others.
 extern thread_local EmulatedIndex threadIdx, blockIdx;
 extern "C" void __syncthreads();
+extern "C" void emulated_multiply_tile(int* sums, unsigned first, unsigned second, unsigned row);
 
 #define __global__
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 #define __shared__ static thread_local
 // TVM aligns arrays between the words of their declaration, where only nvcc allows it.
 #define alignas(bytes)
@@ -32,6 +33,10 @@ inline int __dp4a(int a, int b, int total) {
     total += static_cast<int8_t>(a >> shift) * static_cast<int8_t>(b >> shift);
   }
   return total;
+}
+
+inline void forerun_multiply_tile(int* sums, unsigned first, unsigned second, unsigned row) {
+  emulated_multiply_tile(sums, first, second, row);
 }
 
 // A kernel as the driver finds it in a module: its name, the bytes of each parameter as digits, and a call

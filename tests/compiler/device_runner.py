@@ -1,4 +1,5 @@
-"""Running kernels of devices on this machine's processor: OpenCL by PoCL, WebGPU by wgpu-native on Mesa's lavapipe.
+"""Running kernels of devices on this machine's processor: OpenCL by PoCL, WebGPU by wgpu-native on Mesa's lavapipe, CUDA by
+a driver that the tests emulate.
 
 `apt install pocl-opencl-icd mesa-vulkan-drivers`; tests of a device that is not there are skipped.
 """
@@ -11,14 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cuda_runner import CudaKernel, cuda_driver
 
 from forerun.compiler.gpu.build import DeviceSource, device_sources, entry_name
 from forerun.compiler.gpu.writer import GpuKernel
+from forerun.targets.cuda import SM_90
 from forerun.targets.gpu import GpuTarget
 from forerun.targets.opencl import OPENCL
 from forerun.targets.webgpu import WEB, WEBGPU
 
-DEVICES = (OPENCL, WEBGPU)
+DEVICES = (OPENCL, WEBGPU, SM_90)
 LAYOUTS = (*DEVICES, WEB)  # which read weights of either layout
 
 Given = Mapping[str, np.ndarray | int]
@@ -126,8 +129,8 @@ class DeviceKernels:
     """Kernels compiled for a device, callable by name with arrays and scalars."""
 
     def __init__(self, target: GpuTarget, kernels: Sequence[GpuKernel]) -> None:
-        run = {"opencl": _OpenCl, "webgpu": _WebGpu}[target.device]
-        (opencl_context if target.device == "opencl" else webgpu_device)()
+        run = {"opencl": _OpenCl, "webgpu": _WebGpu, "cuda": CudaKernel}[target.device]
+        {"opencl": opencl_context, "webgpu": webgpu_device, "cuda": cuda_driver}[target.device]()
         self.kernels = {kernel.name: kernel for kernel in kernels}
         sources = device_sources(kernels, target)
         self._run = {name: run(kernel, sources[name]) for name, kernel in self.kernels.items()}
