@@ -11,8 +11,8 @@
 namespace forerun {
 namespace {
 
-// Blocks that hold, nearly always, the winner and all that could win against it: at 140 places in a text by
-// SmolLM2 those were 6 on average at temperature 1, and 29 at most.
+// So many blocks hold, nearly always, the winner and all that could win against it: in 420 draws from logits
+// of SmolLM2 always at temperature 0.7, in all but two at temperature 1, and in 98 of 100 at temperature 1.5.
 constexpr int32_t kNoisyBlocks = 32;
 
 }  // namespace
