@@ -71,8 +71,9 @@ Status Verifier::run_all(Session& session, int32_t sequence, const Order& order,
     if (draws != nullptr) sampling[i] = *draws;
   }
   draws_ = draws != nullptr;
-  const forerun_request request = {rows,        order.count, nullptr,    FORERUN_ALL,    nullptr,
-                                   FORERUN_ALL, taps.layers, taps.count, draws_ ? 1 : 0, sampling};
+  const forerun_request request = {
+      rows,        order.count, nullptr,    FORERUN_ALL,    nullptr,
+      FORERUN_ALL, taps.layers, taps.count, draws_ ? 1 : 0, draws_ ? sampling : nullptr};
   forerun_result result;
   FORERUN_TRY(forward(session, request, &result));
   const int64_t size = session.program().vocabulary_size;
