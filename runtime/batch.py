@@ -176,7 +176,9 @@ def merge(requests: Sequence[Request]) -> Request:
         logits += [len(rows) + index for index in indices]
         rows += request.rows
     wanted = None if len(logits) == len(rows) else logits
-    return replace(first, rows=rows, logits=wanted)
+    sampling = [one for request in requests for one in request.sampling]
+    is_said = len(sampling) == len(logits)
+    return replace(first, rows=rows, logits=wanted, sampling=sampling if is_said else ())
 
 
 def split(requests: Sequence[Request], result: Result) -> list[Result]:

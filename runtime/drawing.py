@@ -1,6 +1,7 @@
 """What a session draws tokens with; `sample.py` defines which tokens these are."""
 
 import ctypes
+from collections.abc import Sequence
 from ctypes import byref
 
 import numpy as np
@@ -19,6 +20,20 @@ from forerun.runtime.library import (
 from forerun.runtime.program import ModelConfig
 from forerun.runtime.protocol import Drawable
 from forerun.runtime.settings import Sampling
+
+
+def native_samplings(sampling: Sequence[Sampling], rows: int) -> ctypes.Array[NativeSampling] | None:
+    """How each of a forward's rows will be drawn from, for the core; None where that is not said.
+
+    Raises `RuntimeFailure` if it is said of more rows or fewer.
+    """
+    if not sampling:
+        return None
+    if len(sampling) != rows:
+        raise RuntimeFailure(f"sampling for {len(sampling)} rows; the forward asks for {rows}")
+    return (NativeSampling * rows)(
+        *(NativeSampling(one.temperature, min(one.top_k, MAX_INT32), one.top_p, one.seed) for one in sampling)
+    )
 
 
 class Drawing:

@@ -164,7 +164,8 @@ def prefill_piece(run: Run, start: int, stop: int) -> Asking[int | None]:
     is_last = stop == len(run.token_ids)
     wanted = (len(token_ids) - 1,) if is_last else ()
     rows = [(sequence, row) for row in staged]
-    result = yield Request(rows, logits=wanted, taps=taps, draws=run.sampling.looks_at_few)
+    sampling = [run.sampling] * len(wanted)
+    result = yield Request(rows, None, wanted, taps, run.sampling.looks_at_few, sampling)
     token = draw(session, outputs_of(result)[0], run.sampling, stop) if is_last else None
     kept_taps = {layer: result.taps[layer].copy() for layer in taps}
     session.commit(sequence, staged)
@@ -179,7 +180,7 @@ def decode_step(run: Run, output: Output) -> Asking[str]:
     with run.stats.timed("verify"):
         stage_draft(run.session, run.sequence, draft)
         start = run.session.length(run.sequence)
-        draws = run.sampling.looks_at_few and not run.acceptance.reads_logits
+        draws = run.sampling if run.sampling.looks_at_few and not run.acceptance.reads_logits else None
         verified = yield from verify(
             run.session, run.sequence, draft, run.exits, run.drafter.taps, start, draws
         )

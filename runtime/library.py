@@ -104,6 +104,7 @@ class NativeRequest(ctypes.Structure):
         ("taps", c_void_p),
         ("tap_count", c_int32),
         ("draws", c_int32),
+        ("sampling", c_void_p),
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from forerun.runtime.protocol import Drawable, Result, SessionLike
 from forerun.runtime.session import full_steps
+from forerun.runtime.settings import Sampling
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Request:
     """One forward: staged `rows` (sequence, index) through the first `sublayers` of the model (None: all).
 
     `logits` are indices into `rows` (None: every row), `taps` layers whose hidden states are wanted. With `draws`
-    the rows are only drawn from, and get stand-ins for their logits.
+    the rows are only drawn from, and get stand-ins for their logits; `sampling` says how, for each of `logits`.
     """
 
     rows: Sequence[tuple[int, int]]
@@ -28,6 +29,7 @@ class Request:
     logits: Sequence[int] | None = None
     taps: tuple[int, ...] = ()
     draws: bool = False
+    sampling: Sequence[Sampling] = ()
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,12 @@ def run_request(session: SessionLike, request: Request) -> Result:
     sublayers = request.sublayers
     steps = None if sublayers is None else full_steps(session.config.layers)[:sublayers]
     return session.forward(
-        request.rows, steps=steps, logits=request.logits, taps=request.taps, draws=request.draws
+        request.rows,
+        steps=steps,
+        logits=request.logits,
+        taps=request.taps,
+        draws=request.draws,
+        sampling=request.sampling,
     )
 
 

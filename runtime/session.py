@@ -16,7 +16,7 @@ import numpy as np
 from forerun.errors import OptionError, OutputError, RuntimeFailure, SavedSequenceError
 from forerun.runtime.abilities import Abilities
 from forerun.runtime.arrays import StepNumbers, address_of, float_rows, int32_array, parent_array
-from forerun.runtime.drawing import Drawing
+from forerun.runtime.drawing import Drawing, native_samplings
 from forerun.runtime.library import (
     ALL,
     MAX_INT32,
@@ -32,6 +32,7 @@ from forerun.runtime.no_drafts import NoDrafts
 from forerun.runtime.profile import Profiler
 from forerun.runtime.program import LoadedProgram, ModelConfig, Step, full_steps
 from forerun.runtime.protocol import DraftsLike, Drawable
+from forerun.runtime.settings import Sampling
 from forerun.runtime.views import ResultViews
 
 if TYPE_CHECKING:
@@ -247,13 +248,15 @@ class Session(Drawing):
         logits: Sequence[int] | None = None,
         taps: Sequence[int] = (),
         draws: bool = False,
+        sampling: Sequence[Sampling] = (),
     ) -> ForwardResult:
         """Run staged rows, given as (sequence, index), through `steps` (None: the whole model).
 
         A row skips the steps it has passed before. If what remains is not the next sublayers in order it
         becomes inexact: readable, but it can be neither committed nor continued. Pending ancestors are taken
         along through exactly what they miss. `logits` are indices into `rows` (None: all), `taps` layers. With
-        `draws` those rows get no logits, but can be given to `draw`. Raises `RuntimeFailure`.
+        `draws` those rows get no logits, but can be given to `draw`, most quickly as `sampling` says for each of them
+        and at the position after the row's own. Raises `RuntimeFailure`.
         """
         request, result, count = self._request, self._result, len(rows)
         if count > self.config.max_rows:
@@ -268,9 +271,10 @@ class Session(Drawing):
         request.logits_rows, request.logits_count = address_of(wanted), ALL if wanted is None else len(wanted)
         layers = int32_array(taps, "taps") if taps else None
         request.taps, request.tap_count = address_of(layers), 0 if layers is None else len(layers)
-        request.draws = draws
-        check(self._library.forerun_forward(self.pointer, byref(request), byref(result)))
         outputs = count if wanted is None else len(wanted)
+        likely = native_samplings(sampling, outputs)
+        request.draws, request.sampling = draws, None if likely is None else ctypes.addressof(likely)
+        check(self._library.forerun_forward(self.pointer, byref(request), byref(result)))
         return ForwardResult(
             logits=self._views.logits(result, 0 if draws else outputs),
             taps=self._views.taps(result, taps, count),

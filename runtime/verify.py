@@ -7,6 +7,7 @@ import numpy as np
 
 from forerun.runtime.protocol import Draft, Evidence, ExitPolicy, Result, RowLogits, SessionLike
 from forerun.runtime.request import Asking, Part, Request
+from forerun.runtime.settings import Sampling
 from forerun.runtime.tree import Tree
 
 
@@ -36,12 +37,12 @@ def verify(
     exits: ExitPolicy,
     taps: tuple[int, ...] = (),
     committed: int = 0,
-    draws: bool = False,
+    draws: Sampling | None = None,
 ) -> Asking[Verified]:
     """Run the staged rows of `draft` to the end, or to where the exit policy lets each of them leave.
 
-    `committed` is the length of the sequence: the position of the root. With `draws`, rows are only drawn from; an
-    exit policy needs their logits all the same.
+    `committed` is the length of the sequence: the position of the root. With `draws`, rows are only drawn from, in this
+    way; an exit policy needs their logits all the same.
     """
     rows = len(draft.tree)
     # Rows that have passed fewer sublayers come first, so that those active at a step are always a prefix.
@@ -76,9 +77,16 @@ def outputs_of(result: Result) -> list[RowLogits]:
     return list(result.drawable) or list(result.logits)
 
 
-def _verify_full(sequence: int, order: list[int], taps: tuple[int, ...], draws: bool) -> Asking[Verified]:
+def _verify_full(
+    sequence: int, order: list[int], taps: tuple[int, ...], draws: Sampling | None
+) -> Asking[Verified]:
     """All rows through all layers in one call: the path of every run without exits, kept short."""
-    result = yield Request([(sequence, row) for row in order], taps=taps, draws=draws)
+    result = yield Request(
+        [(sequence, row) for row in order],
+        taps=taps,
+        draws=draws is not None,
+        sampling=() if draws is None else [draws] * len(order),
+    )
     outputs = outputs_of(result)
     verified = Verified(outputs[:], [None] * len(order))
     for index, row in enumerate(order):

@@ -10,9 +10,8 @@ from forerun.compiler.emit import Module, wrapped
 from forerun.compiler.gpu.attention import part_floats
 from forerun.compiler.gpu.build import CompiledKernels, DeviceSource, device_sources, entry_name
 from forerun.compiler.gpu.cache import move_rows
-from forerun.compiler.gpu.matmul import ITEM_ROWS
+from forerun.compiler.gpu.draws import list_blocks, pick_blocks, score_blocks
 from forerun.compiler.gpu.parts import SlabParts, WeightParts
-from forerun.compiler.gpu.rows import pick_blocks
 from forerun.compiler.gpu.slabs import SLAB
 from forerun.compiler.gpu.words import QuantizedWords
 from forerun.compiler.gpu.writer import GpuKernel
@@ -48,11 +47,12 @@ _NUMBERS = (
     "gather_stride",
     "block_count",
     "item_count",
+    "row_items",
     "move_count",
     "layer",
 )
 _FIELDS = frozenset({*_ARRAYS, *_NUMBERS, "moves"})
-# The form of the head that computes the blocks that were picked.
+# The form of the head that computes the blocks that were picked or listed for each row.
 PICKS = "head_picks"
 # Where the forms of the head find their rows.
 _HEAD_ROWS = dict.fromkeys(("head", "head_maxima", PICKS), "head_hidden") | {"head_blocks": "drawn_hidden"}
@@ -93,6 +93,7 @@ static const forerun_device_program device = {
 $steps
     .moves = move_list,
     .pick = &pick_module,
+    .list = &list_module,
 };
 
 $program""")
@@ -108,7 +109,7 @@ def device_program_source(decoder: Decoder, target: GpuTarget) -> str:
     picks = replace(decoder.head_blocks, name=PICKS)
     modules = "\n".join(tables.module_table(module) for module in (*decoder.modules, picks))
     moves, move_modules = tables.moves()
-    pick_module = tables.pick()
+    draw_modules = tables.draws()
     layered = {"attention": decoder.attention, "feed_forward": decoder.feed_forward}
     layers = "\n".join(tables.layer_modules(kind, some) for kind, some in layered.items())
     sources = device_sources(tables.kernels.values(), target)
@@ -134,7 +135,7 @@ def device_program_source(decoder: Decoder, target: GpuTarget) -> str:
         ),
         weights="\n".join(f"    {{{offset}, {size}}}," for offset, size in tables.weights),
         slots=", ".join(map(str, tables.slots)) or "0",
-        modules=modules + move_modules + pick_module,
+        modules=modules + move_modules + draw_modules,
         layers=layers,
         moves=", ".join(moves),
         part_bytes=4 * CHUNK_ROWS * decoder.heads * part_floats(shape),
@@ -228,17 +229,20 @@ class _Tables:
             text[ring] = self._module_of(name, kernel)
         return names, "\n".join(text.values())
 
-    def pick(self) -> str:
-        """Return the tables of the module that picks blocks by their maxima."""
-        blocks = -(-self.decoder.vocabulary_size // LANES)
-        kernel = pick_blocks("pick_blocks", self.target, blocks)
-        return "\n" + self._module_of("pick", kernel)
+    def draws(self) -> str:
+        """Return the tables of the modules that choose blocks for draws."""
+        vocabulary, target = self.decoder.vocabulary_size, self.target
+        blocks = -(-vocabulary // LANES)
+        pick = self._module_of("pick", pick_blocks("pick_blocks", target, blocks))
+        scores = score_blocks("score_blocks", target, vocabulary)
+        return f"\n{pick}\n{self._module_of('list', scores, list_blocks('list_blocks', target, blocks))}"
 
-    def _module_of(self, name: str, kernel: GpuKernel) -> str:
-        """Return the tables of a module of one launch, whose kernel is given what its parameters are called after."""
-        given = [f"{{{_given(p.name)}, 0}}" for p in kernel.parameters]
+    def _module_of(self, name: str, *kernels: GpuKernel) -> str:
+        """Return the tables of a module whose kernels are given what their parameters are called after."""
         entries = [list[str](), list[str]()]
-        self._add_launch(name, entries, {0: kernel}, given, (0, 1))
+        for kernel in kernels:
+            given = [f"{{{_given(p.name)}, 0}}" for p in kernel.parameters]
+            self._add_launch(name, entries, {0: kernel}, given, (0, 1))
         return _module_text(name, *entries)
 
     def _add_launch(
@@ -306,10 +310,6 @@ class _Tables:
             return f"{{{_given('weight')}, {slab.number(argument.index)}}}"
         if argument == Field(SLAB):
             return f"{{{_given('constant')}, {slab.slab}}}"
-        if argument == Field(ITEM_ROWS):
-            return f"{{{_given('constant')}, {int(module.name == PICKS)}}}"
-        if argument == Field("items") and module.name == PICKS:
-            return f"{{{_given('picked')}, 0}}"
         if isinstance(argument, SharedParts):
             return f"{{{_given('parts')}, 0}}"
         if isinstance(argument, Input | Output):

@@ -41,14 +41,13 @@ from forerun.targets.gpu import GpuTarget
 _STORED_BLOCKS = 2
 
 
-# A scalar of matmuls whose blocks are listed: 1 where each item of the list is for a row of its own, 0 where all are
-# for the first.
-ITEM_ROWS = "item_rows"
+# A scalar of matmuls whose blocks are listed: how many items of the list are for the first row, for the next …
+ROW_ITEMS = "row_items"
 
 
 def device_scalars(epilogue: Epilogue, slabs: Slabs) -> Mapping[str, str]:
     """Return a matmul's scalars, with their types: those of the CPU's, then the device's own."""
-    own = {ITEM_ROWS: "int32"} if epilogue.listed is not None else {}
+    own = {ROW_ITEMS: "int32"} if epilogue.listed is not None else {}
     return {**scalars_of(epilogue), **own, **slabs.scalars}
 
 
@@ -74,7 +73,7 @@ class Matmul:
         self.splits, self.columns = _splits(target, epilogue), _blocks(epilogue) * LANES
         self.first_row = tir.bind(writer.y * shape.tile)
         if epilogue.listed is not None:
-            self.first_row = tir.bind(writer.x * writer.scalars[ITEM_ROWS])
+            self.first_row = tir.bind(tirx.floordiv(writer.x, writer.scalars[ROW_ITEMS]))
             self.first_block = tir.bind(writer.named[epilogue.listed][writer.x])
         else:
             self.first_block = tir.bind(writer.x * _blocks(epilogue) + slabs.first(writer))

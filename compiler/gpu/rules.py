@@ -72,7 +72,7 @@ class _Joined:
         matrices = (operation.table,) if isinstance(operation, Embed) else stacked_rows(operation)
         columns, first = sum(each.columns for each in matrices), matrices[0]
         slabs = slabs_of(_device(settings.target), columns, first.inputs, first.scheme)
-        more = [matmul.ITEM_ROWS] if isinstance(operation, Linear) and operation.head == "blocks" else []
+        more = [matmul.ROW_ITEMS] if isinstance(operation, Linear) and operation.head == "blocks" else []
         more += list(slabs.scalars)
         arguments = (*plan.arguments, *(Field(name) for name in more))
         return replace(plan, arguments=arguments, slab_blocks=slabs.each if slabs.count > 1 else 0)

@@ -145,6 +145,7 @@ class OnnxSession:
         logits: Sequence[int] | None = None,
         taps: Sequence[int] = (),
         draws: bool = False,
+        sampling: Sequence[Sampling] = (),
     ) -> ForwardResult:
         """Run staged rows, given as (sequence, index): of each sequence the next ones that have not run, in order.
 

@@ -1,5 +1,5 @@
-"""Running kernels of devices on this machine's processor: OpenCL by PoCL, WebGPU by wgpu-native on Mesa's lavapipe, CUDA by
-a driver that the tests emulate.
+"""Running kernels of devices on this machine's processor: OpenCL by PoCL, WebGPU by wgpu-native on Mesa's lavapipe,
+CUDA by a driver that the tests emulate.
 
 `apt install pocl-opencl-icd mesa-vulkan-drivers`; tests of a device that is not there are skipped.
 """

@@ -60,14 +60,14 @@ def target(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def compile_tiny(folder: Path, target: str, variant: str, quant: str, kv: str, **drafts: Path) -> Path:
-    """Write a bundle for the device and the CPU."""
-    changes = {**VARIANTS[variant], "max_position_embeddings": CONTEXT}
+def compile_tiny(folder: Path, target: str, variant: str, quant: str, kv: str, **others: int) -> Path:
+    """Write a bundle for the device and the CPU; `others` are settings of config.json."""
+    changes = {**VARIANTS[variant], "max_position_embeddings": CONTEXT, **others}
     export = export_model(
         write_folder(folder / "source", seed=11, **changes), folder / "export", quant
     ).directory
     cpu = detect_target().name
-    compile_export(export, folder / "bundle", target, also=(cpu,), kv=kv, drafts=drafts)
+    compile_export(export, folder / "bundle", target, also=(cpu,), kv=kv)
     return folder / "bundle"
 
 

@@ -103,37 +103,69 @@ def test_a_device_without_memory(bundle: Path, target: str, shim: dict[str, str]
 
 
 ANSWER = """
-import sys, forerun
+import json, sys, forerun
 with forerun.load(sys.argv[1], target=sys.argv[2]) as model:
     count = int(sys.argv[3])
-    answer = model.generate([1, 2, 3, 4, 5], max_tokens=count, ignore_end=True, drafter=sys.argv[4])
+    answer = model.generate([1, 2, 3, 4, 5], max_tokens=count, ignore_end=True, **json.loads(sys.argv[4]))
     assert len(answer.complete().ids) == count
 """
 WAITS = {"opencl": "clFinish", "webgpu": "wgpuBufferMapAsync", "cuda": "cuStreamSynchronize"}
 
 
-def calls_of_answers(bundle: Path, target: str, shim: dict[str, str]) -> list[dict[str, int]]:
-    """Return what an answer of 10 tokens calls of the driver, and one of 30."""
+def calls_of_answers(
+    bundle: Path, target: str, shim: dict[str, str], **options: Any
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Return what answers of 10 and of 30 tokens without drafts call of the driver."""
     found = []
     for count in (10, 30):
-        command = [sys.executable, "-c", ANSWER, str(bundle), target, str(count), "none"]
-        subprocess.run(command, check=True, env={**os.environ, **shim, "SHIM_FAIL_FROM": "0"})
+        command = [sys.executable, "-c", ANSWER, str(bundle), target, str(count)]
+        given = json.dumps({"drafter": "none", **options})
+        subprocess.run([*command, given], check=True, env={**os.environ, **shim, "SHIM_FAIL_FROM": "0"})
         found.append(calls(Path(shim["SHIM_REPORT"])))
-    return found
+    return found[0], found[1]
 
 
-def test_a_token_waits_for_the_device_once(bundle: Path, target: str, shim: dict[str, str]) -> None:
-    """The block of logits that a greedy draw looks at comes with the maxima."""
-    few, many = calls_of_answers(bundle, target, shim)
+def waits_of(bundle: Path, target: str, shim: dict[str, str], **options: Any) -> int:
+    """Return how often the last 20 tokens of an answer waited for the device."""
+    few, many = calls_of_answers(bundle, target, shim, **options)
     wait = WAITS[interface_of(target)]
-    assert many[wait] - few[wait] == 20
+    return many[wait] - few[wait]
 
 
-def test_a_token_is_one_graph(bundle: Path, target: str, shim: dict[str, str]) -> None:
+@pytest.fixture(scope="module")
+def wide(target: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A vocabulary of more blocks than come along with a call."""
+    return compile_tiny(tmp_path_factory.mktemp("wide"), target, "qwen2", "q4", "f16", vocab_size=1995)
+
+
+@pytest.mark.parametrize(
+    "options",
+    (
+        {},
+        {"temperature": 0.7},
+        {"temperature": 1.0, "seed": 5},
+        {"temperature": 0.8, "top_k": 40, "top_p": 0.9},
+    ),
+    ids=("greedy", "cool", "plain", "top_k"),
+)
+@pytest.mark.parametrize("loop", ("native", "python"))
+def test_a_token_waits_for_the_device_once(
+    wide: Path, target: str, shim: dict[str, str], options: dict[str, float], loop: str
+) -> None:
+    """The blocks of logits that a draw looks at come with the maxima."""
+    assert waits_of(wide, target, shim, loop=loop, **options) == 20
+
+
+def test_more_blocks_than_come_along_are_waited_for(wide: Path, target: str, shim: dict[str, str]) -> None:
+    assert waits_of(wide, target, shim, temperature=1.0, top_k=200) > 20
+
+
+@pytest.mark.parametrize("temperature", (0.0, 0.7))
+def test_a_token_is_one_graph(bundle: Path, target: str, shim: dict[str, str], temperature: float) -> None:
     """From the third one of its kind on, when the second was recorded."""
     if interface_of(target) != "cuda":
         pytest.skip("only CUDA has graphs")
-    few, many = calls_of_answers(bundle, target, shim)
+    few, many = calls_of_answers(bundle, target, shim, temperature=temperature)
     assert few["cuGraphInstantiateWithFlags"] == many["cuGraphInstantiateWithFlags"] > 0
     more = {name: many[name] - count for name, count in few.items() if many[name] != count}
     assert more.pop("cuCtxSetCurrent") >= 0

@@ -11,6 +11,7 @@ from test_device_bundles import compile_tiny
 from test_matmul import stored
 
 from forerun.compiler.gpu.build import DeviceSource, build_cubin, device_sources, entry_name, read_resources
+from forerun.compiler.gpu.draws import list_blocks, pick_blocks, score_blocks
 from forerun.compiler.gpu.matrix_unit import MULTIPLY
 from forerun.compiler.gpu.writer import GpuKernel
 from forerun.compiler.operations import (
@@ -65,15 +66,16 @@ def kernels_of(target: GpuTarget, scheme: Scheme) -> list[GpuKernel]:
         plan = RULES[rule]().apply(operation, settings)
         assert isinstance(plan, Plan)
         found |= {kernel.name: kernel for kernel in (*plan.kernels.values(), *plan.stages)}
-    return list(found.values())
+    choices = (score_blocks("score", target, 128256), list_blocks("list", target, 128256 // 16))
+    return [*found.values(), pick_blocks("pick", target, 128256 // 16), *choices]
 
 
 @needs_nvcc
 @pytest.mark.parametrize("scheme", SCHEMES.values(), ids=lambda scheme: scheme.name)
 @pytest.mark.parametrize("target", (SM_87, SM_90), ids=lambda target: target.name)
 def test_kernels_of_a_large_decoder_fit(target: GpuTarget, scheme: Scheme, tmp_path: Path) -> None:
-    """No register is spilled (the build refuses that), three workgroups of 256 threads fit side by side, dot products and, from 8 rows
-    on, tensor cores are used.
+    """No register is spilled (the build refuses that), three workgroups of 256 threads fit side by side, dot products
+    and, from 8 rows on, tensor cores are used.
     """
     kernels = kernels_of(target, scheme)
     sources = device_sources(kernels, target)

@@ -12,7 +12,6 @@ from kernel_runner import RUNNABLE, aligned, build_kernels
 from test_gpu_rows import parts_of, quantized_words
 from test_matmul import activations, arguments, dense, linear, plan_for, stored
 
-from forerun.compiler.gpu.rows import pick_blocks
 from forerun.compiler.operations import LinearSwiGlu, WeightRows
 from forerun.compiler.schemes import AFFINE4, FLOAT32, SCHEMES, Scheme
 from forerun.targets.gpu import GpuTarget
@@ -118,7 +117,7 @@ def test_forms_of_the_head_agree(target: GpuTarget, scheme: Scheme, rng: np.rand
     for head, out in ((None, logits), ("maxima", maxima), ("blocks", listed)):
         plan = plan_for(target, replace(linear(scheme, columns, inputs), head=head))
         kernel = plan.kernels[max(plan.kernels)]
-        given = [items, out, len(items), 0] if head == "blocks" else [out]
+        given = [items, out, len(items), len(items)] if head == "blocks" else [out]
         given = arguments(plan, in_words(x), weights, given)
         DeviceKernels(target, [kernel]).call(kernel.name, *given, rows=1 if head == "blocks" else rows)
     padded = np.full((rows, blocks * 16), -np.inf, np.float32)
@@ -132,33 +131,19 @@ def test_forms_of_the_head_agree(target: GpuTarget, scheme: Scheme, rng: np.rand
 
 
 @pytest.mark.parametrize("target", DEVICES, ids=lambda target: target.name)
-@pytest.mark.parametrize("blocks", (1, 100, 256, 777))
-def test_the_first_of_the_largest_maxima_is_picked(
-    target: GpuTarget, blocks: int, rng: np.random.Generator
-) -> None:
-    rows = 7
-    maxima = rng.standard_normal((rows, blocks)).astype(np.float32)
-    maxima[1] = -np.inf
-    maxima[2, rng.integers(0, blocks, 5)] = np.inf
-    maxima[3] = np.float32(0.5)
-    picked = np.full(rows + 1, -1, np.int32)
-    DeviceKernels(target, [pick_blocks("pick", target, blocks)]).call("pick", maxima, picked, rows=rows)
-    assert picked.tolist() == [*maxima.argmax(axis=1).tolist(), -1]
-
-
-@pytest.mark.parametrize("target", DEVICES, ids=lambda target: target.name)
 @pytest.mark.parametrize("scheme", (AFFINE4, FLOAT32), ids=lambda scheme: scheme.name)
-def test_a_block_for_each_row(target: GpuTarget, scheme: Scheme, rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("each", (1, 5))
+def test_blocks_for_each_row(target: GpuTarget, scheme: Scheme, each: int, rng: np.random.Generator) -> None:
     """Listed blocks of rows of their own have the bits of the same rows' logits."""
     columns, inputs, rows = 16 * int(rng.integers(2, 7)), 32 * int(rng.integers(1, 9)), 6
     weights = stored(scheme, columns, inputs, rng)
     x, _ = activations(rows, inputs, scheme, rng)
-    items = rng.integers(0, columns // 16, rows).astype(np.int32)
-    logits, listed = np.zeros((rows, columns), np.float32), np.zeros((rows, 16), np.float32)
-    for head, given in ((None, [logits]), ("blocks", [items, listed, rows, 1])):
+    items = rng.integers(0, columns // 16, (rows, each)).astype(np.int32)
+    logits, listed = np.zeros((rows, columns), np.float32), np.zeros((rows, each, 16), np.float32)
+    for head, given in ((None, [logits]), ("blocks", [items, listed, items.size, each])):
         plan = plan_for(target, replace(linear(scheme, columns, inputs), head=head))
         kernel = plan.kernels[max(plan.kernels)]
         taken = arguments(plan, in_words(x), weights, given)
         DeviceKernels(target, [kernel]).call(kernel.name, *taken, rows=rows)
-    expected = np.stack([logits[row, item * 16 : item * 16 + 16] for row, item in enumerate(items)])
+    expected = np.stack([logits[row].reshape(-1, 16)[listed_items] for row, listed_items in enumerate(items)])
     assert listed.tobytes() == expected.tobytes()

@@ -43,7 +43,8 @@ std::string sealed(const forerun_session* session, const uint8_t* data, size_t b
 void go_on(forerun_session* session, int32_t sequence, const std::string& path) {
   const int32_t tokens[2] = {1, 2}, kept[2] = {0, 1};
   const forerun_row rows[2] = {{sequence, 0}, {sequence, 1}};
-  const forerun_request request = {rows, 2, nullptr, FORERUN_ALL, nullptr, FORERUN_ALL, nullptr, 0, 0};
+  const forerun_request request = {rows,        2,       nullptr, FORERUN_ALL, nullptr,
+                                   FORERUN_ALL, nullptr, 0,       0,           nullptr};
   forerun_result result;
   CHECK(forerun_sequence_save(session, sequence, path.c_str()) == FORERUN_OK);
   if (forerun_stage(session, sequence, 2, tokens, nullptr) != FORERUN_OK) return;

@@ -24,7 +24,7 @@ static void stage_tokens(forerun_session* session, int32_t sequence, int32_t cou
 static void run_rows(forerun_session* session, int32_t sequence, int32_t count, forerun_result* result) {
   forerun_row rows[ROWS];
   for (int32_t i = 0; i < count; ++i) rows[i] = (forerun_row){sequence, i};
-  const forerun_request request = {rows, count, NULL, FORERUN_ALL, NULL, FORERUN_ALL, NULL, 0, 0};
+  const forerun_request request = {rows, count, NULL, FORERUN_ALL, NULL, FORERUN_ALL, NULL, 0, 0, NULL};
   CHECK(forerun_forward(session, &request, result) == FORERUN_OK);
 }
 

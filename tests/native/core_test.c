@@ -19,7 +19,7 @@ static void test_example_of_the_header(forerun_bundle* bundle) {
   CHECK(forerun_stage(session, sequence, 3, tokens, NULL) == FORERUN_OK);
   forerun_row rows[3] = {{sequence, 0}, {sequence, 1}, {sequence, 2}};
   int32_t last[1] = {2};
-  forerun_request request = {rows, 3, NULL, FORERUN_ALL, last, 1, NULL, 0, 0};
+  forerun_request request = {rows, 3, NULL, FORERUN_ALL, last, 1, NULL, 0, 0, NULL};
   forerun_result result;
   CHECK(forerun_forward(session, &request, &result) == FORERUN_OK);
   forerun_sampling greedy = {0};
@@ -41,7 +41,7 @@ static void test_skipped_sublayers_and_hidden_rows(forerun_bundle* bundle) {
   CHECK(forerun_sequence_create(session, &sequence) == FORERUN_OK);
   CHECK(forerun_stage(session, sequence, 2, tokens, NULL) == FORERUN_OK);
   forerun_row rows[2] = {{sequence, 1}, {sequence, 0}};
-  forerun_request request = {rows, 2, skipping, 4, NULL, FORERUN_ALL, taps, 2, 0};
+  forerun_request request = {rows, 2, skipping, 4, NULL, FORERUN_ALL, taps, 2, 0, NULL};
   forerun_result result;
   CHECK(forerun_forward(session, &request, &result) == FORERUN_OK);
   memcpy(hidden, result.taps, sizeof hidden);
@@ -80,7 +80,7 @@ static void test_profile(forerun_bundle* bundle) {
   CHECK(forerun_profile_read(session, ran, waited, core) == FORERUN_NOT_COMPUTED);
   CHECK(forerun_stage(session, sequence, 1, &token, NULL) == FORERUN_OK);
   const forerun_row row = {sequence, 0};
-  const forerun_request request = {&row, 1, NULL, FORERUN_ALL, NULL, FORERUN_ALL, NULL, 0, 0};
+  const forerun_request request = {&row, 1, NULL, FORERUN_ALL, NULL, FORERUN_ALL, NULL, 0, 0, NULL};
   forerun_result result;
   const long before = allocation_count();
   CHECK(forerun_forward(session, &request, &result) == FORERUN_OK);
@@ -107,7 +107,7 @@ static void* walk_alone(void* bundle) {
   CHECK(forerun_sequence_create(session, &sequence) == FORERUN_OK);
   for (int32_t token = 0; token < 30; ++token) {
     const forerun_row row = {sequence, 0};
-    const forerun_request request = {&row, 1, NULL, FORERUN_ALL, NULL, FORERUN_ALL, NULL, 0, 0};
+    const forerun_request request = {&row, 1, NULL, FORERUN_ALL, NULL, FORERUN_ALL, NULL, 0, 0, NULL};
     forerun_result result;
     CHECK(forerun_stage(session, sequence, 1, &token, NULL) == FORERUN_OK);
     CHECK(forerun_forward(session, &request, &result) == FORERUN_OK);

@@ -49,7 +49,7 @@ static void* use_or_be_refused(void* argument) {
   forerun_session* const session = argument;
   const int32_t path[1] = {0};
   const forerun_row row = {0, 0};
-  const forerun_request request = {&row, 1, NULL, FORERUN_ALL, NULL, FORERUN_ALL, NULL, 0, 0};
+  const forerun_request request = {&row, 1, NULL, FORERUN_ALL, NULL, FORERUN_ALL, NULL, 0, 0, NULL};
   for (int32_t token = 0; token < 30; ++token) {
     forerun_result result;
     int status;
@@ -91,7 +91,7 @@ static void* save_and_restore(void* argument) {
   const forerun_session_options options = {1, 32, 2, NULL};
   const int32_t tokens[4] = {1, 2, 3, 4}, path[4] = {0, 1, 2, 3};
   const forerun_row rows[4] = {{0, 0}, {0, 1}, {0, 2}, {0, 3}};
-  const forerun_request request = {rows, 4, NULL, FORERUN_ALL, NULL, 0, NULL, 0, 0};
+  const forerun_request request = {rows, 4, NULL, FORERUN_ALL, NULL, 0, NULL, 0, 0, NULL};
   for (int round = 0; round < ROUNDS / 10; ++round) {
     forerun_session* session;
     forerun_result result;

@@ -41,7 +41,7 @@ static void compare(walk* walk, const track* track, int32_t row, const float* lo
     const int32_t size = count - at < ROWS ? count - at : ROWS, last = size - 1;
     forerun_row rows[ROWS];
     for (int32_t i = 0; i < size; ++i) rows[i] = (forerun_row){0, i};
-    const forerun_request request = {rows, size, NULL, FORERUN_ALL, &last, 1, NULL, 0, 0};
+    const forerun_request request = {rows, size, NULL, FORERUN_ALL, &last, 1, NULL, 0, 0, NULL};
     CHECK(forerun_stage(walk->plain, 0, size, token_ids + at, NULL) == FORERUN_OK);
     CHECK(forerun_forward(walk->plain, &request, &result) == FORERUN_OK);
     CHECK(forerun_commit(walk->plain, 0, size, path) == FORERUN_OK);
@@ -94,7 +94,8 @@ static void run(walk* walk, int32_t depth) {
                                    wanted_count,
                                    taps,
                                    pick(&walk->random, 8) == 0,
-                                   0};
+                                   0,
+                                   NULL};
   forerun_result result;
   const int status = forerun_forward(walk->session, &request, &result);
   if (status != FORERUN_OK) {

@@ -28,7 +28,7 @@ static const float* run(forerun_session* session, int32_t vocabulary, int32_t co
                         uint64_t* hashes) {
   forerun_row rows[MOST];
   int32_t kept[MOST];
-  const forerun_request request = {rows, count, NULL, FORERUN_ALL, NULL, FORERUN_ALL, NULL, 0, 0};
+  const forerun_request request = {rows, count, NULL, FORERUN_ALL, NULL, FORERUN_ALL, NULL, 0, 0, NULL};
   forerun_result result;
   for (int32_t i = 0; i < count; ++i) rows[i] = (forerun_row){0, kept[i] = i};
   CHECK(forerun_stage(session, 0, count, tokens, NULL));

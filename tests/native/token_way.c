@@ -14,7 +14,7 @@ enum { WARM_UP = 20, MAX_TOKENS = 400 };
 static int32_t next_token(forerun_session* session, int32_t sequence, int32_t token, int64_t position,
                           double temperature) {
   const forerun_row row = {sequence, 0};
-  const forerun_request request = {&row, 1, NULL, FORERUN_ALL, NULL, FORERUN_ALL, NULL, 0, 0};
+  const forerun_request request = {&row, 1, NULL, FORERUN_ALL, NULL, FORERUN_ALL, NULL, 0, 0, NULL};
   const forerun_sampling sampling = {temperature, 20, 0.9, 7};
   const int32_t path[1] = {0};
   forerun_result result;

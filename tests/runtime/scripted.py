@@ -144,6 +144,7 @@ class ScriptedSession:
         logits: Sequence[int] | None = None,
         taps: Sequence[int] = (),
         draws: bool = False,
+        sampling: Sequence[Sampling] = (),
     ) -> ScriptedResult:
         self._undrawn = None
         for old in self._last:

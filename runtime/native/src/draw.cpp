@@ -22,7 +22,8 @@ class Blocks {
         count_(session.head_blocks()),
         maxima_(session.work.maxima.as<float>() + static_cast<int64_t>(row) * count_),
         chosen_(session.work.items.as<int32_t>()),
-        logits_(session.work.block_logits.as<float>()) {}
+        logits_(session.work.block_logits.as<float>()),
+        ahead_count_(blocks_ahead(session, row, &ahead_)) {}
 
   int32_t count() const { return count_; }
   int32_t size(int32_t block) const {
@@ -30,6 +31,12 @@ class Blocks {
   }
   // The largest logit of the block; infinity if one of them is NaN.
   float maximum(int32_t block) const { return maxima_[block]; }
+  // Whether a draw with noise looks at this block first, for a good first score: those that a device brought
+  // along, else those that hold the largest logit.
+  bool comes_first(int32_t block, float largest) const {
+    return ahead_count_ > 0 ? std::binary_search(ahead_, ahead_ + ahead_count_, block)
+                            : maxima_[block] == largest;
+  }
   float largest() const { return *std::max_element(maxima_, maxima_ + count_); }
   // What the maxima of `k` blocks reach; overwrites `scratch` [count].
   float kth_largest(int32_t k, float* scratch) const {
@@ -70,6 +77,8 @@ class Blocks {
   const float* maxima_;
   int32_t* chosen_;
   const float* logits_;
+  const int32_t* ahead_ = nullptr;
+  int32_t ahead_count_;
   int32_t computed_ = 0;
 };
 
@@ -121,11 +130,11 @@ Status draw_noisy(Blocks* blocks, const forerun_sampling& sampling, int64_t posi
     offer_noisy(&best, logit, id, sampling.temperature, key);
   };
   // A good first score leaves out most others.
-  FORERUN_TRY(blocks->compute([&](int32_t block) { return blocks->maximum(block) == largest; }));
+  FORERUN_TRY(blocks->compute([&](int32_t block) { return blocks->comes_first(block, largest); }));
   if (!blocks->each(offer)) return not_a_number();
   const Draw first = best;
   FORERUN_TRY(blocks->compute([&](int32_t block) {
-    return blocks->maximum(block) != largest && may_win(*blocks, block, sampling.temperature, key, first);
+    return !blocks->comes_first(block, largest) && may_win(*blocks, block, sampling.temperature, key, first);
   }));
   if (!blocks->each(offer)) return not_a_number();
   *token_id = best.token_id;

@@ -279,7 +279,8 @@ Status run_plan(Session& session, const Plan& plan, bool together, int32_t* pass
                   request.taps,
                   request.tap_count,
                   request.row_count,
-                  request.draws != 0};
+                  request.draws != 0,
+                  request.sampling};
   ++*passes;
   return run_pass(session, pass);
 }

@@ -118,18 +118,14 @@ forerun_call make_call(Session& session) {
   return call;
 }
 
-int32_t logits_row(const Outputs& outputs, int32_t k) {
-  return outputs.logits_rows != nullptr ? outputs.logits_rows[k] : k;
-}
-
 // The row of the pass at which the rows for the head begin, if they are in order and aligned; -1 otherwise.
 int32_t find_head_rows(const Session& session, const Outputs& outputs, const int32_t* where) {
   if (outputs.logits_count == 0) return -1;
-  const int32_t first = where[logits_row(outputs, 0)];
+  const int32_t first = where[outputs.logits_row(0)];
   const int64_t offset = static_cast<int64_t>(first) * session.program().hidden_size * sizeof(float);
   if (offset % kAlignment != 0) return -1;
   for (int32_t k = 1; k < outputs.logits_count; ++k) {
-    if (where[logits_row(outputs, k)] != first + k) return -1;
+    if (where[outputs.logits_row(k)] != first + k) return -1;
   }
   return first;
 }
@@ -166,7 +162,7 @@ class TeamSteps {
     const Outputs& outputs = job_.pass->outputs;
     if (job_.head_input == job_.head_hidden) {
       copy_rows(outputs.logits_count, job_.head_hidden,
-                [&](int32_t k) -> int64_t { return job_.where[logits_row(outputs, k)]; });
+                [&](int32_t k) -> int64_t { return job_.where[outputs.logits_row(k)]; });
       call_.barrier(call_.team, tid_);
     }
     call_.rows = outputs.logits_count;
@@ -207,8 +203,8 @@ class DeviceSteps {
   void run_head() {
     const Outputs& outputs = job_.pass->outputs;
     for (int32_t k = 0; k < outputs.logits_count; ++k)
-      device_->give_head(job_.where[logits_row(outputs, k)], k);
-    device_->run_head(outputs.logits_count, outputs.draws);
+      device_->give_head(job_.where[outputs.logits_row(k)], k);
+    device_->run_head(outputs.logits_count, outputs.draws, outputs.sampling);
   }
 
  private:
@@ -333,6 +329,10 @@ Status compute_blocks(Session& session, int32_t row, int32_t count) {
   job.call.barrier = [](void*, int32_t) {};
   Team::run_alone(compute, &job);
   return FORERUN_OK;
+}
+
+int32_t blocks_ahead(const Session& session, int32_t row, const int32_t** blocks) {
+  return session.device != nullptr ? session.device->blocks_ahead(row, blocks) : 0;
 }
 
 }  // namespace forerun

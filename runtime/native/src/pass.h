@@ -14,8 +14,12 @@ struct Outputs {
   int32_t logits_count;
   const int32_t* taps;  // layers
   int32_t tap_count;
-  int32_t row_count;  // rows of the request
-  bool draws;         // the largest logit of each block instead of the logits
+  int32_t row_count;                 // rows of the request
+  bool draws;                        // the largest logit of each block instead of the logits
+  const forerun_sampling* sampling;  // [logits_count], how they will probably be drawn from; or nullptr
+
+  // The request's row that logits k are of.
+  int32_t logits_row(int32_t k) const { return logits_rows != nullptr ? logits_rows[k] : k; }
 };
 
 struct Pass {

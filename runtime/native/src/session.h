@@ -95,6 +95,9 @@ Status forward(Session& session, const forerun_request& request, forerun_result*
 // work.block_logits.
 Status compute_blocks(Session& session, int32_t row, int32_t count);
 
+// How many blocks of that row a device has computed along with its maxima, and in *blocks which, ascending.
+int32_t blocks_ahead(const Session& session, int32_t row, const int32_t** blocks);
+
 // Draws a token from a row that waits for it; see draw.cpp.
 Status draw(Session& session, int32_t index, const forerun_sampling& sampling, int64_t position,
             int32_t* token_id);

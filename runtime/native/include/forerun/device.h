@@ -22,9 +22,10 @@ enum forerun_given_kind {
   FORERUN_GIVEN_FEATURES,     /* float [M, F] */
   FORERUN_GIVEN_LOGITS,       /* float [M, V] */
   FORERUN_GIVEN_MAXIMA,       /* float [M, B] */
-  FORERUN_GIVEN_PICKED,       /* int32 [M]: of each row the first block with the largest maximum */
-  FORERUN_GIVEN_ITEMS,        /* int32 [B] */
-  FORERUN_GIVEN_BLOCK_LOGITS, /* float [B, FORERUN_HEAD_BLOCK] */
+  FORERUN_GIVEN_DRAWS, /* uint32 [M, 3]: how rows are drawn from: the noise's key, low half first, and the
+                        * float32 bits of 1 / temperature; 0: by the logits alone */
+  FORERUN_GIVEN_ITEMS, /* int32 [item_count]: blocks of logits */
+  FORERUN_GIVEN_BLOCK_LOGITS, /* float [item_count, FORERUN_HEAD_BLOCK] */
   FORERUN_GIVEN_ROW_TABLE,    /* int32 [M, 5]: token id, position, sequence, slot, gather_start */
   FORERUN_GIVEN_GATHER,       /* int32 [M, gather_stride] */
   FORERUN_GIVEN_KEYS,   /* of the layer. With w words in a head's row (two halves or one float in a word) */
@@ -39,6 +40,7 @@ enum forerun_given_kind {
   FORERUN_GIVEN_GATHER_STRIDE,
   FORERUN_GIVEN_BLOCK_COUNT, /* most blocks of positions that a row of the call sees something of */
   FORERUN_GIVEN_ITEM_COUNT,
+  FORERUN_GIVEN_ROW_ITEMS, /* so many items are for the first of the head's rows, as many for the next … */
   FORERUN_GIVEN_MOVE_COUNT,
   FORERUN_GIVEN_LAYER,
   FORERUN_GIVEN_CONSTANT, /* `index` itself */
@@ -103,8 +105,10 @@ typedef struct forerun_device_program {
   const forerun_layer_module* attention;    /* [layers] */
   const forerun_layer_module* feed_forward; /* [layers] */
   forerun_layer_module head, head_maxima, head_blocks;
-  forerun_layer_module head_picks;    /* as head_blocks, of each row its picked block: block_logits [M, 16] */
-  const forerun_module* pick;         /* picks blocks by their maxima */
+  forerun_layer_module head_picks; /* as head_blocks, for several rows: items [M, row_items] */
+  const forerun_module* pick;      /* items [M]: of each row the first block with the largest maximum */
+  const forerun_module* list;      /* items [M, row_items], ascending: those that `draws` will look at first;
+                                    * leaves other numbers in `logits` */
   const forerun_module* const* moves; /* [layers], brings rows of a layer's cache to other slots */
 } forerun_device_program;
 

@@ -230,6 +230,13 @@ FORERUN_API int forerun_row_done(forerun_session* session, int32_t sequence, int
 
 /* ---- Forward ------------------------------------------------------------------------------------ */
 
+typedef struct forerun_sampling {
+  double temperature; /* 0 = the largest logit, ties to the lower id */
+  int32_t top_k;      /* 0 = all */
+  double top_p;       /* above 0, at most 1; not used at temperature 0 */
+  uint64_t seed;
+} forerun_sampling;
+
 typedef struct forerun_row {
   int32_t sequence;
   int32_t index; /* of a staged row */
@@ -251,6 +258,10 @@ typedef struct forerun_request {
   /* 1: the rows of logits_rows get no logits; forerun_draw draws from them instead, which computes only the
    * logits that can matter. */
   int32_t draws;
+  /* With `draws`: how each of logits_rows [logits_count] will probably be drawn from, at the position after
+   * its own; a device then brings along what such a draw looks at. NULL where that is not known. No token
+   * depends on it. */
+  const forerun_sampling* sampling;
 } forerun_request;
 
 /* Arrays live in the session and are valid until its next forward. */
@@ -275,13 +286,6 @@ FORERUN_API int forerun_forward(forerun_session* session, const forerun_request*
  * floats, [Kv, stop - start, d] each. */
 FORERUN_API int forerun_read_kv(forerun_session* session, int32_t sequence, int32_t layer, int32_t start,
                                 int32_t stop, float* keys, float* values);
-
-typedef struct forerun_sampling {
-  double temperature; /* 0 = the largest logit, ties to the lower id */
-  int32_t top_k;      /* 0 = all */
-  double top_p;       /* above 0, at most 1; not used at temperature 0 */
-  uint64_t seed;
-} forerun_sampling;
 
 /* Draws the token at absolute `position` from logits [V]. The noise is a function of (seed, position, token
  * id) alone: the same logits give the same token, whatever was drafted. */

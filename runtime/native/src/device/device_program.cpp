@@ -28,7 +28,7 @@ Status check_device_program(const forerun_program& program) {
                device.attention != nullptr && device.feed_forward != nullptr &&
                device.head.module != nullptr && device.head_maxima.module != nullptr &&
                device.head_blocks.module != nullptr && device.head_picks.module != nullptr &&
-               device.pick != nullptr;
+               device.pick != nullptr && device.list != nullptr;
   for (int32_t i = 0; sound && i < device.weight_count; ++i) {
     const forerun_weight& weight = device.weights[i];
     sound = weight.offset <= program.weights_bytes && weight.bytes <= program.weights_bytes - weight.offset;

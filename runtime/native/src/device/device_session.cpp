@@ -11,9 +11,6 @@ namespace {
 
 constexpr int32_t kRowFields = 5, kMoveFields = 5;
 constexpr int32_t kMostMoves = 1024;
-// Rows of a call whose likeliest block of logits is computed along with its maxima.
-constexpr int32_t kMostPicked = 16;
-
 // Rows of a kernel's tile: as few tiles as can be, all of nearly the same size.
 int32_t tile_rows(int32_t rows, int32_t most) {
   const int32_t tiles = (rows + most - 1) / most;
@@ -44,9 +41,10 @@ Status DeviceSession::reserve_arrays() {
   bytes[FORERUN_GIVEN_FEATURES] = rows * program.feature_size * word;
   bytes[FORERUN_GIVEN_LOGITS] = rows * program.vocabulary_size * word;
   bytes[FORERUN_GIVEN_MAXIMA] = rows * blocks * word;
-  bytes[FORERUN_GIVEN_PICKED] = rows * word;
-  bytes[FORERUN_GIVEN_ITEMS] = blocks * word;
-  bytes[FORERUN_GIVEN_BLOCK_LOGITS] = std::max<uint64_t>(blocks, kMostPicked) * FORERUN_HEAD_BLOCK * word;
+  const uint64_t items = std::max<uint64_t>(blocks, kMostAhead);
+  bytes[FORERUN_GIVEN_DRAWS] = kMostAheadRows * kDrawWords * word;
+  bytes[FORERUN_GIVEN_ITEMS] = items * word;
+  bytes[FORERUN_GIVEN_BLOCK_LOGITS] = items * FORERUN_HEAD_BLOCK * word;
   bytes[FORERUN_GIVEN_ROW_TABLE] = rows * kRowFields * word;
   bytes[FORERUN_GIVEN_GATHER] = rows * session_->work.gather_stride * word;
   bytes[FORERUN_GIVEN_PARTS] = (positions / listed.block_positions + 1) * listed.part_bytes;
@@ -60,8 +58,10 @@ Status DeviceSession::reserve_arrays() {
     FORERUN_TRY(slots_[i].reserve(device, listed.slot_bytes[i], "activations"));
   }
   FORERUN_TRY(row_table_.reserve(rows, kRowFields * sizeof(int32_t), "the rows of a call"));
-  FORERUN_TRY(picked_.reserve(kMostPicked, sizeof(int32_t), "the rows of a call"));
-  FORERUN_TRY(picked_logits_.reserve(kMostPicked, FORERUN_HEAD_BLOCK * sizeof(float), "the rows of a call"));
+  FORERUN_TRY(draws_.reserve(kMostAheadRows, kDrawWords * sizeof(uint32_t), "the rows of a call"));
+  FORERUN_TRY(ahead_.reserve(kMostAhead, sizeof(int32_t), "the rows of a call"));
+  FORERUN_TRY(ahead_logits_.reserve(kMostAhead, FORERUN_HEAD_BLOCK * sizeof(float), "the rows of a call"));
+  FORERUN_TRY(draw_positions_.reserve(rows, sizeof(int64_t), "the rows of a call"));
   return moves_.reserve(kMostMoves, kMoveFields * sizeof(int32_t), "the rows of a call");
 }
 
@@ -196,42 +196,7 @@ void DeviceSession::give_head(int32_t row, int32_t k) {
   const uint64_t row_bytes = session_->program().hidden_size * sizeof(float);
   queue_->copy(arrays_[FORERUN_GIVEN_HIDDEN], row * row_bytes, arrays_[FORERUN_GIVEN_HEAD_HIDDEN],
                k * row_bytes, row_bytes);
-}
-
-void DeviceSession::run_head(int32_t rows, bool draws) {
-  const forerun_device_program& listed = program_->program();
-  run(draws ? listed.head_maxima : listed.head, 0, rows);
-  const uint64_t size = draws ? session_->head_blocks() : session_->program().vocabulary_size;
-  float* const sink = (draws ? session_->work.maxima : session_->work.logits).as<float>();
-  queue_->read(arrays_[draws ? FORERUN_GIVEN_MAXIMA : FORERUN_GIVEN_LOGITS], 0, sink,
-               rows * size * sizeof(float));
-  picked_count_ = draws && rows <= kMostPicked ? rows : 0;
-  if (picked_count_ == 0) return;
-  // What nearly every draw looks at, so that it need not wait for the device once more.
-  run({listed.pick, nullptr}, 0, rows);
-  numbers_[FORERUN_GIVEN_ITEM_COUNT] = rows;
-  run(listed.head_picks, 0, rows);
-  queue_->read(arrays_[FORERUN_GIVEN_PICKED], 0, picked_.as<int32_t>(), rows * sizeof(int32_t));
-  queue_->read(arrays_[FORERUN_GIVEN_BLOCK_LOGITS], 0, picked_logits_.as<float>(),
-               rows * FORERUN_HEAD_BLOCK * sizeof(float));
-}
-
-Status DeviceSession::compute_blocks(int32_t row, int32_t count) {
-  const uint64_t row_bytes = session_->program().hidden_size * sizeof(float);
-  if (count == 1 && row < picked_count_ &&
-      picked_.as<int32_t>()[row] == session_->work.items.as<int32_t>()[0]) {
-    std::copy_n(picked_logits_.as<float>() + row * FORERUN_HEAD_BLOCK, FORERUN_HEAD_BLOCK,
-                session_->work.block_logits.as<float>());
-    return FORERUN_OK;
-  }
-  numbers_[FORERUN_GIVEN_ITEM_COUNT] = count;
-  queue_->write(arrays_[FORERUN_GIVEN_ITEMS], 0, session_->work.items.as<int32_t>(), count * sizeof(int32_t));
-  queue_->copy(arrays_[FORERUN_GIVEN_HEAD_HIDDEN], row * row_bytes, arrays_[FORERUN_GIVEN_DRAWN_HIDDEN], 0,
-               row_bytes);
-  run(program_->program().head_blocks, 0, 1);
-  queue_->read(arrays_[FORERUN_GIVEN_BLOCK_LOGITS], 0, session_->work.block_logits.as<float>(),
-               static_cast<uint64_t>(count) * FORERUN_HEAD_BLOCK * sizeof(float));
-  return finish();
+  draw_positions_.as<int64_t>()[k] = session_->work.positions.as<int32_t>()[row] + int64_t{1};
 }
 
 Status DeviceSession::measure_copy(uint64_t bytes, int32_t passes, uint64_t* pass_ns) {

@@ -24,9 +24,13 @@ class DeviceSession final : public RemoteCache {
   void read_hidden(int32_t first, int32_t count, float* hidden);
   // Makes row `row` the head's row number `k`.
   void give_head(int32_t row, int32_t k);
-  // Runs the head for its first `rows` rows and reads logits or, where they are drawn from, maxima.
-  void run_head(int32_t rows, bool draws);
-  // Computes the blocks of logits in the workspace's `items` for one of the head's rows and reads them.
+  // Runs the head for its first `rows` rows and reads logits or, where they are drawn from, maxima and the
+  // blocks of logits that draws like `sampling` [rows] look at first; without it each row's likeliest.
+  void run_head(int32_t rows, bool draws, const forerun_sampling* sampling);
+  // How many blocks of that row came with the maxima, and which.
+  int32_t blocks_ahead(int32_t row, const int32_t** blocks) const;
+  // Reads the blocks of logits in the workspace's `items` for one of the head's rows: those that came with
+  // the maxima, or it computes all of them.
   Status compute_blocks(int32_t row, int32_t count);
   // Copies so many bytes `passes` times and writes the nanoseconds of each.
   Status measure_copy(uint64_t bytes, int32_t passes, uint64_t* pass_ns);
@@ -39,6 +43,10 @@ class DeviceSession final : public RemoteCache {
   Status send(int32_t sequence, int32_t rows) override;
 
  private:
+  // Rows of a call whose likeliest blocks of logits are computed along with its maxima; most such blocks;
+  // words of a row in the table of draws.
+  static constexpr int32_t kMostAheadRows = 16, kMostAhead = 512, kDrawWords = 3;
+
   Status reserve_arrays();
   Status reserve_cache();
   void run(const forerun_layer_module& place, int32_t layer, int32_t rows);
@@ -46,6 +54,9 @@ class DeviceSession final : public RemoteCache {
               int32_t rows);
   DeviceArgument argument(const forerun_given& given, const int32_t* weights, int32_t layer) const;
   int32_t block_count(int32_t layer, int32_t first, int32_t rows) const;
+  int32_t fill_draws(int32_t rows, const forerun_sampling* sampling);
+  void bring_blocks(int32_t rows, const forerun_sampling* sampling);
+  bool came_ahead(int32_t row, int32_t count);
   void flush_moves();
   // Where one head's keys, or values, of some slots lie in a sequence's.
   struct Place {
@@ -68,10 +79,13 @@ class DeviceSession final : public RemoteCache {
   std::unique_ptr<DeviceBuffer[]> values_;
   int32_t numbers_[FORERUN_GIVEN_KINDS] = {};  // by kind, of the launch being made
   Region row_table_;                           // int32 [M, 5]
-  Region picked_;                              // int32 [picked_count_], of the last call that is drawn from
-  Region picked_logits_;                       // float [picked_count_, FORERUN_HEAD_BLOCK]
-  int32_t picked_count_ = 0;
-  Region moves_;  // int32 [kMostMoves, 5]
+  // Of the last call that is drawn from: its first rows, and for each as many blocks that came along.
+  int32_t ahead_rows_ = 0, row_items_ = 0;
+  Region draws_;           // uint32 [kMostAheadRows, kDrawWords]
+  Region ahead_;           // int32 [ahead_rows_, row_items_], each row's ascending
+  Region ahead_logits_;    // float [ahead_rows_, row_items_, FORERUN_HEAD_BLOCK]
+  Region draw_positions_;  // int64 [M], of what is drawn from the head's rows
+  Region moves_;           // int32 [kMostMoves, 5]
   int32_t move_count_ = 0;
 };
 

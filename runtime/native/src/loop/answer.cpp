@@ -185,8 +185,8 @@ Status Answer::prefill(int32_t* token_ids, int32_t* count) {
   }
   const int32_t last_row = rows - 1;
   const bool draws = looks_at_few(sampling_);
-  const forerun_request request = {listed,       rows,        nullptr,    FORERUN_ALL,  &last_row,
-                                   last ? 1 : 0, taps.layers, taps.count, draws ? 1 : 0};
+  const forerun_request request = {listed,       rows,        nullptr,    FORERUN_ALL,   &last_row,
+                                   last ? 1 : 0, taps.layers, taps.count, draws ? 1 : 0, &sampling_};
   forerun_result result;
   FORERUN_TRY(forward(session_, request, &result));
   if (last && draws) FORERUN_TRY(draw(session_, 0, sampling_, count_, drawn_));
@@ -212,7 +212,8 @@ Status Answer::decode(int32_t* token_ids, int32_t* count) {
   statistics_.draft_ms += ms_since(begin_ns);
   const uint64_t proposed_ns = now_ns();
   const LayerList taps = drafter_->taps();
-  FORERUN_TRY(verifier_.run(session_, sequence_, draft_, taps, looks_at_few(sampling_)));
+  FORERUN_TRY(
+      verifier_.run(session_, sequence_, draft_, taps, looks_at_few(sampling_) ? &sampling_ : nullptr));
   statistics_.verify_ms += ms_since(proposed_ns);
   accepted_ns_ = now_ns();
   FORERUN_TRY(accept());

@@ -33,8 +33,8 @@ Status time_call(Session& session, int32_t sequence, int32_t token_id, int32_t r
   Sequence& target = session.sequences()[sequence];
   FORERUN_TRY(stage_rows(session, target, {rows, token_ids, nullptr, nullptr, nullptr, 0}));
   const Rows listed(sequence, 0, rows);
-  const forerun_request request = {listed.rows, rows, nullptr, FORERUN_ALL, nullptr, FORERUN_ALL,
-                                   nullptr,     0,    1};
+  const forerun_request request = {listed.rows, rows,    nullptr, FORERUN_ALL, nullptr,
+                                   FORERUN_ALL, nullptr, 0,       1,           nullptr};
   forerun_result result;
   const uint64_t begin_ns = now_ns();
   const Status status = forward(session, request, &result);

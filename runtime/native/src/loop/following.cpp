@@ -131,7 +131,8 @@ Status Following::catch_up() {
   FORERUN_TRY(stage_waiting(&count));
   if (count == 0) return FORERUN_OK;
   const Rows listed(sequence_, 0, count);
-  const forerun_request request = {listed.rows, count, nullptr, FORERUN_ALL, nullptr, 0, nullptr, 0, 0};
+  const forerun_request request = {listed.rows, count,   nullptr, FORERUN_ALL, nullptr,
+                                   0,           nullptr, 0,       0,           nullptr};
   forerun_result result;
   FORERUN_TRY(forward(network_->session(), request, &result));
   return keep(count);

@@ -98,7 +98,8 @@ Status FeatureDrafter::run_root(int32_t root, const float** logits) {
   FORERUN_TRY(following_.stage(root, &count));
   const Rows listed(sequence_, 0, count);
   const int32_t last_row = count - 1, last_layer = session.program().layers - 1;
-  const forerun_request request = {listed.rows, count, nullptr, FORERUN_ALL, &last_row, 1, &last_layer, 1, 0};
+  const forerun_request request = {listed.rows, count,       nullptr, FORERUN_ALL, &last_row,
+                                   1,           &last_layer, 1,       0,           nullptr};
   forerun_result result;
   FORERUN_TRY(forward(session, request, &result));
   std::memcpy(outputs_.as<float>(), result.taps + last_row * size, static_cast<size_t>(size) * sizeof(float));
@@ -123,8 +124,8 @@ Status FeatureDrafter::run_level(const Tree& tree, const int32_t* rows, int32_t 
                          {count, draft_ids, features_.as<float>(), nullptr, parents, 0}));
   const Rows listed(sequence_, first, count);
   const int32_t last_layer = session.program().layers - 1;
-  const forerun_request request = {listed.rows, count, nullptr, FORERUN_ALL, nullptr, FORERUN_ALL,
-                                   &last_layer, 1,     0};
+  const forerun_request request = {listed.rows, count,       nullptr, FORERUN_ALL, nullptr,
+                                   FORERUN_ALL, &last_layer, 1,       0,           nullptr};
   forerun_result result;
   FORERUN_TRY(forward(session, request, &result));
   for (int32_t i = 0; i < count; ++i) {
@@ -186,14 +187,14 @@ Status ExitDrafter::offer(const Tree& tree, const int32_t* rows, int32_t count, 
   FORERUN_TRY(stage_tree_rows(session, context_->sequence, tree, rows, count, parents));
   const Rows listed(context_->sequence, first, count);
   const forerun_request model_request = {
-      listed.rows, count, steps_.as<int32_t>(), step_count_, nullptr, 0, &tap, 1, 0};
+      listed.rows, count, steps_.as<int32_t>(), step_count_, nullptr, 0, &tap, 1, 0, nullptr};
   forerun_result result;
   FORERUN_TRY(forward(session, model_request, &result));
   FORERUN_TRY(
       stage_rows(own, own.sequences()[sequence_], {count, nullptr, nullptr, result.taps, parents, 0}));
   const Rows own_listed(sequence_, first, count);
-  const forerun_request request = {own_listed.rows, count, nullptr, FORERUN_ALL, nullptr, FORERUN_ALL,
-                                   nullptr,         0,     0};
+  const forerun_request request = {own_listed.rows, count,   nullptr, FORERUN_ALL, nullptr,
+                                   FORERUN_ALL,     nullptr, 0,       0,           nullptr};
   FORERUN_TRY(forward(own, request, &result));
   return offer_from(result.logits, tree, rows, count, width, offers);
 }
@@ -244,7 +245,7 @@ Status HeadsDrafter::offer(const Tree& tree, const int32_t* rows, int32_t count,
   FORERUN_TRY(
       stage_rows(own, own.sequences()[sequence_], {1, nullptr, nullptr, state_.as<float>(), &parent, 0}));
   const forerun_row row = {sequence_, staged_count_++};
-  const forerun_request request = {&row, 1, steps, depth, nullptr, FORERUN_ALL, nullptr, 0, 0};
+  const forerun_request request = {&row, 1, steps, depth, nullptr, FORERUN_ALL, nullptr, 0, 0, nullptr};
   forerun_result result;
   FORERUN_TRY(forward(own, request, &result));
   for (int32_t i = 0; i < count; ++i)

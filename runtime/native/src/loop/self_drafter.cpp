@@ -90,7 +90,7 @@ Status SelfDrafter::offer(const Tree& tree, const int32_t* rows, int32_t count, 
   FORERUN_TRY(stage_tree_rows(session, context_->sequence, tree, rows, count, parents));
   const Rows listed(context_->sequence, first, count);
   const forerun_request request = {
-      listed.rows, count, steps_.as<int32_t>(), step_count_, nullptr, FORERUN_ALL, nullptr, 0, 0};
+      listed.rows, count, steps_.as<int32_t>(), step_count_, nullptr, FORERUN_ALL, nullptr, 0, 0, nullptr};
   forerun_result result;
   FORERUN_TRY(forward(session, request, &result));
   const int32_t size = session.program().vocabulary_size;

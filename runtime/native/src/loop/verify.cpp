@@ -43,7 +43,7 @@ Status Verifier::begin(const Session& session, const ExitPolicy* policy) {
 }
 
 Status Verifier::run(Session& session, int32_t sequence, const Draft& draft, const LayerList& taps,
-                     bool draws) {
+                     const forerun_sampling* draws) {
   const Tree& tree = draft.tree;
   if (draft.staged < tree.count) {
     const int32_t* const token_ids = tree.token_ids + draft.staged;
@@ -62,19 +62,22 @@ Status Verifier::run(Session& session, int32_t sequence, const Draft& draft, con
 
 // All rows through all layers in one call.
 Status Verifier::run_all(Session& session, int32_t sequence, const Order& order, const LayerList& taps,
-                         bool draws) {
+                         const forerun_sampling* draws) {
   forerun_row rows[kMostRows];
+  forerun_sampling sampling[kMostRows];
   for (int32_t i = 0; i < order.count; ++i) {
     rows[i] = {sequence, order.rows[i]};
     places_[order.rows[i]] = i;
+    if (draws != nullptr) sampling[i] = *draws;
   }
-  const forerun_request request = {rows,        order.count, nullptr,    FORERUN_ALL,  nullptr,
-                                   FORERUN_ALL, taps.layers, taps.count, draws ? 1 : 0};
+  draws_ = draws != nullptr;
+  const forerun_request request = {
+      rows,        order.count, nullptr,    FORERUN_ALL,    nullptr,
+      FORERUN_ALL, taps.layers, taps.count, draws_ ? 1 : 0, draws_ ? sampling : nullptr};
   forerun_result result;
   FORERUN_TRY(forward(session, request, &result));
-  draws_ = draws;
   const int64_t size = session.program().vocabulary_size;
-  for (int32_t i = 0; i < order.count && !draws; ++i) logits_[order.rows[i]] = result.logits + i * size;
+  for (int32_t i = 0; i < order.count && !draws_; ++i) logits_[order.rows[i]] = result.logits + i * size;
   taps_.data = result.taps;
   return FORERUN_OK;
 }
@@ -117,7 +120,7 @@ Status Verifier::run_to(Session& session, int32_t sequence, const Tree& tree, co
   for (int32_t i = 0; i < count; ++i) rows[i] = {sequence, listed[i]};
   for (int32_t i = 0; i < order.count; ++i) wanted[i] = i;
   const forerun_request request = {rows,        count,       steps_.as<int32_t>(), sublayers, wanted,
-                                   order.count, taps.layers, taps.count,           0};
+                                   order.count, taps.layers, taps.count,           0,         nullptr};
   FORERUN_TRY(forward(session, request, result));
   keep_taps(*result, count, order, taps);
   return FORERUN_OK;

@@ -14,8 +14,9 @@ class Verifier {
   Status begin(const Session& session, const ExitPolicy* policy);
 
   // Runs the rows of `draft` to the end, or to where the policy lets each of them leave. The rows that its
-  // drafter has not staged are staged here. With `draws`, rows are only drawn from.
-  Status run(Session& session, int32_t sequence, const Draft& draft, const LayerList& taps, bool draws);
+  // drafter has not staged are staged here. With `draws`, rows are only drawn from, in this way.
+  Status run(Session& session, int32_t sequence, const Draft& draft, const LayerList& taps,
+             const forerun_sampling* draws);
 
   // Draws the token after a row, at an absolute position.
   Status draw_after(Session& session, int32_t row, const forerun_sampling& sampling, int64_t position,
@@ -34,7 +35,8 @@ class Verifier {
     int32_t rows[kMostRows];
   };
 
-  Status run_all(Session& session, int32_t sequence, const Order& order, const LayerList& taps, bool draws);
+  Status run_all(Session& session, int32_t sequence, const Order& order, const LayerList& taps,
+                 const forerun_sampling* draws);
   Status run_with_exits(Session& session, int32_t sequence, const Tree& tree, Order order,
                         const LayerList& taps);
   Status run_to(Session& session, int32_t sequence, const Tree& tree, const Order& order, int32_t sublayers,
