@@ -32,7 +32,7 @@ _SMALL_SOURCES = (
     *("bundle.cpp", "c_api.cpp", "c_generate.cpp", "c_measure.cpp", "c_text.cpp", "chat.cpp"),
     *("choice.cpp", "compiled.cpp", "compose.cpp", "cuda.cpp", "device.cpp", "device_program.cpp"),
     *("json.cpp", "make_drafter.cpp", "manifest.cpp", "opencl.cpp", "saved_sequence.cpp", "session.cpp"),
-    *("spec.cpp", "text_check.cpp", "text_file.cpp", "webgpu.cpp", "webgpu_queue.cpp"),
+    *("spec.cpp", "text_check.cpp", "text_file.cpp", "trial.cpp", "webgpu.cpp", "webgpu_queue.cpp"),
 )
 
 

@@ -35,10 +35,6 @@ from forerun.compiler.tir import LANES, Expr
 from forerun.compiler.vector_math import GROUP
 from forerun.targets.gpu import GpuTarget
 
-# Blocks of columns that a workgroup takes: what a gated output's 32 columns are made of, else two for coalescing.
-_STORED_BLOCKS = 2
-
-
 # A scalar of matmuls whose blocks are listed: 1 where each item of the list is for a row of its own, 0 where all are
 # for the first.
 ITEM_ROWS = "item_rows"
@@ -50,26 +46,27 @@ def device_scalars(epilogue: Epilogue, slabs: Slabs) -> Mapping[str, str]:
     return {**scalars_of(epilogue), **own, **slabs.scalars}
 
 
-def _blocks(epilogue: Epilogue) -> int:
-    if epilogue.listed is not None:
-        return 1
-    return max(epilogue.blocks_per_unit, _STORED_BLOCKS)
+def _unit_blocks(shape: MatmulShape, epilogue: Epilogue) -> int:
+    """Blocks of columns that a workgroup takes: what a gated output's 32 are made of, or more."""
+    return max(epilogue.blocks_per_unit, shape.unit_blocks)
 
 
-def _splits(target: GpuTarget, epilogue: Epilogue) -> int:
+def _blocks(shape: MatmulShape, epilogue: Epilogue) -> int:
+    # Of a list each workgroup has a block of its own.
+    return 1 if epilogue.listed is not None else _unit_blocks(shape, epilogue)
+
+
+def _splits(shape: MatmulShape, epilogue: Epilogue) -> int:
     """How many threads share a column: as many for all forms of the head, so that their bits are the same."""
-    widest = max(epilogue.blocks_per_unit, _STORED_BLOCKS)
-    return target.workgroup_threads // (widest * LANES)
+    return shape.threads // (_unit_blocks(shape, epilogue) * LANES)
 
 
 class _Matmul:
     """What the kernels of all weights have in common: places in the grid, the sums of a tile, their end."""
 
-    def __init__(
-        self, writer: GpuWriter, target: GpuTarget, shape: MatmulShape, epilogue: Epilogue, slabs: Slabs
-    ) -> None:
+    def __init__(self, writer: GpuWriter, shape: MatmulShape, epilogue: Epilogue, slabs: Slabs) -> None:
         self.writer, self.shape, self.epilogue, self.slabs = writer, shape, epilogue, slabs
-        self.splits, self.columns = _splits(target, epilogue), _blocks(epilogue) * LANES
+        self.splits, self.columns = _splits(shape, epilogue), _blocks(shape, epilogue) * LANES
         self.split = tir.bind(tirx.floordiv(writer.thread, self.columns))
         within = tir.bind(tirx.floormod(writer.thread, self.columns))
         self.lane = tir.bind(tirx.floormod(within, LANES))
@@ -78,7 +75,7 @@ class _Matmul:
             self.first_row = tir.bind(writer.x * writer.scalars[ITEM_ROWS])
             first_block = tir.bind(writer.named[epilogue.listed][writer.x])
         else:
-            first_block = tir.bind(writer.x * _blocks(epilogue) + slabs.first(writer))
+            first_block = tir.bind(writer.x * _blocks(shape, epilogue) + slabs.first(writer))
         self.first_block, self.first_column = first_block, tir.bind(first_block * LANES)
         # Columns past the last block repeat it: they are computed and not written.
         block = tir.bind(op.min(first_block + tirx.floordiv(within, LANES), shape.blocks - 1))
@@ -122,7 +119,7 @@ class _Matmul:
 def _grid(shape: MatmulShape, epilogue: Epilogue, slabs: Slabs) -> Grid:
     if epilogue.listed is not None:
         return Grid("item_count", 0)
-    return Grid(-(-slabs.each // _blocks(epilogue)), shape.tile)
+    return Grid(-(-slabs.each // _blocks(shape, epilogue)), shape.tile)
 
 
 @contextmanager
@@ -142,10 +139,10 @@ def _matmul(
         {**inputs, **epilogue.inputs},
         outputs_of(len(epilogue.outputs) > 1),
         device_scalars(epilogue, slabs),
-        threads=_splits(target, epilogue) * _blocks(epilogue) * LANES,
+        threads=_splits(shape, epilogue) * _blocks(shape, epilogue) * LANES,
         grid=_grid(shape, epilogue, slabs),
     ) as (writer, done):
-        matmul = _Matmul(writer, target, shape, epilogue, slabs)
+        matmul = _Matmul(writer, shape, epilogue, slabs)
         yield matmul, done
         matmul.finish()
 
