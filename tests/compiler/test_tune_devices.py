@@ -216,6 +216,26 @@ def test_another_device_has_its_own_numbers(
     assert load_tuning(tmp_path / "none", opencl) == Tuning()
 
 
+def test_the_device_can_be_chosen(
+    opencl: GpuTarget,
+    export: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """By a part of its name, for the search and for what compile takes."""
+    name = find_device("opencl")
+    monkeypatch.setenv("FORERUN_DEVICE", "no such GPU")
+    command = ["tune", str(export), "--target", "opencl", "--tuning", str(tmp_path), "--seconds", "1e-6"]
+    assert main([*command, "--device", name[:5]]) == 0
+    assert f"measured on {name}" in capsys.readouterr().out
+    monkeypatch.setenv("FORERUN_DEVICE", "no such GPU")
+    bundle = ["compile", str(export), "-o", str(tmp_path / "bundle"), "--target", "opencl"]
+    for options, ignored in ((["--device", name], False), (["--device", "another"], True)):
+        assert main([*bundle, "--tuning", str(tmp_path), *options]) == 0
+        assert ("is ignored" in capsys.readouterr().out) == ignored
+
+
 def test_a_device_that_is_not_there(
     opencl: GpuTarget,
     export: Path,

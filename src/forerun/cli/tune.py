@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forerun.cli.options import add_tuning, import_compile_side
+from forerun.cli.options import add_tuning, choose_device, import_compile_side
 from forerun.cli.progress import progress_bar
 from forerun.cli.tables import make_table, print_table
 from forerun.errors import OptionError
@@ -56,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Search and keep each result as soon as it is known, so that Ctrl-C loses nothing."""
     check_numbers(arguments)
+    choose_device(arguments)
     tune = import_compile_side(_import_tune, NAME)
     from forerun.targets import GpuTarget, find_runnable_target
 
