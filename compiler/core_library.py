@@ -31,15 +31,9 @@ _VECTOR_FLAGS = ("-O3", "-fno-trapping-math")
 _SMALL_SOURCES = (
     *("bundle.cpp", "c_api.cpp", "c_generate.cpp", "c_measure.cpp", "c_text.cpp", "chat.cpp"),
     *("choice.cpp", "compiled.cpp", "compose.cpp", "cuda.cpp", "cuda_queue.cpp", "device.cpp"),
-    *(
-        "device_program.cpp",
-        "json.cpp",
-        "make_drafter.cpp",
-        "manifest.cpp",
-        "opencl.cpp",
-        "saved_sequence.cpp",
-    ),
-    *("session.cpp", "spec.cpp", "text_check.cpp", "text_file.cpp", "webgpu.cpp", "webgpu_queue.cpp"),
+    *("device_draws.cpp", "device_program.cpp", "device_session.cpp", "json.cpp", "make_drafter.cpp"),
+    *("manifest.cpp", "network_drafters.cpp", "opencl.cpp", "saved_sequence.cpp", "session.cpp", "spec.cpp"),
+    *("text_check.cpp", "text_file.cpp", "trial.cpp", "webgpu.cpp", "webgpu_queue.cpp"),
 )
 
 

@@ -151,8 +151,10 @@ def _write_bundle(
     tell("writing the bundle", 0.95)
     bundle.copy_files(export.directory, folder)
     text = write_text(folder, export.settings)
-    tilings, tuned = matmul_tilings(choices[0]), settings[0].tuned
-    described = {name: {**t.described(), "tuned": name in tuned} for name, t in tilings.items()}
+    # Told are the numbers of the target that some were found for; a device comes after the CPU.
+    told = next((i for i, one in enumerate(settings) if one.tuned), 0)
+    tilings, tuned = matmul_tilings(choices[told]), settings[told].tuned
+    described = {name: {**t.described(), "tuned": kept in tuned} for name, (t, kept) in tilings.items()}
     extra = {**listed, "no_text": text.refusal} if text.refusal else listed
     bundle.write_manifest(folder, export.settings, built, kv=kv, kernels=described, **extra)
     return CompileReport(
@@ -164,7 +166,7 @@ def _write_bundle(
         sum(path.stat().st_size for path in (folder / "lib").glob("*.so")),
         time.perf_counter() - started,
         (*explain(graphs, choices[0]), *text.lines()),
-        tuple(name for name in tilings if name in tuned),
+        tuple(name for name, (_, kept) in tilings.items() if kept in tuned),
         notes=tuple(text.lines()),
     )
 

@@ -34,10 +34,14 @@ class CompileReport:
     notes: tuple[str, ...] = ()
 
 
-def matmul_tilings(choices: Mapping[str, list[Choice]]) -> dict[str, Tiling]:
-    """Return the numbers of each matmul's kernels by their common name."""
+def matmul_tilings(choices: Mapping[str, list[Choice]]) -> dict[str, tuple[Tiling, str]]:
+    """Return the numbers of each matmul's kernels, and the name that they are kept by, by the kernels' common name."""
     plans = [choice.plan for some in choices.values() for choice in some]
-    return {emit.table_name(plan.kernels): plan.tiling for plan in plans if plan.tiling is not None}
+    return {
+        emit.table_name(plan.kernels): (plan.tiling, plan.numbers_name)
+        for plan in plans
+        if plan.tiling is not None
+    }
 
 
 def explain(graphs: Mapping[str, Graph], choices: Mapping[str, list[Choice]]) -> list[str]:

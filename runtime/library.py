@@ -241,10 +241,11 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "forerun_read_kv": (c_void_p, c_int32, c_int32, c_int32, c_int32, POINTER(c_float), POINTER(c_float)),
     "forerun_bundle_kernel_count": (c_void_p, POINTER(c_int32)),
     "forerun_bundle_kernel": (c_void_p, c_int32, POINTER(NativeKernel)),
-    "forerun_profile_open": (c_void_p,),
-    "forerun_profile_close": (c_void_p,),
+    **dict.fromkeys(("forerun_profile_open", "forerun_profile_close"), (c_void_p,)),
     "forerun_profile_read": (c_void_p, c_void_p, c_void_p, c_void_p),
     "forerun_measure_device_copy": (c_void_p, c_uint64, c_int32, c_void_p),
+    "forerun_trial_create": (c_void_p, c_void_p, c_int32, POINTER(c_void_p)),
+    "forerun_trial_run": (c_void_p, c_int32, c_int32, c_int32, POINTER(c_uint64)),
     "forerun_measure_read": (c_void_p, c_int32, c_uint64, c_int32, c_void_p),
     "forerun_sample": (c_void_p, c_void_p, POINTER(NativeSampling), c_int64, POINTER(c_int32)),
     "forerun_draw": (c_void_p, c_int32, POINTER(NativeSampling), c_int64, POINTER(c_int32)),
@@ -278,10 +279,7 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
 
 @functools.lru_cache(maxsize=1)
 def load_library() -> ctypes.CDLL:
-    """The native core with every function declared, loaded on first use.
-
-    Raises `RuntimeFailure` if it was never built or cannot be loaded.
-    """
+    """The native core, loaded on first use; `RuntimeFailure` if it was never built or cannot be loaded."""
     path = find_library()
     show_wgpu()
     try:
@@ -294,7 +292,7 @@ def load_library() -> ctypes.CDLL:
         function = getattr(library, name)
         function.argtypes = arguments
         function.restype = c_int
-    for name in ("bundle", "session", "generator", "text", "decoder"):
+    for name in ("bundle", "session", "generator", "text", "decoder", "trial"):
         release = getattr(library, f"forerun_{name}_release")
         release.argtypes, release.restype = [c_void_p], None
     library.forerun_cancel.argtypes, library.forerun_cancel.restype = [c_void_p, c_int32], None

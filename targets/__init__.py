@@ -74,15 +74,12 @@ def find_target(name: str | None) -> Target:
 def find_runnable_target(name: str | None) -> Target:
     """Return the target of that name, or this machine's best, for kernels to be run in this process.
 
+    Of a device's target this looks at the machine alone: whether there is such a device, the runtime says.
+
     Raises:
         TargetError: this machine cannot run it, or its system refuses what the target needs.
     """
     target = find_target(name)
-    if isinstance(target, GpuTarget):
-        raise TargetError(
-            f"the kernels of {target.name} run on a device: there are no numbers to tune; leave --target out for this"
-            " machine's best"
-        )
     reason = detect.why_not(target, detect.cpu_features(), machine())
     if reason is not None:
         raise TargetError(

@@ -19,7 +19,7 @@ def cuda_target(
         platform=platform,
     )
     # Tiles of 8 and 16 rows take one and two instructions of the tensor cores for the same weights.
-    return replace(target, largest_piece=0, tile_sizes=(1, 2, 4, 8, 16))
+    return replace(target, largest_piece=0, tile_rows=16, tile_sizes=(1, 2, 4, 8, 16))
 
 
 SM_87 = cuda_target(87, "Jetson Orin", "compiled only", "aarch64", "linux-arm64")

@@ -46,7 +46,9 @@ class GpuTarget(Target):
 
     Attributes:
         device: the interface through which kernels are run: cuda, webgpu or opencl.
-        workgroup_threads: most threads of a workgroup, a power of two.
+        workgroup_threads: most threads of a workgroup, a power of two; matmuls that were not tuned have so many.
+        workgroup_blocks: blocks of 16 columns that a workgroup of a matmul takes, unless it was tuned: two, whose words
+            are read side by side.
         largest_piece: bytes that every device gives in one piece, by default what WebGPU and OpenCL promise; larger
             weights are split. 0: no limit.
         computes: see `GpuArithmetic`.
@@ -54,6 +56,7 @@ class GpuTarget(Target):
 
     device: str = ""
     workgroup_threads: int = 256
+    workgroup_blocks: int = 2
     largest_piece: int = 1 << 27
     computes: GpuArithmetic = GpuArithmetic()
 

@@ -8,9 +8,9 @@ from string import Template
 
 from forerun.compiler.emit import Module, wrapped
 from forerun.compiler.gpu.attention import part_floats
-from forerun.compiler.gpu.build import CompiledKernels, DeviceSource, device_sources, entry_name
 from forerun.compiler.gpu.cache import move_rows
 from forerun.compiler.gpu.draws import list_blocks, pick_blocks, score_blocks
+from forerun.compiler.gpu.kernel_table import KernelTable, given_kind
 from forerun.compiler.gpu.parts import SlabParts, WeightParts
 from forerun.compiler.gpu.slabs import SLAB
 from forerun.compiler.gpu.words import QuantizedWords
@@ -64,11 +64,7 @@ _FILE = Template("""\
  */
 #include <forerun/device.h>
 
-$binary$sources
-static const forerun_device_kernel kernel_list[] = {
 $kernels
-};
-
 static const forerun_weight weight_list[] = {
 $weights
 };
@@ -112,7 +108,6 @@ def device_program_source(decoder: Decoder, target: GpuTarget) -> str:
     draw_modules = tables.draws()
     layered = {"attention": decoder.attention, "feed_forward": decoder.feed_forward}
     layers = "\n".join(tables.layer_modules(kind, some) for kind, some in layered.items())
-    sources = device_sources(tables.kernels.values(), target)
     shape = AttentionShape(decoder.heads, decoder.kv_heads, decoder.head_dim, 1.0, decoder.kv_dtype)
     once = {"embed": decoder.embed, "head": decoder.head}
     once |= {"head_maxima": decoder.head_maxima, "head_blocks": decoder.head_blocks, PICKS: picks}
@@ -120,19 +115,13 @@ def device_program_source(decoder: Decoder, target: GpuTarget) -> str:
         f"    .{name} = {{&{name}_module, {name}_weights[0]}}," for name, m in once.items() if m is not None
     ]
     steps += [f"    .{kind} = {kind}_layers," for kind in layered]
-    compiled = CompiledKernels.of(sources, target)
+    kernels = KernelTable.of(tables.kernels.values(), target)
     return _FILE.substitute(
         target=decoder.target,
         program=program_object(decoder, {"device": "&device"}),
-        binary=compiled.binary,
-        binary_name="binary" if compiled.binary else "0",
+        kernels=kernels.text,
+        binary_name=kernels.binary,
         device=target.device,
-        sources="\n".join(
-            _source_text(name, source) for name, source in sources.items() if not compiled.binary
-        ),
-        kernels="\n".join(
-            _kernel_entry(kernel, sources[kernel.name], compiled) for kernel in tables.kernels.values()
-        ),
         weights="\n".join(f"    {{{offset}, {size}}}," for offset, size in tables.weights),
         slots=", ".join(map(str, tables.slots)) or "0",
         modules=modules + move_modules + draw_modules,
@@ -142,28 +131,6 @@ def device_program_source(decoder: Decoder, target: GpuTarget) -> str:
         block_positions=BLOCK,
         steps="\n".join(steps),
     )
-
-
-def _source_text(name: str, source: DeviceSource) -> str:
-    escaped = source.text.replace("\\", "\\\\").replace('"', '\\"').splitlines()
-    lines = "\n".join(f'    "{line}\\n"' for line in escaped)
-    return f"static const char {name}_source[] =\n{lines};\n"
-
-
-def _kernel_entry(kernel: GpuKernel, source: DeviceSource, compiled: CompiledKernels) -> str:
-    names = [*(p.name for p in kernel.parameters), "rows"]
-    taken = ", ".join(str(names.index(name)) for name in source.arguments)
-    grid = kernel.grid
-    counted = isinstance(grid.columns, str)
-    columns = f"0, {_given(str(grid.columns))}" if counted else f"{grid.columns}, 0"
-    text = "0" if compiled.binary else f"{kernel.name}_source"
-    entry = f'{{"{entry_name(kernel)}", {text}, {kernel.threads}, {columns}, {grid.each}, {grid.rows}, '
-    lines = wrapped(f"{entry}{len(source.arguments)}, (const uint8_t[]){{{taken}}}}},", "    ")
-    return "\n".join(lines) + compiled.note(entry_name(kernel))
-
-
-def _given(name: str) -> str:
-    return f"FORERUN_GIVEN_{name.upper()}"
 
 
 class _Tables:
@@ -241,7 +208,7 @@ class _Tables:
         """Return the tables of a module whose kernels are given what their parameters are called after."""
         entries = [list[str](), list[str]()]
         for kernel in kernels:
-            given = [f"{{{_given(p.name)}, 0}}" for p in kernel.parameters]
+            given = [f"{{{given_kind(p.name)}, 0}}" for p in kernel.parameters]
             self._add_launch(name, entries, {0: kernel}, given, (0, 1))
         return _module_text(name, *entries)
 
@@ -260,7 +227,7 @@ class _Tables:
             most = max(tiles)
             fitting = (min(size for size in tiles if size >= rows) for rows in range(1, most + 1))
             kernels = [-1, *(self._number(tiles[size]) for size in fitting)]
-        numbers, all_given = ", ".join(map(str, kernels)), [*given, f"{{{_given('rows')}, 0}}"]
+        numbers, all_given = ", ".join(map(str, kernels)), [*given, f"{{{given_kind('rows')}, 0}}"]
         array = f"{name}_given_{len(entries[1])}"
         entries[0].extend(wrapped(f"static const forerun_given {array}[] = {{{', '.join(all_given)}}};"))
         entries[1].extend(
@@ -307,20 +274,20 @@ class _Tables:
     ) -> str:
         """Return kind and index of what a kernel is given for one parameter."""
         if isinstance(argument, Packed):
-            return f"{{{_given('weight')}, {slab.number(argument.index)}}}"
+            return f"{{{given_kind('weight')}, {slab.number(argument.index)}}}"
         if argument == Field(SLAB):
-            return f"{{{_given('constant')}, {slab.slab}}}"
+            return f"{{{given_kind('constant')}, {slab.slab}}}"
         if isinstance(argument, SharedParts):
-            return f"{{{_given('parts')}, 0}}"
+            return f"{{{given_kind('parts')}, 0}}"
         if isinstance(argument, Input | Output):
             value = node.inputs[argument.index] if isinstance(argument, Input) else node.output
             if value in slots:
-                return f"{{{_given('slot')}, {slots[value]}}}"
+                return f"{{{given_kind('slot')}, {slots[value]}}}"
             name = module.roles[value].removeprefix("call->")
-            return f"{{{_given(_HEAD_ROWS.get(module.name, name) if name == 'hidden' else name)}, 0}}"
+            return f"{{{given_kind(_HEAD_ROWS.get(module.name, name) if name == 'hidden' else name)}, 0}}"
         if not isinstance(argument, Field) or argument.name not in _FIELDS:
             raise CompileError(f"{module.name}: {argument} is nothing that kernels of a device are given")
-        return f"{{{_given(argument.name)}, 0}}"
+        return f"{{{given_kind(argument.name)}, 0}}"
 
 
 def _stages(choice: Choice) -> list[tuple[Stage, Mapping[int, Kernel]]]:

@@ -37,10 +37,6 @@ from forerun.compiler.tir import LANES, Expr
 from forerun.compiler.vector_math import GROUP
 from forerun.targets.gpu import GpuTarget
 
-# Blocks of columns that a workgroup takes: what a gated output's 32 columns are made of, else two for coalescing.
-_STORED_BLOCKS = 2
-
-
 # A scalar of matmuls whose blocks are listed: how many items of the list are for the first row, for the next …
 ROW_ITEMS = "row_items"
 
@@ -51,32 +47,33 @@ def device_scalars(epilogue: Epilogue, slabs: Slabs) -> Mapping[str, str]:
     return {**scalars_of(epilogue), **own, **slabs.scalars}
 
 
-def _blocks(epilogue: Epilogue) -> int:
-    if epilogue.listed is not None:
-        return 1
-    return max(epilogue.blocks_per_unit, _STORED_BLOCKS)
+def _unit_blocks(shape: MatmulShape, epilogue: Epilogue) -> int:
+    """Blocks of columns that a workgroup takes: what a gated output's 32 are made of, or more."""
+    return max(epilogue.blocks_per_unit, shape.unit_blocks)
 
 
-def _splits(target: GpuTarget, epilogue: Epilogue) -> int:
+def _blocks(shape: MatmulShape, epilogue: Epilogue) -> int:
+    # Of a list each workgroup has a block of its own.
+    return 1 if epilogue.listed is not None else _unit_blocks(shape, epilogue)
+
+
+def _splits(shape: MatmulShape, epilogue: Epilogue) -> int:
     """How many threads share a column: as many for all forms of the head, so that their bits are the same."""
-    widest = max(epilogue.blocks_per_unit, _STORED_BLOCKS)
-    return target.workgroup_threads // (widest * LANES)
+    return shape.threads // (_unit_blocks(shape, epilogue) * LANES)
 
 
 class Matmul:
     """What the kernels of all weights have in common: places in the grid, the sums of a tile, their end."""
 
-    def __init__(
-        self, writer: GpuWriter, target: GpuTarget, shape: MatmulShape, epilogue: Epilogue, slabs: Slabs
-    ) -> None:
+    def __init__(self, writer: GpuWriter, shape: MatmulShape, epilogue: Epilogue, slabs: Slabs) -> None:
         self.writer, self.shape, self.epilogue, self.slabs = writer, shape, epilogue, slabs
-        self.splits, self.columns = _splits(target, epilogue), _blocks(epilogue) * LANES
+        self.splits, self.columns = _splits(shape, epilogue), _blocks(shape, epilogue) * LANES
         self.first_row = tir.bind(writer.y * shape.tile)
         if epilogue.listed is not None:
             self.first_row = tir.bind(tirx.floordiv(writer.x, writer.scalars[ROW_ITEMS]))
             self.first_block = tir.bind(writer.named[epilogue.listed][writer.x])
         else:
-            self.first_block = tir.bind(writer.x * _blocks(epilogue) + slabs.first(writer))
+            self.first_block = tir.bind(writer.x * _blocks(shape, epilogue) + slabs.first(writer))
         self.first_column = tir.bind(self.first_block * LANES)
         self.split = self._place()
 
@@ -124,8 +121,8 @@ class Matmul:
         """Add the threads' sums up in order, and do with them what the epilogue says."""
         writer, tile, columns = self.writer, self.shape.tile, self.columns
         shares = writer.shared(self.splits * tile * columns)
-        for row, column, total in self.own_sums():
-            tir.store_one(shares, total, (self.split * tile + row) * columns + column)
+        for row, column, own in self.own_sums():
+            tir.store_one(shares, own, (self.split * tile + row) * columns + column)
         writer.meet()
 
         def total(item: Expr) -> Expr:
@@ -142,7 +139,7 @@ class Matmul:
 def _grid(shape: MatmulShape, epilogue: Epilogue, slabs: Slabs) -> Grid:
     if epilogue.listed is not None:
         return Grid("item_count", 0)
-    return Grid(-(-slabs.each // _blocks(epilogue)), shape.tile)
+    return Grid(-(-slabs.each // _blocks(shape, epilogue)), shape.tile)
 
 
 Form = TypeVar("Form", bound=Matmul)
@@ -166,10 +163,10 @@ def open_matmul(
         {**inputs, **epilogue.inputs},
         outputs_of(len(epilogue.outputs) > 1),
         device_scalars(epilogue, slabs),
-        threads=_splits(target, epilogue) * _blocks(epilogue) * LANES,
+        threads=_splits(shape, epilogue) * _blocks(shape, epilogue) * LANES,
         grid=_grid(shape, epilogue, slabs),
     ) as (writer, done):
-        matmul = form(writer, target, shape, epilogue, slabs)
+        matmul = form(writer, shape, epilogue, slabs)
         yield matmul, done
         matmul.finish()
 
@@ -217,26 +214,26 @@ class GroupScales:
         self,
         writer: GpuWriter,
         total: Expr,
+        g: Expr,
         dots: Callable[[int], Expr],
-        scale: Callable[[int], Expr],
-        scaled_sum: Callable[[], Expr],
+        activation: Callable[[str, Expr], Expr],
     ) -> Expr:
-        """Return `total` plus a row's products with the group, in the CPU's order of roundings.
+        """Return `total` plus a row's products with group `g`, in the CPU's order of roundings.
 
-        `dots` and `scale` give the int32 products of half a group, and the scale of its activations.
+        `dots(half)` are the int32 products of half a group, `activation(part, index)` what the row counts.
         """
         products = None
         for half in range(2):
-            number, one = tir.cast(dots(half), "float32"), scale(half)
+            number, scale = tir.cast(dots(half), "float32"), activation("scale", g * 2 + half)
             products = tir.bind(
-                number * one if products is None else writer.multiply_add(number, one, products)
+                number * scale if products is None else writer.multiply_add(number, scale, products)
             )
             if half == 1 or len(self.scales) == 2:
                 last = self.scales[half * len(self.scales) // 2]
                 total, products = tir.bind(writer.multiply_add(products, last, total)), None
         if self.minimum is None:
             return total
-        return writer.multiply_add(self.minimum, scaled_sum(), total)
+        return writer.multiply_add(self.minimum, activation("scaled_sum", g), total)
 
 
 class _QuantizedSums:
@@ -263,9 +260,9 @@ class _QuantizedSums:
         total = scales.add(
             self.matmul.writer,
             self.matmul.sums[m],
+            g,
             lambda half: self._dots(row, tir.bind(g * 2 + half), quads[half * 4 : half * 4 + 4]),
-            lambda half: self._activation("scale", row, g * 2 + half),
-            lambda: self._activation("scaled_sum", row, g),
+            lambda part, index: self._activation(part, row, index),
         )
         tir.store_one(self.matmul.sums, total, m)
 

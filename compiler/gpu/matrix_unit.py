@@ -6,7 +6,7 @@ of the inputs, the same roundings after every half group.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tvm import tirx
 from tvm.tirx import op
@@ -73,6 +73,13 @@ class _MatrixMatmul(Matmul):
                     yield number, within, self.sums[self.place(block, unit, column, row)]
 
 
+def suits_matrix_unit(target: GpuTarget, shape: MatmulShape, epilogue: Epilogue) -> bool:
+    """Whether a kernel is one for the tensor cores: of large tiles, with two blocks at least in a workgroup."""
+    blocks = max(epilogue.blocks_per_unit, shape.unit_blocks)
+    large = 0 < target.computes.matrix_rows <= shape.tile
+    return large and epilogue.listed is None and blocks % WARP_BLOCKS == 0
+
+
 def matrix_matmul(
     name: str, target: GpuTarget, scheme: Scheme, shape: MatmulShape, epilogue: Epilogue
 ) -> GpuKernel:
@@ -120,9 +127,9 @@ class _Products:
             total = scales[column].add(
                 self.writer,
                 matmul.sums[place],
-                lambda half, i=i: self.dots[half][i],
-                lambda half, row=row: self._activation("scale", rows[row], g * 2 + half),
-                lambda row=row: self._activation("scaled_sum", rows[row], g),
+                g,
+                [half[i] for half in self.dots].__getitem__,
+                self._of_row(rows[row]),
             )
             tir.store_one(matmul.sums, total, place)
 
@@ -146,6 +153,9 @@ class _Products:
     def _call(self, dots: tirx.Buffer, part: str, index: Expr, words: list[Expr], given: Expr) -> None:
         row = self._activation(part, given, index * 4 + self.matmul.quarter)
         builder.evaluate(op.call_extern("void", MULTIPLY, op.address_of(dots[0]), *words, row))
+
+    def _of_row(self, row: Expr) -> Callable[[str, Expr], Expr]:
+        return lambda part, index: self._activation(part, row, index)
 
     def _activation(self, part: str, row: Expr, index: Expr) -> Expr:
         return self.words.load(self.writer.named["values"], part, row, index)

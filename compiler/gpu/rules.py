@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from forerun.compiler.gpu import cache, matmul, rows
 from forerun.compiler.gpu.attention import SHARED_BYTES, attention_merge, attention_parts, shared_bytes
-from forerun.compiler.gpu.matrix_unit import matrix_matmul
+from forerun.compiler.gpu.matrix_unit import matrix_matmul, suits_matrix_unit
 from forerun.compiler.gpu.slabs import slabs_of
 from forerun.compiler.gpu.words import joined
 from forerun.compiler.operations import (
@@ -90,7 +90,7 @@ class GpuMatmul(_Joined, GroupedRule):
         self, target: Target, scheme: Scheme, name: str, shape: MatmulShape, epilogue: Epilogue
     ) -> Kernel:
         device = _device(target)
-        if epilogue.listed is None and 0 < device.computes.matrix_rows <= shape.tile:
+        if suits_matrix_unit(device, shape, epilogue):
             return matrix_matmul(name, device, scheme, shape, epilogue)
         return matmul.quantized_matmul(name, device, scheme, shape, epilogue)
 

@@ -32,6 +32,7 @@ class MatmulShape:
     `prefetch_bytes` is how far ahead of their use quantized weights are asked for, 0 = leave it to the hardware.
     `whole_groups` finishes a group of inputs for one row before the next, with all the group's weights in registers;
     else half a group's weights at a time meet all the rows. The order of each row's additions is the same.
+    `unit_blocks` and `threads` are those of a device's workgroup (`Tiling`).
     """
 
     columns: int
@@ -39,6 +40,8 @@ class MatmulShape:
     tile: int
     prefetch_bytes: int = 0
     whole_groups: bool = False
+    unit_blocks: int = 0
+    threads: int = 0
 
     @property
     def blocks(self) -> int:

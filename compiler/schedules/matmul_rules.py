@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from forerun.compiler.operations import Linear, LinearSwiGlu, Operation, WeightRows
@@ -30,10 +31,11 @@ from forerun.compiler.schedules.plan import (
     Plan,
     Settings,
 )
+from forerun.compiler.schedules.tiling import tile_sizes
 from forerun.compiler.schemes import Scheme
 from forerun.compiler.tir import Kernel
 from forerun.compiler.vector_math import GATED_NAMES, GROUP
-from forerun.targets import Target
+from forerun.targets import GpuTarget, Target
 
 
 class GroupedRule:
@@ -191,10 +193,20 @@ def _stacking(operation: Linear | LinearSwiGlu) -> dict:
 
 
 def kernels_name(operation: Linear | LinearSwiGlu) -> str:
-    """Return the common name of a matmul's kernels, which its numbers are kept by."""
+    """Return the common name of a matmul's kernels."""
     rows = stacked_rows(operation)
     columns = sum(r.columns for r in rows)
     return f"linear_{rows[0].scheme.name}_{columns}x{rows[0].inputs}{_epilogue(operation, columns)[1]}"
+
+
+def name_of_numbers(operation: Linear | LinearSwiGlu, target: Target) -> str:
+    """Return the name that the numbers of a matmul's kernels are kept by: that of the kernels on the CPU.
+
+    On a device they decide bits, so all forms of the head have those of its logits.
+    """
+    if isinstance(target, GpuTarget) and isinstance(operation, Linear):
+        return kernels_name(replace(operation, head=None))
+    return kernels_name(operation)
 
 
 def plan_tiles(
@@ -217,18 +229,19 @@ def plan_tiles(
     quantized = isinstance(epilogue, SwiGlu) and epilogue.quantized
     arguments += [Output(part) for part in QUANTIZED_PARTS] if quantized else [Output()]
     arguments += [Field(name) for name in scalars_of(epilogue)]
-    name = kernels_name(operation)
-    tiling = settings.tiling(name)
+    name, numbers_name = kernels_name(operation), name_of_numbers(operation, settings.target)
+    tiling = settings.tiling(numbers_name)
 
     def kernel(own_name: str, tile: int) -> Kernel:
-        shape = MatmulShape(columns, inputs, tile, tiling.prefetch_bytes, tile in tiling.whole_groups)
-        return build(own_name, shape, epilogue)
+        whole = tile in tiling.whole_groups
+        numbers = (tile, tiling.prefetch_bytes, whole, tiling.blocks, tiling.threads)
+        return build(own_name, MatmulShape(columns, inputs, *numbers), epilogue)
 
     if epilogue.listed is not None:  # one row by definition
-        return Plan({0: kernel(name, 1)}, tuple(packings), tuple(arguments), tiling=tiling)
-    tiles = settings.target.tile_sizes or tiling.tiles
-    kernels = {tile: kernel(f"{name}_rows{tile}", tile) for tile in tiles}
-    return Plan(kernels, tuple(packings), tuple(arguments), tiling=tiling)
+        kernels = {0: kernel(name, 1)}
+    else:
+        kernels = {tile: kernel(f"{name}_rows{tile}", tile) for tile in tile_sizes(settings.target, tiling)}
+    return Plan(kernels, tuple(packings), tuple(arguments), tiling=tiling, numbers_name=numbers_name)
 
 
 def _epilogue(operation: Linear | LinearSwiGlu, columns: int) -> tuple[Epilogue, str]:

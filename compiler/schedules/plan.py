@@ -8,9 +8,8 @@ from typing import Protocol
 
 from forerun.compiler.operations import Operation
 from forerun.compiler.pack import Packing
-from forerun.compiler.schedules.tiling import Tiling, default_tiling
+from forerun.compiler.schedules.tiling import Tiling, check_tiling, default_tiling
 from forerun.compiler.tir import Kernel
-from forerun.errors import OptionError
 from forerun.targets import Target
 
 # Up to this many rows every thread runs a row-wise kernel for itself, which costs less than a barrier.
@@ -85,7 +84,8 @@ class Plan:
         window: of which a row sees so many; 0: all.
         few: what runs instead for few rows: the threads share the first stage and meet, then each runs the second
             for itself.
-        tiling: the numbers of a matmul's kernels.
+        tiling: the numbers of a matmul's kernels,
+        numbers_name: and the name that they are kept by.
         slab_blocks: blocks of 16 columns of its matrix that a launch takes, where that is not all of them.
     """
 
@@ -94,6 +94,7 @@ class Plan:
     arguments: tuple[Argument, ...]
     by_row: bool = False
     tiling: Tiling | None = None
+    numbers_name: str = ""
     position_bytes: int = 0
     window: int = 0
     few: tuple[Stage, Stage] | None = None
@@ -123,13 +124,9 @@ class Settings:
     tuned: Mapping[str, Tiling] = field(default_factory=dict)
 
     def tiling(self, name: str) -> Tiling:
-        """Return the numbers for a matmul's kernels; OptionError if they use a matrix unit that is not there."""
+        """Return the numbers for a matmul's kernels; OptionError if they ask for what the target has not."""
         tiling = self.tuned.get(name) or default_tiling(self.target)
-        if tiling.matrix_rows not in (0, self.target.matrix_rows):
-            raise OptionError(
-                f"{name}: matrix_rows is {tiling.matrix_rows}; allowed for {self.target.name}: 0"
-                f"{f' or {self.target.matrix_rows}' if self.target.matrix_rows else ''}; run forerun tune again"
-            )
+        check_tiling(name, tiling, self.target)
         return tiling
 
 

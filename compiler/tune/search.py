@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 
 from forerun.compiler import export_reader
-from forerun.compiler.emit import table_name
 from forerun.compiler.graph import Node
 from forerun.compiler.operations import Linear, LinearSwiGlu
 from forerun.compiler.pipeline import KV_DTYPES, MAX_ROWS, fused_modules
@@ -20,21 +16,17 @@ from forerun.compiler.schedules.matmul_rules import stacked_rows
 from forerun.compiler.schedules.plan import Packed, Plan, Settings
 from forerun.compiler.schedules.tiling import FEW_ROWS, Tiling, default_tiling
 from forerun.compiler.tune.harness import Harness, Memory, working_set
+from forerun.compiler.tune.race import CLEARLY, Found, Point, Race, Times, advantage, calls_of, fastest
 from forerun.targets import Target
 
 ROWS = (1, 4, 8, 16, 64)
-ROUNDS, ROUND_SECONDS = 5, 0.008  # how often and how long each point is measured, interleaved with its rivals
-CLEARLY = 1.02  # how much faster another number has to be: about what repeated medians differ by
 PREFETCH_BYTES = (4096, 8192, 16384)
 TILE_ROWS = (4, 8)
-
-Point = tuple[int, int]  # rows, threads
-Times = Mapping[Point, float]
 
 
 @dataclass(frozen=True)
 class Matmul:
-    """One distinct matmul of an export: the name of its kernels, and the node that they are for."""
+    """One distinct matmul of an export: the name that its numbers are kept by, and a node with its kernels."""
 
     name: str
     function: str
@@ -43,24 +35,6 @@ class Matmul:
     def plan(self, settings: Settings, tiling: Tiling) -> Plan:
         """Return the plan of its real kernels with these numbers."""
         return schedule(self.function, self.node, replace(settings, tuned={self.name: tiling})).plan
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a search found for a matmul: its numbers, and microseconds by rows and threads without and with them."""
-
-    name: str
-    tiling: Tiling
-    before: Times
-    after: Times
-
-    def speedup(self) -> float:
-        """Return the geometric mean of how much faster its calls are."""
-        return _advantage(self.after, self.before)
-
-
-class OutOfTimeError(Exception):
-    """The search's time is over."""
 
 
 def find_matmuls(directory: Path, settings: Settings) -> list[Matmul]:
@@ -75,8 +49,9 @@ def find_matmuls(directory: Path, settings: Settings) -> list[Matmul]:
                 continue
             plan = schedule(function, node, settings).plan
             if 0 not in plan.kernels:
-                name = table_name(plan.kernels)
-                found.setdefault(name, Matmul(name, function, node))
+                # A device's head has the same numbers in all its forms: measured are the maxima, which come last and
+                # which nearly all calls compute.
+                found[plan.numbers_name] = Matmul(plan.numbers_name, function, node)
     return list(found.values())
 
 
@@ -98,18 +73,13 @@ class Search:
     def __init__(
         self, settings: Settings, threads: int, seconds: float, progress: Callable[[str, float], None]
     ) -> None:
-        self._settings, self._progress, self._seconds = settings, progress, seconds
+        self._settings, self._time = settings, Race(seconds, progress)
         self._teams = tuple(dict.fromkeys((1, threads)))
-        self._started = time.monotonic()
         self._memory = Memory(working_set())
 
     def run(self, matmuls: Sequence[Matmul]) -> Iterator[Found]:
         """Yield what was found for each matmul, as far as the time allows."""
-        for matmul in matmuls:
-            try:
-                yield self._tune(matmul)
-            except OutOfTimeError:
-                return
+        yield from self._time.each(matmuls, self._tune)
 
     def _room_for(self, size: int) -> Memory:
         """Return the memory for weights, a larger one from now on where one matmul's do not fit."""
@@ -128,11 +98,8 @@ class Search:
             best = self._best(rivals, best, sizes)
             if self._settings.target.matrix_rows:
                 best = self._with_matrix_unit(rivals, best)
-            before, *others = self._race(rivals, list(dict.fromkeys((default, best))))
-        after = others[0] if others else before
-        if _advantage(after, before) < CLEARLY:
-            best, after = default, before
-        return Found(matmul.name, best, before, after)
+            times = self._race(rivals, list(dict.fromkeys((default, best))))
+        return Found.of(matmul.name, default, best, times)
 
     def _order(self, rivals: _Rivals, base: Tiling) -> Tiling:
         """Choose for each size of tile whether groups are finished row by row; sizes not measured follow the next."""
@@ -143,7 +110,7 @@ class Search:
         smallest = 1
         for tile in _tiles(base):
             points = [point for point in whole if base.tile_for(point[0]) == tile]
-            gain = _advantage({p: whole[p] for p in points}, {p: halves[p] for p in points})
+            gain = advantage({p: whole[p] for p in points}, {p: halves[p] for p in points})
             wanted = gain > (1 / CLEARLY if tile in base.whole_groups else CLEARLY)
             chosen += range(smallest, tile + 1) if wanted else ()
             smallest = tile + 1
@@ -152,36 +119,22 @@ class Search:
     def _best(self, rivals: _Rivals, base: Tiling, others: Sequence[Tiling]) -> Tiling:
         """Return the fastest of the others where it is clearly faster than the base, else the base."""
         others = [other for other in others if other != base]
-        first, *times = self._race(rivals, [base, *others])
-        gains = [_advantage(time, first) for time in times]
-        return others[gains.index(max(gains))] if max(gains) > CLEARLY else base
+        return fastest(base, others, self._race(rivals, [base, *others]))
 
     def _with_matrix_unit(self, rivals: _Rivals, base: Tiling) -> Tiling:
         """Return the tiling with the matrix unit where that is clearly faster in the calls that would use it."""
         using = replace(base, matrix_rows=self._settings.target.matrix_rows)
         many = [rows for rows in ROWS if rows > FEW_ROWS]
         without, with_it = self._race(rivals, [base, using], many)
-        return using if _advantage(with_it, without) > CLEARLY else base
+        return using if advantage(with_it, without) > CLEARLY else base
 
     def _race(self, rivals: _Rivals, tilings: Sequence[Tiling], sizes: Sequence[int] = ROWS) -> list[Times]:
         """Return the median microseconds of each tiling at calls of these sizes, measured in turns."""
         points = [(rows, threads) for rows in sizes for threads in self._teams]
-        samples: list[dict[Point, list[float]]] = [{point: [] for point in points} for _ in tilings]
         for tiling in tilings:
-            self._report(rivals.name)
+            self._time.report(rivals.name)
             rivals.build(tiling)
-        for _ in range(ROUNDS):
-            self._report(rivals.name)
-            for tiling, own in zip(tilings, samples, strict=True):
-                for point, values in own.items():
-                    values.append(1e6 * rivals.seconds(tiling, point))
-        return [{point: median(values) for point, values in own.items()} for own in samples]
-
-    def _report(self, name: str) -> None:
-        part = (time.monotonic() - self._started) / self._seconds
-        if part >= 1:
-            raise OutOfTimeError
-        self._progress(name, part)
+        return self._time.times(rivals.name, rivals.seconds, tilings, points)
 
 
 class _Rivals:
@@ -225,7 +178,7 @@ class _Rivals:
         harness = self._built[tiling]
         name = f"{self.name}_rows{tiling.tile_for(rows)}"
         if point not in self._calls:
-            self._calls[point] = max(2, int(ROUND_SECONDS / harness.seconds(name, rows, threads, 2)))
+            self._calls[point] = calls_of(harness.seconds(name, rows, threads, 2))
         return harness.seconds(name, rows, threads, self._calls[point])
 
 
@@ -237,8 +190,3 @@ def _tiles(tiling: Tiling) -> list[int]:
 def _cut(tiling: Tiling, tile_rows: int) -> Tiling:
     """Return the tiling without what concerns larger tiles."""
     return replace(tiling, whole_groups=tuple(size for size in tiling.whole_groups if size <= tile_rows))
-
-
-def _advantage(times: Times, over: Times) -> float:
-    """Return by how much calls are faster than others: the geometric mean over rows and threads."""
-    return math.exp(sum(math.log(over[point] / times[point]) for point in times) / len(times))

@@ -1,4 +1,4 @@
-"""What was found, kept per processor model and target in the user's cache folder."""
+"""What was found, kept per processor model or device and target in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from typing import Any
 import tvm
 
 from forerun import compiler
-from forerun.compiler.schedules.tiling import Tiling, read_tiling
-from forerun.compiler.tune.search import Found
-from forerun.errors import OptionError, OutputError
+from forerun.compiler.schedules.tiling import Tiling, check_tiling, read_tiling
+from forerun.compiler.tune.race import Found
+from forerun.errors import OptionError, OutputError, TargetError
 from forerun.machine import cache_folder, cpu_model
+from forerun.runtime.devices import find_device
 from forerun.staging import replaced_file
-from forerun.targets import Target
+from forerun.targets import GpuTarget, Target
 
 FORMAT, VERSION = "forerun-tuning", 1
 
 # The files that decide what a matmul kernel is. Numbers found for others say nothing about it.
 _KERNEL_SOURCES = ("amx", "dots", "epilogues", "layouts", "matmul", "tiling")
+_DEVICE_SOURCES = ("epilogues", "layouts", "matmul", "tiling")  # beside those in `gpu`
 _SHARED_SOURCES = ("tir", "vector_math", "native")
 
 
@@ -40,10 +42,14 @@ class Tuning:
     def including(self, found: Found) -> Tuning:
         """Return this and what was found for one more matmul."""
         measured = {
-            label: {f"rows {rows}, threads {threads}": round(t, 2) for (rows, threads), t in times.items()}
+            label: {_point(*point): round(t, 2) for point, t in times.items()}
             for label, times in (("default", found.before), ("tuned", found.after))
         }
         return Tuning({**self.tilings, found.name: found.tiling}, {**self.measured, found.name: measured})
+
+
+def _point(rows: int, threads: int) -> str:
+    return f"rows {rows}, threads {threads}" if threads else f"rows {rows}"
 
 
 def default_folder() -> Path:
@@ -51,24 +57,45 @@ def default_folder() -> Path:
     return cache_folder("tuning")
 
 
+def measured_on(target: Target) -> str:
+    """Return what a target's kernels are measured on here: the model of the processor, or the device's name.
+
+    Raises:
+        TargetError: there is no such device.
+    """
+    return find_device(target.device) if isinstance(target, GpuTarget) else cpu_model()
+
+
 def tuning_path(folder: Path, target: Target) -> Path:
-    """Return the file for this machine's processor and a target."""
-    return folder / f"{target.name}-{hashlib.sha256(cpu_model().encode()).hexdigest()[:12]}.json"
+    """Return the file for a target and what it runs on here; TargetError if there is no such device."""
+    return folder / f"{target.name}-{hashlib.sha256(measured_on(target).encode()).hexdigest()[:12]}.json"
 
 
-def kernel_digest() -> str:
-    """Return a digest of the kernels' sources and of the compiler that builds them."""
+def kernel_digest(target: Target) -> str:
+    """Return a digest of the sources of a target's kernels and of the compiler that builds them."""
     state = hashlib.sha256(tvm.__version__.encode())
     folder = Path(compiler.__path__[0])
-    files = [folder / "schedules" / f"{name}.py" for name in _KERNEL_SOURCES]
+    on_device = isinstance(target, GpuTarget)
+    names = _DEVICE_SOURCES if on_device else _KERNEL_SOURCES
+    files = [folder / "schedules" / f"{name}.py" for name in names]
+    files += sorted((folder / "gpu").glob("*.py")) if on_device else []
     for path in (*files, *(folder / f"{name}.py" for name in _SHARED_SOURCES)):
         state.update(path.read_bytes())
     return state.hexdigest()[:16]
 
 
 def load_tuning(folder: Path, target: Target) -> Tuning:
-    """Return what is known for this processor and a target: nothing, with a note, where the file is of no use."""
-    path = tuning_path(folder, target)
+    """Return what is known for a target on this processor or device: nothing, with a note, where that is of no use."""
+    # A device is looked for only where something is known: opening one takes a while, and many compile for others'.
+    others = sorted(folder.glob(f"{target.name}-{'[0-9a-f]' * 12}.json"))
+    if not others:
+        return Tuning()
+    try:
+        path = tuning_path(folder, target)
+        if isinstance(target, GpuTarget) and path not in others:
+            return Tuning(note=f"{others[0]} is ignored: it is for another device than {measured_on(target)}")
+    except TargetError as error:
+        return Tuning(note=f"{others[0]} is ignored: {error}")
     try:
         return _read(json.loads(path.read_text(encoding="utf-8")), path, target)
     except FileNotFoundError:
@@ -77,17 +104,23 @@ def load_tuning(folder: Path, target: Target) -> Tuning:
         return Tuning(note=f"{path} is ignored: {error}")
 
 
+def _kind(target: Target) -> str:
+    return "device" if isinstance(target, GpuTarget) else "cpu"
+
+
 def _read(content: Any, path: Path, target: Target) -> Tuning:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise OptionError("it is no tuning file")
-    if content.get("version") != VERSION or content.get("kernels") != kernel_digest():
+    if content.get("version") != VERSION or content.get("kernels") != kernel_digest(target):
         return Tuning(note=f"{path} is ignored: it was measured with other kernels; run forerun tune again")
-    if content.get("cpu") != cpu_model() or content.get("target") != target.name:
-        raise OptionError("it is for another processor or target")
+    if content.get(_kind(target)) != measured_on(target) or content.get("target") != target.name:
+        raise OptionError("it is for another processor, device or target")
     matmuls = content.get("matmuls")
     if not isinstance(matmuls, dict) or not all(isinstance(entry, dict) for entry in matmuls.values()):
         raise OptionError("its list of matmuls is damaged")
     tilings = {name: read_tiling(entry) for name, entry in matmuls.items()}
+    for name, tiling in tilings.items():
+        check_tiling(name, tiling, target)
     return Tuning(tilings, {name: entry.get("microseconds", {}) for name, entry in matmuls.items()})
 
 
@@ -96,13 +129,14 @@ def save_tuning(folder: Path, target: Target, tuning: Tuning) -> Path:
 
     Raises:
         OutputError: the folder cannot be written.
+        TargetError: there is no such device.
     """
     path = tuning_path(folder, target)
     content = {
         "format": FORMAT,
         "version": VERSION,
-        "kernels": kernel_digest(),
-        "cpu": cpu_model(),
+        "kernels": kernel_digest(target),
+        _kind(target): measured_on(target),
         "target": target.name,
         "matmuls": {
             name: {**tiling.described(), "microseconds": tuning.measured.get(name, {})}

@@ -95,3 +95,23 @@ def check_history(session: Session, folder: Path, data: st.DataObject) -> None:
     finally:
         for each in (fresh, history.seq):
             session.release_sequence(each)
+
+
+def check_draws(session: Session, count: int, rng: np.random.Generator) -> None:
+    """Draw from `count` rows whose logits were not computed: the tokens are those drawn from all logits."""
+    ids = rng.integers(0, VOCABULARY_SIZE, count).tolist()
+    settings = [(0.0, 0, 1.0), (2.0, 0, 1.0), (0.8, 40, 0.95), (1.0, 1, 1.0), (1.0, 0, 0.9)]
+    # Mostly one block beside the likeliest.
+    settings += [(float(temperature), 0, 1.0) for temperature in np.linspace(0.02, 0.6, 30)]
+    sequence = session.create_sequence()
+    rows = [(sequence, row) for row in session.stage(sequence, ids)]
+    logits = session.forward(rows).logits.copy()
+    session.rewind(sequence, 0)
+    session.stage(sequence, ids)
+    drawable = session.forward(rows, draws=True).drawable
+    for row in rng.permutation(count).tolist():
+        for temperature, top_k, top_p in settings:
+            numbers = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": 5}
+            drawn = session.draw(drawable[row], **numbers, position=row)
+            assert drawn == session.sample(logits[row], **numbers, position=row), numbers
+    session.release_sequence(sequence)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from histories import check_draws
 from test_device_bundles import DEVICES, compile_tiny, needs_device
 
 from forerun.errors import RuntimeFailure
@@ -36,22 +37,8 @@ def test_draws_are_those_from_all_logits(
     bundle: Path, target: str, count: int, rng: np.random.Generator
 ) -> None:
     """Of the likeliest block, which comes along with up to 16 rows, and of others, in any order of the rows."""
-    ids = rng.integers(0, VOCABULARY_SIZE, count).tolist()
-    settings = [(0.0, 0, 1.0), (2.0, 0, 1.0), (0.8, 40, 0.95), (1.0, 1, 1.0), (1.0, 0, 0.9)]
-    # Mostly one block beside the likeliest.
-    settings += [(float(temperature), 0, 1.0) for temperature in np.linspace(0.02, 0.6, 30)]
     with LoadedProgram(bundle, target) as program, Session(program) as session:
-        sequence = session.create_sequence()
-        rows = [(sequence, row) for row in session.stage(sequence, ids)]
-        logits = session.forward(rows).logits.copy()
-        session.rewind(sequence, 0)
-        session.stage(sequence, ids)
-        drawable = session.forward(rows, draws=True).drawable
-        for row in rng.permutation(count).tolist():
-            for temperature, top_k, top_p in settings:
-                numbers = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": 5}
-                drawn = session.draw(drawable[row], **numbers, position=row)
-                assert drawn == session.sample(logits[row], **numbers, position=row), numbers
+        check_draws(session, count, rng)
 
 
 SETTINGS = (

@@ -102,6 +102,29 @@ def test_a_device_without_memory(bundle: Path, target: str, shim: dict[str, str]
     assert not left_over(interface_of(target), Path(shim["SHIM_REPORT"]))
 
 
+TUNE = """
+import sys
+from forerun.cli import main
+command = ["tune", sys.argv[1], "--target", sys.argv[2], "--tuning", sys.argv[3], "--seconds", sys.argv[4]]
+sys.exit(main(command))
+"""
+
+
+@pytest.mark.parametrize(("fail_from", "seconds"), ((0, "4"), (1, "600"), (8, "600")))
+def test_a_search_gives_back_what_it_took(
+    bundle: Path, target: str, shim: dict[str, str], tmp_path: Path, fail_from: int, seconds: str
+) -> None:
+    """Where its time is over, and where the device fails at first or later, which it says."""
+    export = bundle.parent / "export"
+    command = [sys.executable, "-c", TUNE, str(export), target, str(tmp_path), seconds]
+    environment = {**os.environ, **shim, "SHIM_FAIL_FROM": str(fail_from)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == (2 if fail_from else 0), done.stderr
+    assert ("failed" in done.stderr) == bool(fail_from)
+    assert calls(Path(shim["SHIM_REPORT"]))
+    assert not left_over(target, Path(shim["SHIM_REPORT"]))
+
+
 ANSWER = """
 import json, sys, forerun
 with forerun.load(sys.argv[1], target=sys.argv[2]) as model:

@@ -21,8 +21,9 @@ from forerun.compiler.schedules.matmul_rules import kernels_name
 from forerun.compiler.schedules.plan import Decline, Settings
 from forerun.compiler.schedules.tiling import MATRIX_ROWS, TILE_ROWS, Tiling, default_tiling, read_tiling
 from forerun.compiler.schemes import AFFINE4, SYMMETRIC4, SYMMETRIC6, SYMMETRIC8, Scheme
-from forerun.compiler.tune import harness, load_tuning, save_tuning, search, store
-from forerun.compiler.tune.search import Found, Search, find_matmuls, tuning_settings
+from forerun.compiler.tune import harness, load_tuning, race, save_tuning, search, store
+from forerun.compiler.tune.race import Found
+from forerun.compiler.tune.search import Search, find_matmuls, tuning_settings
 from forerun.compiler.tune.store import Tuning, tuning_path
 from forerun.errors import OptionError, OutputError, TargetError
 from forerun.export import export_model
@@ -108,7 +109,7 @@ def test_a_file_of_other_kernels_is_ignored_with_a_note(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_tuning(tmp_path, TARGET, Tuning({"linear_a": TILING}))
-    monkeypatch.setattr(store, "kernel_digest", lambda: "0" * 16)
+    monkeypatch.setattr(store, "kernel_digest", lambda target: "0" * 16)
     loaded = load_tuning(tmp_path, TARGET)
     assert not loaded.tilings and "run forerun tune again" in str(loaded.note)
 
@@ -151,8 +152,8 @@ def test_the_search_measures_real_kernels_and_compile_uses_what_it_finds(
     export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search, "working_set", lambda: 1 << 20)
-    monkeypatch.setattr(search, "ROUND_SECONDS", 1e-5)
-    monkeypatch.setattr(search, "ROUNDS", 1)
+    monkeypatch.setattr(race, "ROUND_SECONDS", 1e-5)
+    monkeypatch.setattr(race, "ROUNDS", 1)
     settings = tuning_settings(TARGET)
     matmuls = find_matmuls(export, settings)
     assert len({one.name for one in matmuls}) == len(matmuls) >= 4

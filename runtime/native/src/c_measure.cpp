@@ -2,6 +2,7 @@
 
 #include <new>
 
+#include "device/trial.h"
 #include "read_speed.h"
 #include "visit.h"
 
@@ -9,6 +10,10 @@ using forerun::fail;
 using forerun::Profile;
 using forerun::require;
 using forerun::Visit;
+
+struct forerun_trial final : forerun::Trial {
+  int32_t kernels = 0;
+};
 
 extern "C" {
 
@@ -81,6 +86,46 @@ int forerun_measure_device_copy(forerun_session* session, uint64_t bytes, int32_
                 static_cast<unsigned long long>(bytes), passes);
   }
   return session->device->measure_copy(bytes, passes, pass_ns);
+}
+
+int forerun_trial_create(const struct forerun_device_program* program, const forerun_trial_array* arrays,
+                         int32_t count, forerun_trial** trial) {
+  FORERUN_TRY(require(program, "program"));
+  FORERUN_TRY(require(arrays, "arrays"));
+  FORERUN_TRY(require(trial, "trial"));
+  *trial = nullptr;
+  bool sound = count > 0 && program->kernel_count > 0;
+  for (int32_t i = 0; sound && i < count; ++i) {
+    sound = arrays[i].copies >= 0 && arrays[i].bytes > 0 && arrays[i].bytes % 4 == 0;
+  }
+  if (!sound) {
+    return fail(
+        FORERUN_INVALID_ARGUMENT,
+        "%d kernels, %d arrays; there must be some of both, of at least 4 bytes, a multiple of 4, and "
+        "0 copies or more",
+        program->kernel_count, count);
+  }
+  std::unique_ptr<forerun_trial> created(new (std::nothrow) forerun_trial);
+  if (!created) return fail(FORERUN_OUT_OF_MEMORY, "no memory for a trial");
+  created->kernels = program->kernel_count;
+  FORERUN_TRY(created->open(*program, arrays, count));
+  *trial = created.release();
+  return FORERUN_OK;
+}
+
+int forerun_trial_run(forerun_trial* trial, int32_t kernel, int32_t rows, int32_t calls, uint64_t* ns) {
+  FORERUN_TRY(require(trial, "trial"));
+  FORERUN_TRY(require(ns, "ns"));
+  if (kernel < 0 || kernel >= trial->kernels || rows < 1 || calls < 1) {
+    return fail(FORERUN_INVALID_ARGUMENT,
+                "kernel %d of %d, %d rows, %d calls; rows and calls must be above 0", kernel, trial->kernels,
+                rows, calls);
+  }
+  return trial->run(kernel, rows, calls, ns);
+}
+
+void forerun_trial_release(forerun_trial* trial) {
+  delete trial;
 }
 
 int forerun_measure_read(forerun_session* session, int32_t memory, uint64_t bytes, int32_t passes,

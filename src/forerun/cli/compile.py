@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forerun.cli.options import add_tuning, import_compile_side
+from forerun.cli.options import add_tuning, choose_device, import_compile_side
 from forerun.cli.progress import progress_bar
 from forerun.cli.rows import describe_rule
 from forerun.errors import OptionError
@@ -96,6 +96,7 @@ def bundle_onnx(arguments: argparse.Namespace) -> int:
         "--draft": bool(arguments.draft),
         "--kv": arguments.kv is not None,
         "--tuning": arguments.tuning is not None,
+        "--device": arguments.device is not None,
         "--explain": arguments.explain,
     }
     for name, is_given in given.items():
@@ -143,9 +144,10 @@ def _import_compiler() -> object:
 
 
 def known_tilings(arguments: argparse.Namespace) -> "Mapping[str, Tiling]":
-    """What forerun tune found on this machine for the target, unless that is not wanted."""
+    """What forerun tune found for the target on this machine, or its device, unless that is not wanted."""
     if arguments.no_tuning:
         return {}
+    choose_device(arguments)
     from forerun.compiler.tune import default_folder, load_tuning
     from forerun.targets import find_target
 

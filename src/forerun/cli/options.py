@@ -21,18 +21,30 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target", metavar="TARGET", help="one of the bundle's targets (default: the best here)"
     )
-    parser.add_argument(
-        "--device",
-        metavar="NAME",
-        help="part of a device's name, for a target that several here could run (default: $FORERUN_DEVICE, or a GPU)",
-    )
+    add_device(parser)
     parser.add_argument(
         "--context", type=int, metavar="N", help="positions to make room for (default: the model's)"
     )
 
 
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Which of several devices."""
+    parser.add_argument(
+        "--device",
+        metavar="NAME",
+        help="part of a device's name, for a target that several here could run (default: $FORERUN_DEVICE, or a GPU)",
+    )
+
+
+def choose_device(arguments: argparse.Namespace) -> None:
+    """Tell the core which device was asked for."""
+    if arguments.device is not None:
+        os.environ["FORERUN_DEVICE"] = arguments.device
+
+
 def add_tuning(parser: argparse.ArgumentParser) -> None:
-    """Where kernel numbers found by forerun tune are kept."""
+    """Where kernel numbers found by forerun tune are kept, and for which device."""
+    add_device(parser)
     parser.add_argument(
         "--tuning",
         type=Path,
@@ -92,8 +104,7 @@ def open_model(arguments: argparse.Namespace, *, sequences: int = 1, context: in
     """Load the bundle that the arguments name; `context` instead of the one they name."""
     from forerun.runtime.model import load
 
-    if arguments.device is not None:
-        os.environ["FORERUN_DEVICE"] = arguments.device
+    choose_device(arguments)
     return load(
         arguments.bundle,
         target=arguments.target,

@@ -46,6 +46,30 @@ typedef enum forerun_memory {
 FORERUN_API int forerun_measure_device_copy(forerun_session* session, uint64_t bytes, int32_t passes,
                                             uint64_t* pass_ns);
 
+/* Kernels of a program for a device, tried by themselves: by forerun tune, which has candidates beside each
+ * other in one program. They share one list of parameters. */
+struct forerun_device_program;
+typedef struct forerun_trial forerun_trial;
+
+/* What all kernels are given for one of their parameters: memory of so many bytes, a multiple of 4, in so
+ * many copies that calls take in turns; 0 copies: the number 0. */
+typedef struct forerun_trial_array {
+  uint64_t bytes;
+  int32_t copies;
+} forerun_trial_array;
+
+/* Finds the device, builds the program's kernels and reserves memory. Of the program only its device, binary
+ * and kernels count; argument number `count` of a kernel is the rows of the call. The program has to outlive
+ * the trial. */
+FORERUN_API int forerun_trial_create(const struct forerun_device_program* program,
+                                     const forerun_trial_array* arrays, int32_t count, forerun_trial** trial);
+FORERUN_API void forerun_trial_release(forerun_trial* trial);
+
+/* Runs a kernel `calls` times for so many rows, then as often again, and writes the nanoseconds of the
+ * latter, the wait for the last of them included. One thread at a time is inside a trial. */
+FORERUN_API int forerun_trial_run(forerun_trial* trial, int32_t kernel, int32_t rows, int32_t calls,
+                                  uint64_t* ns);
+
 /* Reads `bytes` bytes `passes` times with the session's threads, each a part of its own, as fast as it can.
  * Writes the nanoseconds of each pass. */
 FORERUN_API int forerun_measure_read(forerun_session* session, int32_t memory, uint64_t bytes, int32_t passes,
