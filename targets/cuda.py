@@ -14,7 +14,14 @@ def cuda_target(
         summary=f"CUDA, compute capability {number / 10:.1f} ({devices}): {tried}",
         device="cuda",
         tvm={"kind": "cuda", "arch": f"sm_{number}"},
-        computes=GpuArithmetic(dot="__dp4a", dot_adds=True, matrix_rows=8),
+        computes=GpuArithmetic(
+            dot="__dp4a",
+            dot_adds=True,
+            half="forerun_half",
+            across="forerun_across",
+            across_threads=32,
+            matrix_rows=8,
+        ),
         arch=arch,
         platform=platform,
     )

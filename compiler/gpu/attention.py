@@ -158,7 +158,7 @@ class _Block:
             tir.store_one(sums, tirx.const(0.0, "float32"), g)
         query = tir.bind((self.row * shape.kv_heads + self.head) * (shape.group * shape.head_dim))
         with tir.loop(0, shape.head_dim // 2) as pair:
-            low, high = self.cache.load_pair(writer.named["keys"], first, pair, LANES)
+            low, high = self.cache.load_pair(writer, writer.named["keys"], first, pair, LANES)
             for g in range(shape.group):
                 place = query + g * shape.head_dim + pair * 2
                 total = writer.multiply_add(low, writer.named["queries"][place], sums[g])
@@ -222,7 +222,7 @@ class _Block:
     def _add_value(self, within: Expr, pair: Expr, sums: tirx.Buffer) -> None:
         """Add a pair of dimensions of one position's value, times each head's weight, to the sums."""
         first = tir.bind(self.base + self.cache.value_word(self.shared.slots[within]))
-        values = self.cache.load_pair(self.writer.named["values"], first, pair, 1)
+        values = self.cache.load_pair(self.writer, self.writer.named["values"], first, pair, 1)
         for g in range(self.shape.group):
             weight = tir.bind(self.shared.scores[g * BLOCK + within])
             for i, value in enumerate(values):

@@ -9,26 +9,17 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
+import numpy as np
 import tvm
 from tvm import tirx
 from tvm.target import Target as TvmTarget
 
-from forerun.compiler.gpu import matrix_unit
+from forerun.compiler.gpu.heads import HEADS
 from forerun.compiler.gpu.writer import GpuKernel
 from forerun.errors import CompileError
 from forerun.targets.gpu import GpuTarget
 
-# What keeps compilers from rounding a·b + c once where the kernel rounds twice (nvcc is told by a flag); what TVM has
-# no name for.
-_HEADS: Mapping[str, str] = MappingProxyType(
-    {
-        "opencl": "#pragma OPENCL FP_CONTRACT OFF\n",
-        "cuda": matrix_unit.SOURCE,
-        "metal": "#pragma METAL fp math_mode(safe)\n#pragma METAL fp contract(off)\n",
-    }
-)
 # Not TVM's default pipeline, which puts the value of every name into its uses: of kernels as long as these it makes
 # sources of a hundred times the length. What it schedules (blocks, barriers) is written out in them already.
 _PASSES = (
@@ -37,6 +28,9 @@ _PASSES = (
     tirx.transform.AnnotateEntryFunc(),
     tirx.transform.SplitHostDevice(),
 )
+# A float32 constant in TVM's script, and in the source of a kernel.
+_CONSTANT = re.compile(r"T\.float32\(([-+.e\d]+)\)")
+_DECIMAL = re.compile(r"\b(\d\.\d{6}e[+-]\d+)f")
 _DEVICE_KERNEL_LAUNCH = 2  # TVM's calling convention of kernels
 
 _NVCC_FLAGS = ("-fmad=false", "-O3", "-Xptxas", "-v", "-cubin")
@@ -89,11 +83,22 @@ def _source(kernel: GpuKernel, target: GpuTarget) -> DeviceSource:
         text = str(build(lowered, tvm_target).inspect_source())
     except Exception as error:  # TVM raises many kinds; all of them mean that this kernel cannot be built
         raise CompileError(f"TVM could not build {kernel.name} for {target.name}: {error}") from error
+    text = _with_all_digits(text, kernel)
     if target.device == "cuda":
         bounds = f"__launch_bounds__({kernel.threads}"
         text = text.replace(f"{bounds})", f"{bounds}, {max(_CUDA_THREADS // kernel.threads, 1)})")
     arguments = tuple(variable.name.removesuffix("_ptr") for variable in function.params)
-    return DeviceSource(_HEADS.get(target.device, "") + text, arguments)
+    return DeviceSource(HEADS.get(target.device, "") + text, arguments)
+
+
+def _with_all_digits(text: str, kernel: GpuKernel) -> str:
+    """Write float32 constants with 9 digits, which tell them apart; but for CUDA, TVM writes 7."""
+    constants: dict[str, np.float32] = {}
+    for number in _CONSTANT.findall(kernel.function.script()):
+        written, value = f"{abs(float(number)):.6e}", np.float32(abs(float(number)))
+        if constants.setdefault(written, value) != value:
+            raise CompileError(f"{kernel.name} has two constants that TVM writes as {written}")
+    return _DECIMAL.sub(lambda found: f"{constants[found[1]]:.8e}f", text)
 
 
 def _device_part(module: tvm.IRModule) -> tirx.PrimFunc:

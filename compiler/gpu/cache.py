@@ -20,7 +20,6 @@ from forerun.compiler.gpu.writer import (
     Grid,
     bits_of,
     float_to_half,
-    half_to_float,
     unsigned,
     writing,
 )
@@ -63,11 +62,13 @@ class DeviceCache:
         """Return the first word of a slot's value, from `base` on."""
         return slot * self.words
 
-    def load_pair(self, buffer: tirx.Buffer, first: Expr, pair: Expr, step: int) -> tuple[Expr, Expr]:
+    def load_pair(
+        self, writer: GpuWriter, buffer: tirx.Buffer, first: Expr, pair: Expr, step: int
+    ) -> tuple[Expr, Expr]:
         """Return dimensions 2·pair and 2·pair + 1 of a row whose words are `step` apart."""
         if self.shape.kv_dtype == "float16":
             word = tir.bind(buffer[first + pair * step])
-            low, high = (tir.bind(half_to_float(tir.bind(bits_of(word, at, 16)))) for at in (0, 16))
+            low, high = (tir.bind(writer.half_to_float(tir.bind(bits_of(word, at, 16)))) for at in (0, 16))
             return low, high
         low, high = (tir.bind(buffer[first + (pair * 2 + i) * step]) for i in range(2))
         return low, high

@@ -27,7 +27,6 @@ from forerun.compiler.gpu.writer import (
     GpuKernel,
     GpuWriter,
     Grid,
-    load_half,
     writing,
 )
 from forerun.compiler.schedules.epilogues import Epilogue
@@ -201,14 +200,14 @@ class GroupScales:
     @classmethod
     def load(cls, writer: GpuWriter, scheme: Scheme, place: Expr, lane: Expr) -> GroupScales:
         """Load those of column `lane` of block and group number `place`."""
-        buffers, scales = writer.named, []
+        scales = []
         for part in range(scheme.scales):
-            scale = load_half(buffers["weight_scale"], (place * scheme.scales + part) * LANES + lane)
+            scale = writer.load_half("weight_scale", (place * scheme.scales + part) * LANES + lane)
             # Two bytes of activations count in 256ths; a power of two rounds nothing.
             scales.append(tir.bind(scale * tirx.const(1.0 / 256.0, "float32") if scheme.wide else scale))
         if not scheme.affine:
             return cls(scales, None)
-        return cls(scales, tir.bind(load_half(buffers["weight_minimum"], place * LANES + lane)))
+        return cls(scales, tir.bind(writer.load_half("weight_minimum", place * LANES + lane)))
 
     def add(
         self,

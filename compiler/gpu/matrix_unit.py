@@ -13,6 +13,7 @@ from tvm.tirx import op
 from tvm.tirx.script.builder import ir as builder
 
 from forerun.compiler import tir
+from forerun.compiler.gpu.heads import MULTIPLY
 from forerun.compiler.gpu.matmul import GroupScales, Matmul, open_matmul, quantized_inputs
 from forerun.compiler.gpu.weights import block_words, subtracted
 from forerun.compiler.gpu.words import QuantizedWords
@@ -28,19 +29,6 @@ UNIT_ROWS = 8  # of activations in an instruction
 WARP, WARP_BLOCKS = 32, 2  # threads that run it together, and the blocks of 16 columns that they take
 # The columns that a thread of a warp has of a block, and the rows that it has of an instruction's.
 _COLUMNS, _ROWS = 2, 2
-MULTIPLY = "forerun_multiply_tile"
-
-# sums[0 … 3] += what the thread has of 16 columns × 8 rows: columns l / 4 and l / 4 + 8 of thread l, of each rows
-# 2 (l % 4) and 2 (l % 4) + 1. It gives inputs 4 (l % 4) … + 3 of the same columns, and of row l / 4.
-SOURCE = f"""
-#ifdef __CUDACC__
-static __device__ __forceinline__ void {MULTIPLY}(int *sums, unsigned first, unsigned second, unsigned row) {{
-  asm("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {{%0, %1, %2, %3}}, {{%4, %5}}, {{%6}}, {{%0, %1, %2, %3}};"
-      : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
-      : "r"(first), "r"(second), "r"(row));
-}}
-#endif
-"""
 
 
 class _MatrixMatmul(Matmul):

@@ -10,7 +10,7 @@ from forerun.compiler.gpu.outputs import RowPiece, write_rows
 from forerun.compiler.gpu.slabs import slabs_of
 from forerun.compiler.gpu.weights import QUADS, block_words, subtracted
 from forerun.compiler.gpu.words import row_field
-from forerun.compiler.gpu.writer import GpuKernel, GpuWriter, Grid, load_half, signed_byte, writing
+from forerun.compiler.gpu.writer import GpuKernel, GpuWriter, Grid, signed_byte, writing
 from forerun.compiler.schedules.embed import times
 from forerun.compiler.schemes import FLOAT32, Scheme
 from forerun.compiler.tir import LANES, Expr
@@ -129,8 +129,8 @@ def _dequantized_quad(
     buffers, (place, lane, quad) = writer.named, where
     word = block_words(target, buffers["weights"], place, lane, scheme.bits).quad(quad)
     part = tirx.floordiv(quad * scheme.scales, QUADS)
-    scale = tir.bind(load_half(buffers["weight_scale"], (place * scheme.scales + part) * LANES + lane))
-    base = tir.bind(load_half(buffers["weight_minimum"], place * LANES + lane)) if scheme.affine else None
+    scale = tir.bind(writer.load_half("weight_scale", (place * scheme.scales + part) * LANES + lane))
+    base = tir.bind(writer.load_half("weight_minimum", place * LANES + lane)) if scheme.affine else None
     offset, values = scheme.offset - subtracted(scheme.bits), []
     for byte in range(4):
         number = tir.cast(signed_byte(word, byte) - offset, "float32")

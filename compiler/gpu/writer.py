@@ -94,6 +94,17 @@ class GpuWriter:
             total = total + signed_byte(a, byte) * signed_byte(b, byte)
         return tir.bind(total)
 
+    def half_to_float(self, bits: Expr) -> Expr:
+        """Return the float32 number of a half float's bits (uint32)."""
+        name = self.arithmetic.half
+        return op.call_pure_extern("float32", name, bits) if name else half_to_float(bits)
+
+    def load_half(self, name: str, index: Expr) -> Expr:
+        """Return element `index` of an array of half floats, two in a word."""
+        word = self.named[name][op.shift_right(index, tirx.const(1, "int32"))]
+        odd = op.bitwise_and(index, tirx.const(1, "int32"))
+        return self.half_to_float(tir.bind(bits_of(word, odd * 16, 16)))
+
     def shared(self, count: int, dtype: str = "float32") -> tirx.Buffer:
         """Return an array that the threads of a workgroup share."""
         return builder.alloc_buffer((count,), dtype, scope="shared")
@@ -119,16 +130,23 @@ class GpuWriter:
 
     def sum_of(self, value: Expr) -> Expr:
         """Return the sum over the workgroup's threads: pairs, then pairs of pairs. Their number is a power of two."""
-        sums = self.shared(self.threads)
+        sums, across = self.shared(self.threads), self.arithmetic.across_threads
         tir.store_one(sums, value, self.thread)
         self.meet()
         half = self.threads // 2
-        while half:
+        while half >= max(across, 1):
             with tir.when(self.thread < half):
                 tir.store_one(sums, sums[self.thread] + sums[self.thread + half], self.thread)
             self.meet()
             half //= 2
-        return tir.bind(sums[0])
+        if half == 0:
+            return tir.bind(sums[0])
+        # The same pairs, by every group of threads alike; a + b is b + a.
+        total = tir.bind(sums[op.bitwise_and(self.thread, tirx.const(across - 1, "int32"))])
+        while half:
+            total = tir.bind(total + op.call_pure_extern("float32", self.arithmetic.across, total, half))
+            half //= 2
+        return total
 
 
 @contextmanager
@@ -208,13 +226,6 @@ def word_of(values: list[Expr]) -> Expr:
     for part in parts[1:]:
         word = op.bitwise_or(word, part)
     return word
-
-
-def load_half(buffer: tirx.Buffer, index: Expr) -> Expr:
-    """Return element `index` of an array of half floats, two in a word."""
-    word = buffer[op.shift_right(index, tirx.const(1, "int32"))]
-    odd = op.bitwise_and(index, tirx.const(1, "int32"))
-    return half_to_float(tir.bind(bits_of(word, odd * 16, 16)))
 
 
 def half_to_float(bits: Expr) -> Expr:

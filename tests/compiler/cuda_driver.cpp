@@ -244,6 +244,17 @@ __attribute__((visibility("default"))) void __syncthreads() {
   Workgroup::current().meet();
 }
 
+// __shfl_xor_sync of all threads of a warp.
+__attribute__((visibility("default"))) float emulated_across(float value, int bit) {
+  Workgroup& group = Workgroup::current();
+  std::memcpy(group.shown(), &value, sizeof value);
+  group.meet_warp();
+  float found;
+  std::memcpy(&found, group.shown_by(group.lane() ^ static_cast<uint32_t>(bit)), sizeof found);
+  group.meet_warp();
+  return found;
+}
+
 // mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32, with the fragments that PTX's manual gives each thread.
 __attribute__((visibility("default"))) void emulated_multiply_tile(int* sums, uint32_t first, uint32_t second,
                                                                    uint32_t row) {

@@ -14,6 +14,7 @@ struct EmulatedIndex {
 // The driver's: where the running thread is, and its waiting for the others.
 extern thread_local EmulatedIndex threadIdx, blockIdx;
 extern "C" void __syncthreads();
+extern "C" float emulated_across(float value, int bit);
 extern "C" void emulated_multiply_tile(int* sums, unsigned first, unsigned second, unsigned row);
 
 #define __global__
@@ -33,6 +34,17 @@ inline int __dp4a(int a, int b, int total) {
     total += static_cast<int8_t>(a >> shift) * static_cast<int8_t>(b >> shift);
   }
   return total;
+}
+
+inline float forerun_across(float value, int bit) {
+  return emulated_across(value, bit);
+}
+
+inline float forerun_half(unsigned bits) {
+  const auto stored = static_cast<uint16_t>(bits);
+  _Float16 half;
+  std::memcpy(&half, &stored, sizeof half);
+  return static_cast<float>(half);
 }
 
 inline void forerun_multiply_tile(int* sums, unsigned first, unsigned second, unsigned row) {

@@ -24,11 +24,11 @@ def emulation(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ("bundles", "draws", "failures"))
+@pytest.mark.parametrize("module", ("device_bundles", "device_draws", "device_failures", "tuned_devices"))
 def test_bundles_for_cuda(module: str, emulation: dict[str, str], tmp_path: Path) -> None:
     """In a process of its own: one process has one driver."""
     options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", f"--basetemp={tmp_path / 'run'}"]
-    tests = str(HERE / f"test_device_{module}.py")
+    tests = str(HERE / f"test_{module}.py")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, "-k", "cuda-sm_90", "--show-capture=no", tests],
         capture_output=True,

@@ -12,7 +12,7 @@ from test_matmul import stored
 
 from forerun.compiler.gpu.build import DeviceSource, build_cubin, device_sources, entry_name, read_resources
 from forerun.compiler.gpu.draws import list_blocks, pick_blocks, score_blocks
-from forerun.compiler.gpu.matrix_unit import MULTIPLY
+from forerun.compiler.gpu.heads import MULTIPLY
 from forerun.compiler.gpu.writer import GpuKernel
 from forerun.compiler.operations import (
     CachedAttention,
