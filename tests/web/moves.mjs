@@ -2,7 +2,7 @@
 import { Queue } from "/gpu.mjs";
 import { commit, hashes } from "/tests/rows.mjs";
 
-/** What a fork holds, made while rows of the sequence wait to be moved, beside one that read the same text in one go: the
+/** What a fork holds, made while rows of the sequence wait to be moved, beside one that read the text in one go: the
  * hashes of a probe's logits and of every layer's keys and values. */
 export async function forkMoved(core, { vocabularySize, layers, kvFloats }, text, probe) {
   const { exports, handles, waiting } = core;
