@@ -2,9 +2,10 @@
 
 For models of well-known shapes with random weights of 4 bits: the bytes of weights that decoding reads a second, as a
 part of what the device copies (a copied byte is read and written); calls of several rows against calls of one; the
-processor's time a token. With a CUDA device that torch knows, also the time of a step of the same shape in bfloat16,
-compiled by torch. Calls take turns; what is reported are medians. A device that the processor plays (PoCL, lavapipe)
-is measured like any other, and its figures say nothing of GPUs: the device's name is in the table.
+processor's time a token. For CUDA, also the time of a step of the same shape in bfloat16, compiled by torch, and in
+float16 by ONNX Runtime, where those have CUDA (the package onnxruntime-gpu). Calls take turns; what is reported are
+medians. A device that the processor plays (PoCL, lavapipe) is measured like any other, and its figures say nothing of
+GPUs: the device's name is in the table.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import ctypes
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ import torch
 
 import forerun
 from benchmarks import memory
+from benchmarks.onnx_decoder import onnxruntime_ms
 from benchmarks.random_models import SHAPES, Shape, make_bundle
 from forerun.errors import ForerunError
 from forerun.runtime.library import check, load_library
@@ -36,7 +38,7 @@ ROWS = (1, 2, 4, 8, 16, 32, 64)
 
 @dataclass(frozen=True)
 class Measured:
-    """One shape on one device. Times in milliseconds: of calls by their rows, of torch's step; 0: not measured."""
+    """One shape on one device. Times in milliseconds: of calls by their rows, of others' steps; 0: not measured."""
 
     shape: str
     device: str
@@ -45,6 +47,7 @@ class Measured:
     call_ms: dict[int, float]
     processor_ms: float
     torch_ms: float
+    onnxruntime_ms: float
 
     def lines(self) -> list[str]:
         """Return rows of a Markdown table: what, measured."""
@@ -58,6 +61,8 @@ class Measured:
         ]
         if self.torch_ms:
             rows.append(("against torch, bfloat16, compiled", f"{self.torch_ms / one:.2f}×"))
+        if self.onnxruntime_ms:
+            rows.append(("against ONNX Runtime, float16", f"{self.onnxruntime_ms / one:.2f}×"))
         return [f"| {what} | {value} |" for what, value in rows]
 
 
@@ -81,6 +86,7 @@ def measure(shape: Shape, bundle: Path, target: str, repetitions: int) -> Measur
         medians = {count: statistics.median(times[1:]) for count, times in taken.items()}
         device = program.device
         copied = statistics.median(copies[1:])
+    is_cuda = target.startswith("cuda")
     return Measured(
         shape.name,
         device,
@@ -88,8 +94,20 @@ def measure(shape: Shape, bundle: Path, target: str, repetitions: int) -> Measur
         copied,
         medians,
         processor_ms(bundle, target),
-        torch_ms(shape, repetitions) if target.startswith("cuda") and torch.cuda.is_available() else 0.0,
+        others_ms("torch", lambda: torch_ms(shape, repetitions))
+        if is_cuda and torch.cuda.is_available()
+        else 0.0,
+        others_ms("ONNX Runtime", lambda: onnxruntime_ms(shape, repetitions, CONTEXT)) if is_cuda else 0.0,
     )
+
+
+def others_ms(name: str, step_ms: Callable[[], float]) -> float:
+    """Return what was measured of others, or 0: their failure is told, and takes nothing of ours along."""
+    try:
+        return step_ms()
+    except Exception as error:  # of whatever class theirs are
+        print(f"{name}: {error}", file=sys.stderr)
+        return 0.0
 
 
 def copy_gb_per_s(session: Session) -> float:

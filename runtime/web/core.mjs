@@ -16,6 +16,9 @@ const ALIGNMENT = 64; // of more than any thread-local variable
 const WAITING = [
   "forerun_open",
   "forerun_session_create",
+  "forerun_sequence_fork",
+  "forerun_sequence_save",
+  "forerun_generate",
   "forerun_generate_start",
   "forerun_generate_next",
   "forerun_generate_keep",
@@ -23,6 +26,10 @@ const WAITING = [
   "forerun_forward",
   "forerun_commit",
   "forerun_rewind",
+  "forerun_read_kv",
+  "forerun_draw",
+  "forerun_tune",
+  "forerun_measure_device_copy",
 ];
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();

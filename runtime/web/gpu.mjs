@@ -100,7 +100,7 @@ class Gpu {
 
 /** Collects commands and submits them when the core writes or waits. The numbers of a launch are uniforms; its bind
  * group is kept for the launch of the same number in the next submission, which nearly always binds the same. */
-class Queue {
+export class Queue {
   #gpu;
   #device;
   #encoder = null;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from web_runner import (
 from forerun.compiler import compile_export
 from forerun.compiler.package import package_bundle
 from forerun.export import export_model
+from forerun.runtime.library import Status
 
 pytestmark = needs_zig
 TOKENS = [*PROMPT, *range(40, 57)]
@@ -45,11 +47,16 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @needs_browser
 def test_the_gpu_computes_the_same_ids_with_every_drafter(package: Path, tmp_path: Path) -> None:
-    """Rows have the same bits in every call and logits near the processor's; a lost GPU is an error."""
+    """Rows have the same bits in every call and logits near the processor's, a fork those of its sequence, though they
+    wait to be moved; the queue keeps its order; a lost GPU is an error."""
     files = [
         str(path.relative_to(package / "model")) for path in (package / "model").rglob("*") if path.is_file()
     ]
-    page = {"page": "gpu_page.mjs", "job": job("/", *all_answers(), device="gpu")}
+    page = {
+        "page": "gpu_page.mjs",
+        "job": job("/", *all_answers(), device="gpu"),
+        "sizes": cache_sizes(package),
+    }
     made = run_job_in_browser(package, {**page, "tokens": TOKENS, "files": files}, tmp_path, gpu=SOFTWARE_GPU)
     assert "error" not in made, made["error"]
     check_answers(made["answers"])
@@ -57,7 +64,19 @@ def test_the_gpu_computes_the_same_ids_with_every_drafter(package: Path, tmp_pat
     assert rows["alone"] == rows["together"] and len(set(rows["alone"])) == len(TOKENS)
     ours, theirs = np.array(rows["logits"]), np.array(made["processor"])
     assert np.sqrt(((ours - theirs) ** 2).mean()) < 0.05 * theirs.std()
+    moves = made["moves"]
+    assert moves["fork"] == moves["straight"], "a fork lacks what was to be moved"
+    assert moves["moved"] == moves["straight"] and moves["saved"] == Status.FILE
+    # Reads by their addresses: what was written first had been copied; then its second half, copied to the first.
+    assert made["copied"] == [[0, 1, 2, 3, 4, 5, 6, 7, 8], [8, 9, 9, 9, 9, 9, 9, 9, 9]]
     assert made["lost"]["status"] == 34 and "lost" in made["lost"]["message"]
+
+
+def cache_sizes(package: Path) -> dict[str, int]:
+    """The package's layers, and the numbers that a position's keys take in one."""
+    values = json.loads((package.parent / "model" / "config.json").read_text())
+    head = values["hidden_size"] // values["num_attention_heads"]
+    return {"layers": values["num_hidden_layers"], "kvFloats": values["num_key_value_heads"] * head}
 
 
 def check_answers(made: dict[str, Any]) -> None:
