@@ -62,7 +62,8 @@ class Workgroup {
         if (fibers_[t]->state == State::kRunning) resume(t);
       }
       bool warps_go_on = false;
-      for (uint32_t first = 0; first < threads; first += kWarp) warps_go_on |= release_warp(first);
+      for (uint32_t first = 0; first < threads; first += kWarp)
+        warps_go_on |= release_warp(first, std::min(kWarp, threads - first));
       if (warps_go_on) continue;
       const auto waiting = count(0, threads, State::kWaiting);
       if (waiting == 0) return;
@@ -97,11 +98,11 @@ class Workgroup {
   }
 
   // Lets a warp go on whose threads have met; false: none of them waits for that.
-  bool release_warp(uint32_t first) {
-    const uint32_t met = count(first, kWarp, State::kInWarp);
+  bool release_warp(uint32_t first, uint32_t threads) {
+    const uint32_t met = count(first, threads, State::kInWarp);
     if (met == 0) return false;
     if (met != kWarp) stop("an instruction of a warp that some of its threads do not reach");
-    for (uint32_t t = first; t < first + kWarp; ++t) fibers_[t]->state = State::kRunning;
+    for (uint32_t t = first; t < first + threads; ++t) fibers_[t]->state = State::kRunning;
     return true;
   }
 
@@ -437,7 +438,7 @@ CUresult cuLaunchKernel(CUfunction function, unsigned columns, unsigned rows, un
                         void** parameters, void** extra) {
   if (!entered()) return CUDA_ERROR_INVALID_CONTEXT;
   if (columns == 0 || rows == 0 || rows > 65535 || depth != 1 || threads == 0 || threads > kMostThreads ||
-      threads % kWarp != 0 || y != 1 || z != 1 || shared != 0 || extra != nullptr) {
+      y != 1 || z != 1 || shared != 0 || extra != nullptr) {
     return CUDA_ERROR_INVALID_VALUE;
   }
   const auto* const kernel = reinterpret_cast<const EmulatedKernel*>(function);

@@ -122,7 +122,7 @@ def test_a_search_gives_back_what_it_took(
     assert done.returncode == (2 if fail_from else 0), done.stderr
     assert ("failed" in done.stderr) == bool(fail_from)
     assert calls(Path(shim["SHIM_REPORT"]))
-    assert not left_over(target, Path(shim["SHIM_REPORT"]))
+    assert not left_over(interface_of(target), Path(shim["SHIM_REPORT"]))
 
 
 ANSWER = """

@@ -65,7 +65,7 @@ def test_numbers_keep_what_kernels_promise(
     assert default_tiling(own) == tiling
     test_gpu_matmul.test_any_tile_gives_the_same_correct_bits(own, AFFINE4, rng)
     test_gpu_matmul.test_forms_of_the_head_agree(own, AFFINE4, rng)
-    test_gpu_matmul.test_a_block_for_each_row(own, AFFINE4, rng)
+    test_gpu_matmul.test_blocks_for_each_row(own, AFFINE4, 5, rng)
     test_gpu_matmul.test_gated(own, AFFINE4, "silu", tmp_path, rng)
 
 
