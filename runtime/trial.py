@@ -32,7 +32,8 @@ class Trial:
         check(self._library.forerun_trial_create(*given, ctypes.byref(self._pointer)))
 
     def seconds(self, kernel: int, rows: int, calls: int) -> float:
-        """Return the mean seconds of a call of a kernel for `rows` rows, over `calls` calls after as many unmeasured.
+        """Return the mean seconds of a call of a kernel for `rows` rows, over the last of three rounds of
+        `calls` calls.
 
         Raises:
             TargetError: the device failed.
