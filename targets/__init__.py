@@ -37,6 +37,8 @@ ALL_DEVICES: tuple[GpuTarget, ...] = (
     cuda.SM_87,
     opencl.OPENCL,
     opencl.ARM64,
+    opencl.ADRENO,
+    opencl.MALI,
     webgpu.WEBGPU,
     webgpu.ARM64,
     webgpu.WEB,

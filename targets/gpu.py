@@ -18,6 +18,7 @@ class GpuArithmetic:
         dot_adds: it takes a third argument that it adds.
         round_even: the function that rounds to the nearest whole number, ties to even.
         half: the function that makes a float32 number of a half float's bits; empty: they are taken apart.
+        half_at: the function that reads a number of an array of half floats, in place of `half`.
         across: the function that gives a number of the thread whose own number differs in one bit, among
             `across_threads` that follow one another; empty and 1 where threads meet in shared memory alone.
         matrix_rows: tiles of so many rows and more are multiplied by tensor cores; 0: there are none.
@@ -27,6 +28,7 @@ class GpuArithmetic:
     dot_adds: bool = False
     round_even: str = "rint"
     half: str = ""
+    half_at: str = ""
     across: str = ""
     across_threads: int = 1
     matrix_rows: int = 0

@@ -9,7 +9,7 @@ OPENCL = gpu_target(
     summary="OpenCL 1.2 and later: kernels compiled on the device, run with PoCL",
     device="opencl",
     tvm={"kind": "opencl"},
-    computes=GpuArithmetic(),
+    computes=GpuArithmetic(half_at="forerun_half_at"),
 )
 ARM64 = replace(
     OPENCL,
@@ -17,4 +17,20 @@ ARM64 = replace(
     summary="OpenCL beside 64-bit Arm, as in phones: compiled only",
     arch="aarch64",
     platform="linux-arm64",
+)
+# Phones' GPUs leave a thread fewer registers the more run together; both makers advise workgroups of this size. No
+# number here was measured: forerun tune does that on the device.
+ADRENO = replace(
+    ARM64,
+    name="opencl-adreno",
+    summary="OpenCL on Qualcomm's Adreno, workgroups of 128 threads: compiled only",
+    workgroup_threads=128,
+)
+MALI = replace(
+    ARM64,
+    name="opencl-mali",
+    summary="OpenCL on Arm's Mali, workgroups of 64 threads, tiles of up to 4 rows: compiled only",
+    workgroup_threads=64,
+    tile_rows=4,
+    tile_sizes=(1, 2, 4),
 )

@@ -9,7 +9,7 @@ WEBGPU = gpu_target(
     summary="WebGPU (Vulkan, Metal, D3D12) by wgpu-native: WGSL without extensions",
     device="webgpu",
     tvm={"kind": "webgpu"},
-    computes=GpuArithmetic(dot="dot4I8Packed", round_even="round"),
+    computes=GpuArithmetic(dot="dot4I8Packed", round_even="round", half="forerun_half"),
 )
 ARM64 = replace(
     WEBGPU,

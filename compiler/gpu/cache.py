@@ -18,7 +18,6 @@ from forerun.compiler.gpu.writer import (
     GpuKernel,
     GpuWriter,
     Grid,
-    bits_of,
     float_to_half,
     unsigned,
     writing,
@@ -67,9 +66,7 @@ class DeviceCache:
     ) -> tuple[Expr, Expr]:
         """Return dimensions 2·pair and 2·pair + 1 of a row whose words are `step` apart."""
         if self.shape.kv_dtype == "float16":
-            word = tir.bind(buffer[first + pair * step])
-            low, high = (tir.bind(writer.half_to_float(tir.bind(bits_of(word, at, 16)))) for at in (0, 16))
-            return low, high
+            return writer.load_halves(buffer, first + pair * step)
         low, high = (tir.bind(buffer[first + (pair * 2 + i) * step]) for i in range(2))
         return low, high
 

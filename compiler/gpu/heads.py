@@ -7,6 +7,8 @@ from types import MappingProxyType
 
 # A half float's 16 bits as float32; a number of the thread of the warp whose own number differs in one bit.
 HALF, ACROSS = "forerun_half", "forerun_across"
+# Number `index` of an array of half floats.
+HALF_AT = "forerun_half_at"
 # sums[0 … 3] += what a thread has of 16 columns × 8 rows: columns l / 4 and l / 4 + 8 of thread l, of each rows
 # 2 (l % 4) and 2 (l % 4) + 1. It gives inputs 4 (l % 4) … + 3 of the same columns, and of row l / 4.
 MULTIPLY = "forerun_multiply_tile"
@@ -28,11 +30,17 @@ static __device__ __forceinline__ void {MULTIPLY}(int *sums, unsigned first, uns
 }}
 #endif
 """
+# Every version of OpenCL reads half floats from memory, whether or not it computes with them.
+_OPENCL = f"""#pragma OPENCL FP_CONTRACT OFF
+#define {HALF_AT}(halves, index) vload_half(index, (const __global half *)(halves))
+"""
+_WEBGPU = f"fn {HALF}(bits : u32) -> f32 {{ return unpack2x16float(bits).x; }}\n"
 # OpenCL and Metal are kept from rounding a·b + c once where the kernel rounds twice; nvcc is told by a flag.
 HEADS: Mapping[str, str] = MappingProxyType(
     {
         "cuda": _CUDA,
-        "opencl": "#pragma OPENCL FP_CONTRACT OFF\n",
+        "opencl": _OPENCL,
+        "webgpu": _WEBGPU,
         "metal": "#pragma METAL fp math_mode(safe)\n#pragma METAL fp contract(off)\n",
     }
 )

@@ -94,16 +94,27 @@ class GpuWriter:
             total = total + signed_byte(a, byte) * signed_byte(b, byte)
         return tir.bind(total)
 
-    def half_to_float(self, bits: Expr) -> Expr:
-        """Return the float32 number of a half float's bits (uint32)."""
-        name = self.arithmetic.half
-        return op.call_pure_extern("float32", name, bits) if name else half_to_float(bits)
-
     def load_half(self, name: str, index: Expr) -> Expr:
         """Return element `index` of an array of half floats, two in a word."""
-        word = self.named[name][op.shift_right(index, tirx.const(1, "int32"))]
+        buffer = self.named[name]
+        if self.arithmetic.half_at:
+            return op.call_pure_extern("float32", self.arithmetic.half_at, buffer.data, index)
         odd = op.bitwise_and(index, tirx.const(1, "int32"))
-        return self.half_to_float(tir.bind(bits_of(word, odd * 16, 16)))
+        return self._half(buffer[op.shift_right(index, tirx.const(1, "int32"))], odd * 16)
+
+    def load_halves(self, buffer: tirx.Buffer, place: Expr) -> tuple[Expr, Expr]:
+        """Return both half floats of a word of an array."""
+        if name := self.arithmetic.half_at:
+            low, high = (op.call_pure_extern("float32", name, buffer.data, place * 2 + i) for i in range(2))
+        else:
+            word = tir.bind(buffer[place])
+            low, high = (self._half(word, at) for at in (0, 16))
+        return tir.bind(low), tir.bind(high)
+
+    def _half(self, word: Expr, at: Expr | int) -> Expr:
+        """Return the half float whose bits begin at `at` in a word."""
+        bits, name = tir.bind(bits_of(word, at, 16)), self.arithmetic.half
+        return op.call_pure_extern("float32", name, bits) if name else half_to_float(bits)
 
     def shared(self, count: int, dtype: str = "float32") -> tirx.Buffer:
         """Return an array that the threads of a workgroup share."""

@@ -160,8 +160,11 @@ Status OpenClQueue::open(ClHandle context, ClHandle device, ClHandle program) {
     size_t threads = 0;
     cl_.clGetKernelWorkGroupInfo(kernel, device, kClKernelWorkGroupSize, sizeof threads, &threads, nullptr);
     if (threads >= static_cast<size_t>(listed.threads)) continue;
-    return fail(FORERUN_DEVICE, "the device has registers for %zu threads of %s in a workgroup; it has %d",
-                threads, listed.name, listed.threads);
+    return fail(
+        FORERUN_DEVICE,
+        "the device has registers for %zu threads of %s in a workgroup; it has %d; compile for a target with "
+        "fewer, as opencl-mali",
+        threads, listed.name, listed.threads);
   }
   return FORERUN_OK;
 }
