@@ -83,16 +83,17 @@ def _source(kernel: GpuKernel, target: GpuTarget) -> DeviceSource:
         text = str(build(lowered, tvm_target).inspect_source())
     except Exception as error:  # TVM raises many kinds; all of them mean that this kernel cannot be built
         raise CompileError(f"TVM could not build {kernel.name} for {target.name}: {error}") from error
-    text = _with_all_digits(text, kernel)
     if target.device == "cuda":
         bounds = f"__launch_bounds__({kernel.threads}"
         text = text.replace(f"{bounds})", f"{bounds}, {max(_CUDA_THREADS // kernel.threads, 1)})")
+    else:
+        text = _with_all_digits(text, kernel)
     arguments = tuple(variable.name.removesuffix("_ptr") for variable in function.params)
     return DeviceSource(HEADS.get(target.device, "") + text, arguments)
 
 
 def _with_all_digits(text: str, kernel: GpuKernel) -> str:
-    """Write float32 constants with 9 digits, which tell them apart; but for CUDA, TVM writes 7."""
+    """Write float32 constants with 9 digits, which tell them apart: TVM writes 7, in hexadecimals for CUDA alone."""
     constants: dict[str, np.float32] = {}
     for number in _CONSTANT.findall(kernel.function.script()):
         written, value = f"{abs(float(number)):.6e}", np.float32(abs(float(number)))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from tvm import tirx
 from tvm.tirx import op
@@ -46,19 +46,19 @@ def device_scalars(epilogue: Epilogue, slabs: Slabs) -> Mapping[str, str]:
     return {**scalars_of(epilogue), **own, **slabs.scalars}
 
 
-def _unit_blocks(shape: MatmulShape, epilogue: Epilogue) -> int:
+def unit_blocks(shape: MatmulShape, epilogue: Epilogue) -> int:
     """Blocks of columns that a workgroup takes: what a gated output's 32 are made of, or more."""
     return max(epilogue.blocks_per_unit, shape.unit_blocks)
 
 
 def _blocks(shape: MatmulShape, epilogue: Epilogue) -> int:
     # Of a list each workgroup has a block of its own.
-    return 1 if epilogue.listed is not None else _unit_blocks(shape, epilogue)
+    return 1 if epilogue.listed is not None else unit_blocks(shape, epilogue)
 
 
 def _splits(shape: MatmulShape, epilogue: Epilogue) -> int:
     """How many threads share a column: as many for all forms of the head, so that their bits are the same."""
-    return shape.threads // (_unit_blocks(shape, epilogue) * LANES)
+    return shape.threads // (unit_blocks(shape, epilogue) * LANES)
 
 
 class Matmul:
@@ -235,55 +235,67 @@ class GroupScales:
         return writer.multiply_add(self.minimum, activation("scaled_sum", g), total)
 
 
-class _QuantizedSums:
-    """Products of a group of 32 inputs of one column with the rows of the tile, in the CPU's order of roundings."""
+class GroupProducts(Generic[Form]):
+    """Products of quantized weights with the rows of a tile, a group of 32 inputs at a time."""
 
-    def __init__(self, matmul: Matmul, target: GpuTarget, scheme: Scheme) -> None:
+    def __init__(self, matmul: Form, target: GpuTarget, scheme: Scheme) -> None:
         self.matmul, self.target, self.scheme = matmul, target, scheme
-        self.buffers = matmul.writer.named
-        self.groups = matmul.shape.inputs // GROUP
+        self.writer, self.groups = matmul.writer, matmul.shape.inputs // GROUP
         self.words = QuantizedWords(matmul.shape.inputs)
+
+    def activation(self, part: str, row: Expr, index: Expr) -> Expr:
+        """Return number `index` of a part of a row's activations."""
+        return self.words.load(self.writer.named["values"], part, row, index)
+
+    def of_row(self, row: Expr) -> Callable[[str, Expr], Expr]:
+        """Return what gives a row's numbers by their part and index."""
+        return lambda part, index: self.activation(part, row, index)
+
+    def offset(self, row: Expr, index: Expr) -> Expr:
+        """Return Σ x · -offset over half a group, int32: what products with the weights' bytes lack."""
+        offset = self.scheme.offset - subtracted(self.scheme.bits)
+        if not offset:
+            return tirx.const(0, "int32")
+        return tir.bind(self.activation("wide_sum" if self.scheme.wide else "sum", row, index) * -offset)
+
+
+class _QuantizedSums(GroupProducts[Matmul]):
+    """Those of a thread's column, in the CPU's order of roundings."""
 
     def add_group(self, g: Expr) -> None:
         """Emit the products of group `g` and add them to each row's sum."""
         matmul = self.matmul
         place = tir.bind(matmul.block * self.groups + g)
-        block = block_words(self.target, self.buffers["weights"], place, matmul.lane, self.scheme.bits)
+        block = block_words(self.target, self.writer.named["weights"], place, matmul.lane, self.scheme.bits)
         quads = [block.quad(number) for number in range(QUADS)]
-        scales = GroupScales.load(matmul.writer, self.scheme, place, matmul.lane)
+        scales = GroupScales.load(self.writer, self.scheme, place, matmul.lane)
         for m in range(matmul.shape.tile):
             self._add_row(m, g, quads, scales)
 
     def _add_row(self, m: int, g: Expr, quads: list[Expr], scales: GroupScales) -> None:
         row = tir.bind(self.matmul.row(m))
         total = scales.add(
-            self.matmul.writer,
+            self.writer,
             self.matmul.sums[m],
             g,
             lambda half: self._dots(row, tir.bind(g * 2 + half), quads[half * 4 : half * 4 + 4]),
-            lambda part, index: self._activation(part, row, index),
+            self.of_row(row),
         )
         tir.store_one(self.matmul.sums, total, m)
 
-    def _activation(self, part: str, row: Expr, index: Expr) -> Expr:
-        return self.words.load(self.buffers["values"], part, row, index)
-
     def _dots(self, row: Expr, index: Expr, quads: list[Expr]) -> Expr:
         """Return Σ x · (u - offset) over half a group, int32."""
-        scheme, zero = self.scheme, tirx.const(0, "int32")
-        offset = scheme.offset - subtracted(scheme.bits)
-        sums = "wide_sum" if scheme.wide else "sum"
-        total = tir.bind(self._activation(sums, row, index) * -offset) if offset else zero
-        if not scheme.wide:
+        total = self.offset(row, index)
+        if not self.scheme.wide:
             return self._multiply(quads, "values", row, index, total)
-        high = self._multiply(quads, "values", row, index, zero)
+        high = self._multiply(quads, "values", row, index, tirx.const(0, "int32"))
         shifted = tir.bind(op.shift_left(high, tirx.const(8, "int32")) + total)
         return self._multiply(quads, "low", row, index, shifted)
 
     def _multiply(self, quads: list[Expr], part: str, row: Expr, index: Expr, total: Expr) -> Expr:
         for quad, weights in enumerate(quads):
-            four = self._activation(part, row, index * 4 + quad)
-            total = self.matmul.writer.add_products(weights, four, total)
+            four = self.activation(part, row, index * 4 + quad)
+            total = self.writer.add_products(weights, four, total)
         return total
 
 

@@ -6,7 +6,7 @@ of the inputs, the same roundings after every half group.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from tvm import tirx
 from tvm.tirx import op
@@ -14,9 +14,15 @@ from tvm.tirx.script.builder import ir as builder
 
 from forerun.compiler import tir
 from forerun.compiler.gpu.heads import MULTIPLY
-from forerun.compiler.gpu.matmul import GroupScales, Matmul, open_matmul, quantized_inputs
-from forerun.compiler.gpu.weights import block_words, subtracted
-from forerun.compiler.gpu.words import QuantizedWords
+from forerun.compiler.gpu.matmul import (
+    GroupProducts,
+    GroupScales,
+    Matmul,
+    open_matmul,
+    quantized_inputs,
+    unit_blocks,
+)
+from forerun.compiler.gpu.weights import block_words
 from forerun.compiler.gpu.writer import GpuKernel
 from forerun.compiler.schedules.epilogues import Epilogue
 from forerun.compiler.schedules.matmul import MatmulShape
@@ -63,9 +69,8 @@ class _MatrixMatmul(Matmul):
 
 def suits_matrix_unit(target: GpuTarget, shape: MatmulShape, epilogue: Epilogue) -> bool:
     """Whether a kernel is one for the tensor cores: of large tiles, with two blocks at least in a workgroup."""
-    blocks = max(epilogue.blocks_per_unit, shape.unit_blocks)
     large = 0 < target.computes.matrix_rows <= shape.tile
-    return large and epilogue.listed is None and blocks % WARP_BLOCKS == 0
+    return large and epilogue.listed is None and unit_blocks(shape, epilogue) % WARP_BLOCKS == 0
 
 
 def matrix_matmul(
@@ -79,13 +84,11 @@ def matrix_matmul(
     return done[0]
 
 
-class _Products:
-    """Products of a group of 32 inputs of a warp's columns with the rows of the tile."""
+class _Products(GroupProducts[_MatrixMatmul]):
+    """Those of a warp's columns."""
 
     def __init__(self, matmul: _MatrixMatmul, target: GpuTarget, scheme: Scheme) -> None:
-        self.matmul, self.target, self.scheme = matmul, target, scheme
-        self.writer, self.groups = matmul.writer, matmul.shape.inputs // GROUP
-        self.words = QuantizedWords(matmul.shape.inputs)
+        super().__init__(matmul, target, scheme)
         # Of each half of a group.
         self.dots = [self.writer.own(_COLUMNS * _ROWS, "int32") for _ in range(2)]
 
@@ -117,19 +120,15 @@ class _Products:
                 matmul.sums[place],
                 g,
                 [half[i] for half in self.dots].__getitem__,
-                self._of_row(rows[row]),
+                self.of_row(rows[row]),
             )
             tir.store_one(matmul.sums, total, place)
 
     def _multiply(self, half: int, index: Expr, words: list[Expr], rows: list[Expr], given: Expr) -> None:
         """Make the half's products Σ x · (u - offset), int32."""
-        offset = self.scheme.offset - subtracted(self.scheme.bits)
-        sums, dots = "wide_sum" if self.scheme.wide else "sum", self.dots[half]
-        zero = tirx.const(0, "int32")
-        begins = [tir.bind(self._activation(sums, row, index) * -offset) if offset else zero for row in rows]
-        wide = self.scheme.wide
+        dots, wide, begins = self.dots[half], self.scheme.wide, [self.offset(row, index) for row in rows]
         for i in range(_COLUMNS * _ROWS):
-            tir.store_one(dots, zero if wide else begins[i % _ROWS], i)
+            tir.store_one(dots, tirx.const(0, "int32") if wide else begins[i % _ROWS], i)
         self._call(dots, "values", index, words, given)
         if not wide:
             return
@@ -139,11 +138,5 @@ class _Products:
         self._call(dots, "low", index, words, given)
 
     def _call(self, dots: tirx.Buffer, part: str, index: Expr, words: list[Expr], given: Expr) -> None:
-        row = self._activation(part, given, index * 4 + self.matmul.quarter)
+        row = self.activation(part, given, index * 4 + self.matmul.quarter)
         builder.evaluate(op.call_extern("void", MULTIPLY, op.address_of(dots[0]), *words, row))
-
-    def _of_row(self, row: Expr) -> Callable[[str, Expr], Expr]:
-        return lambda part, index: self._activation(part, row, index)
-
-    def _activation(self, part: str, row: Expr, index: Expr) -> Expr:
-        return self.words.load(self.writer.named["values"], part, row, index)

@@ -145,7 +145,7 @@ class GpuWriter:
         tir.store_one(sums, value, self.thread)
         self.meet()
         half = self.threads // 2
-        while half >= max(across, 1):
+        while half >= across:
             with tir.when(self.thread < half):
                 tir.store_one(sums, sums[self.thread] + sums[self.thread + half], self.thread)
             self.meet()

@@ -70,22 +70,20 @@ class DeviceHarness:
         folder: Path,
     ) -> None:
         kernels: list[GpuKernel] = []
-        self._numbers: dict[tuple[Tiling, int], int] = {}
+        self._numbers: dict[tuple[Tiling, int], int] = {}  # of kernels, by numbers and rows of a call
         for place, (tiling, plan) in enumerate(plans.items()):
+            numbers: dict[int, int] = {}  # by rows of a tile
             for rows in sizes:
                 tile = min(size for size in plan.kernels if size >= tiling.tile_for(rows))
-                if (tiling, tile) not in self._numbers:
-                    self._numbers[tiling, tile] = len(kernels)
+                if tile not in numbers:
+                    numbers[tile] = len(kernels)
                     kernels.append(_renamed(plan.kernels[tile], f"candidate{place}_rows{tile}"))
-        plan, self._tiles = (
-            next(iter(plans.values())),
-            {tiling: plan.kernels for tiling, plan in plans.items()},
-        )
+                self._numbers[tiling, rows] = numbers[tile]
         self._calls: dict[Point, int] = {}
         self._library = _build(kernels, target, folder)
         entry = self._library.forerun_candidates
         entry.restype = ctypes.c_void_p
-        self._trial = Trial(entry(), _arrays(plan, inputs, others))
+        self._trial = Trial(entry(), _arrays(next(iter(plans.values())), inputs, others))
 
     def __enter__(self) -> DeviceHarness:
         return self
@@ -96,8 +94,7 @@ class DeviceHarness:
     def seconds(self, tiling: Tiling, point: Point) -> float:
         """Return the mean seconds of a call with those numbers; calls take one copy of the weights after the other."""
         rows = point[0]
-        tile = min(size for size in self._tiles[tiling] if size >= tiling.tile_for(rows))
-        kernel = self._numbers[tiling, tile]
+        kernel = self._numbers[tiling, rows]
         if point not in self._calls:
             self._calls[point] = min(calls_of(self._trial.seconds(kernel, rows, 2)), MOST_CALLS)
         return self._trial.seconds(kernel, rows, self._calls[point])

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from forerun.compiler.operations import Linear, LinearSwiGlu
-from forerun.compiler.schedules.matmul_rules import stacked_rows
+from forerun.compiler.operations import Linear
 from forerun.compiler.schedules.plan import Settings
 from forerun.compiler.schedules.tiling import BLOCKS, THREADS, Tiling, default_tiling
 from forerun.compiler.tune.device_harness import DeviceHarness
@@ -40,10 +39,9 @@ class DeviceSearch:
 
     def _tune(self, matmul: Matmul) -> Found:
         default = best = default_tiling(self._target)
-        detail = matmul.node.detail
         threads = [number for number in THREADS if 0 < number <= self._target.workgroup_threads]
         best = self._best(matmul, best, [replace(best, threads=number) for number in threads])
-        if isinstance(detail, Linear):  # a gated output has as many blocks as make it up
+        if isinstance(matmul.node.detail, Linear):  # a gated output has as many blocks as make it up
             best = self._best(matmul, best, [replace(best, blocks=number) for number in BLOCKS if number])
         sizes = [size for size in self._target.tile_sizes if size > 1]
         best = self._best(matmul, best, [replace(best, tile_rows=size) for size in sizes])
@@ -57,15 +55,9 @@ class DeviceSearch:
     def _race(self, matmul: Matmul, tilings: Sequence[Tiling]) -> list[Times]:
         """Return the median microseconds of each tiling, measured in turns; they share one program and its memory."""
         self._time.report(matmul.name)
-        detail = matmul.node.detail
-        assert isinstance(detail, Linear | LinearSwiGlu)
         plans = {tiling: matmul.plan(self._settings, tiling) for tiling in tilings}
-        rows = stacked_rows(detail)
-        # Of matrices that share an output each writes its own columns of the wider rows.
-        widest = max(rows[0].inputs, getattr(detail, "stride", 0), sum(each.columns for each in rows))
         with tempfile.TemporaryDirectory(prefix="forerun-tune-") as folder:
-            room = 4 * widest * (max(ROWS) + 1)
-            given = (plans, ROWS, rows[0].inputs, room, self._target, Path(folder))
+            given = (plans, ROWS, matmul.inputs, matmul.room, self._target, Path(folder))
             with DeviceHarness(*given) as harness:
                 points = [(size, 0) for size in ROWS]
                 return self._time.times(matmul.name, harness.seconds, tilings, points)

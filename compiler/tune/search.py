@@ -32,6 +32,24 @@ class Matmul:
     function: str
     node: Node
 
+    @property
+    def inputs(self) -> int:
+        """Numbers that a column is multiplied with."""
+        return stacked_rows(self._detail)[0].inputs
+
+    @property
+    def room(self) -> int:
+        """Bytes that are room enough for any of its parameters but the weights, in calls of all `ROWS`."""
+        rows = stacked_rows(self._detail)
+        # Of matrices that share an output each writes its own columns of the wider rows.
+        stride = getattr(self._detail, "stride", 0)
+        return 4 * max(self.inputs, stride, sum(each.columns for each in rows)) * (max(ROWS) + 1)
+
+    @property
+    def _detail(self) -> Linear | LinearSwiGlu:
+        assert isinstance(self.node.detail, Linear | LinearSwiGlu)
+        return self.node.detail
+
     def plan(self, settings: Settings, tiling: Tiling) -> Plan:
         """Return the plan of its real kernels with these numbers."""
         return schedule(self.function, self.node, replace(settings, tuned={self.name: tiling})).plan
@@ -157,20 +175,13 @@ class _Rivals:
         plan = self._matmul.plan(self._settings, tiling)
         kernels = [plan.kernels[tile] for tile in _tiles(tiling)]
         weights = {
-            parameter.name: plan.weights[argument.index].bytes(self._inputs)
+            parameter.name: plan.weights[argument.index].bytes(self._matmul.inputs)
             for argument, parameter in zip(plan.arguments, kernels[0].parameters, strict=True)
             if isinstance(argument, Packed)
         }
-        # Of matrices that share an output each writes its own columns of the wider rows.
-        stride = getattr(self._matmul.node.detail, "stride", 0)
-        widest = max(self._inputs, stride, *(sum(packing.columns) for packing in plan.weights))
         self._built[tiling] = Harness(
-            kernels, self._settings.target, folder, weights, 4 * widest * (max(ROWS) + 1), self._room_for
+            kernels, self._settings.target, folder, weights, self._matmul.room, self._room_for
         )
-
-    @property
-    def _inputs(self) -> int:
-        return stacked_rows(self._matmul.node.detail)[0].inputs
 
     def seconds(self, tiling: Tiling, point: Point) -> float:
         """Return the seconds of a call of some rows by some threads."""

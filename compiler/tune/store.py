@@ -66,9 +66,9 @@ def measured_on(target: Target) -> str:
     return find_device(target.device) if isinstance(target, GpuTarget) else cpu_model()
 
 
-def tuning_path(folder: Path, target: Target) -> Path:
-    """Return the file for a target and what it runs on here; TargetError if there is no such device."""
-    return folder / f"{target.name}-{hashlib.sha256(measured_on(target).encode()).hexdigest()[:12]}.json"
+def tuning_path(folder: Path, target: Target, measured: str) -> Path:
+    """Return the file for a target and the processor or device that was measured."""
+    return folder / f"{target.name}-{hashlib.sha256(measured.encode()).hexdigest()[:12]}.json"
 
 
 def kernel_digest(target: Target) -> str:
@@ -91,13 +91,14 @@ def load_tuning(folder: Path, target: Target) -> Tuning:
     if not others:
         return Tuning()
     try:
-        path = tuning_path(folder, target)
-        if isinstance(target, GpuTarget) and path not in others:
-            return Tuning(note=f"{others[0]} is ignored: it is for another device than {measured_on(target)}")
+        measured = measured_on(target)
     except TargetError as error:
         return Tuning(note=f"{others[0]} is ignored: {error}")
+    path = tuning_path(folder, target, measured)
+    if isinstance(target, GpuTarget) and path not in others:
+        return Tuning(note=f"{others[0]} is ignored: it is for another device than {measured}")
     try:
-        return _read(json.loads(path.read_text(encoding="utf-8")), path, target)
+        return _read(json.loads(path.read_text(encoding="utf-8")), path, target, measured)
     except FileNotFoundError:
         return Tuning()
     except (OSError, ValueError, OptionError) as error:
@@ -108,12 +109,12 @@ def _kind(target: Target) -> str:
     return "device" if isinstance(target, GpuTarget) else "cpu"
 
 
-def _read(content: Any, path: Path, target: Target) -> Tuning:
+def _read(content: Any, path: Path, target: Target, measured: str) -> Tuning:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise OptionError("it is no tuning file")
     if content.get("version") != VERSION or content.get("kernels") != kernel_digest(target):
         return Tuning(note=f"{path} is ignored: it was measured with other kernels; run forerun tune again")
-    if content.get(_kind(target)) != measured_on(target) or content.get("target") != target.name:
+    if content.get(_kind(target)) != measured or content.get("target") != target.name:
         raise OptionError("it is for another processor, device or target")
     matmuls = content.get("matmuls")
     if not isinstance(matmuls, dict) or not all(isinstance(entry, dict) for entry in matmuls.values()):
@@ -131,12 +132,13 @@ def save_tuning(folder: Path, target: Target, tuning: Tuning) -> Path:
         OutputError: the folder cannot be written.
         TargetError: there is no such device.
     """
-    path = tuning_path(folder, target)
+    measured = measured_on(target)
+    path = tuning_path(folder, target, measured)
     content = {
         "format": FORMAT,
         "version": VERSION,
         "kernels": kernel_digest(target),
-        _kind(target): measured_on(target),
+        _kind(target): measured,
         "target": target.name,
         "matmuls": {
             name: {**tiling.described(), "microseconds": tuning.measured.get(name, {})}

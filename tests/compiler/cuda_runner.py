@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import shutil
@@ -49,6 +50,7 @@ def cuda_driver() -> _Driver:
     except OSError:  # there is no driver
         pass
     folder = Path(tempfile.mkdtemp(prefix="emulated-cuda-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     environment = build_emulation(folder)
     return _Driver(ctypes.CDLL(str(folder / "libcuda.so.1")), environment)
 

@@ -279,11 +279,19 @@ with forerun.load(sys.argv[1]) as model:
 """
 
 
-# The driver list in the environment, and what is said where it is empty.
+# What names the drivers in the environment, what names none, and what is said then.
 NO_DRIVERS = {
-    "opencl": ("OCL_ICD_VENDORS", "OpenCL is there but has no device; install the device's driver"),
-    "webgpu": ("VK_ICD_FILENAMES", "WebGPU is there but has no device; install the device's driver"),
-    "cuda-sm_90": ("CUDA_VISIBLE_DEVICES", "CUDA is there but has no device"),
+    "opencl": (
+        "OCL_ICD_VENDORS",
+        "/nowhere",
+        "OpenCL is there but has no device; install the device's driver",
+    ),
+    "webgpu": (
+        "VK_ICD_FILENAMES",
+        "/nowhere",
+        "WebGPU is there but has no device; install the device's driver",
+    ),
+    "cuda-sm_90": ("CUDA_VISIBLE_DEVICES", "-1", "CUDA is there but has no device"),
 }
 
 
@@ -292,9 +300,9 @@ def test_a_device_that_is_not_there(
     bundle: Path, target: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One sentence, and the CPU goes on working."""
-    variable, message = NO_DRIVERS[target]
+    variable, none, message = NO_DRIVERS[target]
     if reason == "no drivers":
-        monkeypatch.setenv(variable, "-1" if target.startswith("cuda") else "/nowhere")
+        monkeypatch.setenv(variable, none)
     else:
         monkeypatch.setenv("FORERUN_DEVICE", "no such GPU")
         message = "device has no such GPU in its name (FORERUN_DEVICE); there are:"

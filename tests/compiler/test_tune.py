@@ -24,7 +24,7 @@ from forerun.compiler.schemes import AFFINE4, SYMMETRIC4, SYMMETRIC6, SYMMETRIC8
 from forerun.compiler.tune import harness, load_tuning, race, save_tuning, search, store
 from forerun.compiler.tune.race import Found
 from forerun.compiler.tune.search import Search, find_matmuls, tuning_settings
-from forerun.compiler.tune.store import Tuning, tuning_path
+from forerun.compiler.tune.store import Tuning, measured_on, tuning_path
 from forerun.errors import OptionError, OutputError, TargetError
 from forerun.export import export_model
 from forerun.targets import TARGETS, Target, find_runnable_target
@@ -266,7 +266,7 @@ def test_interrupted_searches_keep_what_is_known(
     assert "tuned on this machine: linear_" in capsys.readouterr().out
     assert main([*bundle, "--tuning", str(tmp_path), "--no-tuning"]) == 0
     assert "tuned" not in capsys.readouterr().out
-    tuning_path(tmp_path, TARGET).write_text("{")
+    tuning_path(tmp_path, TARGET, measured_on(TARGET)).write_text("{")
     assert main([*bundle, "--tuning", str(tmp_path)]) == 0
     assert "is ignored" in capsys.readouterr().out
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from device_tuning import TILINGS, kernel_numbers, write_export
+from device_tuning import TILINGS, kernel_numbers, runnable, write_export
 from test_device_bundles import DEVICES, needs_device
 from test_gpu_build import rows_of
 
@@ -24,12 +24,12 @@ from forerun.compiler.tune import device_harness, load_tuning, measured_on, race
 from forerun.compiler.tune.device_search import DeviceSearch
 from forerun.compiler.tune.race import Found
 from forerun.compiler.tune.search import ROWS, Matmul, find_matmuls, tuning_settings
-from forerun.compiler.tune.store import Tuning, kernel_digest, tuning_path
+from forerun.compiler.tune.store import Tuning, kernel_digest
 from forerun.errors import ForerunError, OptionError, TargetError
 from forerun.runtime.devices import find_device
 from forerun.runtime.library import Status, load_library
 from forerun.runtime.trial import NativeTrialArray
-from forerun.targets import TARGETS, detect_target, find_runnable_target
+from forerun.targets import TARGETS, detect_target
 from forerun.targets.gpu import GpuTarget
 from forerun.targets.opencl import OPENCL
 
@@ -42,10 +42,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=DEVICES)
 def target(request: pytest.FixtureRequest) -> GpuTarget:
-    needs_device(request.param)
-    found = find_runnable_target(request.param)
-    assert isinstance(found, GpuTarget)
-    return found
+    return runnable(request.param)
 
 
 @pytest.fixture
@@ -251,7 +248,6 @@ def test_a_device_that_is_not_there(
     assert main(["tune", str(export), "--target", "opencl", "--tuning", str(folder)]) == 2
     assert capsys.readouterr().err.strip() == f"error: {raised.value}"
     assert not folder.exists()
-    assert tuning_path(tmp_path, detect_target()).parent == tmp_path
     assert main(["tune", str(export), "--target", "opencl-arm64", "--tuning", str(folder)]) == 2
     assert "it is for aarch64" in capsys.readouterr().err
 

@@ -9,22 +9,25 @@ import numpy as np
 import pytest
 import test_gpu_matmul
 from device_runner import DEVICES as RUNNABLE
-from device_tuning import TILINGS, kernel_numbers, write_export
+from device_tuning import TILINGS, kernel_numbers, runnable, write_export
 from histories import append, check_draws, check_history
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from test_device_bundles import DEVICES, needs_device
+from test_device_bundles import DEVICES
 from tiny_models import VOCABULARY_SIZE
 
 import forerun
 from forerun.compiler import compile_export
-from forerun.compiler.schedules.tiling import Tiling, default_tiling, read_tiling
+from forerun.compiler.schedules.tiling import Tiling, check_tiling, default_tiling, read_tiling
 from forerun.compiler.schemes import AFFINE4
 from forerun.compiler.tune.search import find_matmuls, tuning_settings
+from forerun.errors import OptionError
 from forerun.runtime.session import LoadedProgram, Session
-from forerun.targets import detect_target, find_runnable_target
+from forerun.targets import detect_target
+from forerun.targets.cuda import SM_90
 from forerun.targets.gpu import GpuTarget
+from forerun.targets.opencl import OPENCL
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +38,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=DEVICES)
 def target(request: pytest.FixtureRequest) -> GpuTarget:
-    needs_device(request.param)
-    found = find_runnable_target(request.param)
-    assert isinstance(found, GpuTarget)
-    return found
+    return runnable(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,17 @@ def tuned(target: GpuTarget, export: Path, tmp_path_factory: pytest.TempPathFact
     report = compile_export(export, folder, target.name, also=(detect_target().name,), tuned=numbers)
     assert set(names) < set(report.tuned), "the forms of the head have its numbers"
     return folder
+
+
+def test_numbers_that_a_target_has_no_kernels_for() -> None:
+    """They come from a file, or from a search for another version of the target."""
+    for tiling, number in (
+        (Tiling(16, 0, blocks=1, threads=64), "tile_rows is 16"),
+        (Tiling(4, 0), "threads is 0"),
+    ):
+        with pytest.raises(OptionError, match=f"m: {number}; allowed for opencl: .*; run forerun tune again"):
+            check_tiling("m", tiling, OPENCL)
+    check_tiling("m", Tiling(16, 0, blocks=1, threads=64), SM_90)
 
 
 @pytest.mark.parametrize("target", RUNNABLE, ids=lambda target: target.name)

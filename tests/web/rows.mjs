@@ -10,12 +10,12 @@ export async function commit(core, vocabularySize, ids, { session, sequence, par
   const kept = path ?? indices;
   return core.withRoom(8 * ids.length, (list) =>
     core.withRoom(8 * ids.length, (rows) =>
-      core.withRoom(36, (request) =>
+      core.withRoom(40, (request) =>
         core.withRoom(24, async (result) => {
           core.setInt32s(list, [...ids, ...(parents ?? [])]);
           core.check(exports.forerun_stage(session, sequence, ids.length, list, parents ? list + 4 * ids.length : 0));
           core.setInt32s(rows, indices.flatMap((i) => [sequence, i]));
-          core.setInt32s(request, [rows, ids.length, 0, -1, 0, -1, 0, 0, 0]);
+          core.setInt32s(request, [rows, ids.length, 0, -1, 0, -1, 0, 0, 0, 0]);
           core.check(await waiting.forerun_forward(session, request, result));
           const logits = core.uint32(result);
           const bytes = 4 * vocabularySize;

@@ -87,6 +87,8 @@ class CudaQueue final : public Queue {
   bool stage(uint64_t bytes, uint64_t* offset);
   // Gives the stream what was gathered, as a graph if it came before.
   void flush(bool whole);
+  // Starts what was gathered as a graph, recorded the second time that it comes; false the first time.
+  bool start_graph();
   // Keeps what was gathered in mind, in place of what was not used for longest.
   void remember();
   CudaHandle record(const Words& words);

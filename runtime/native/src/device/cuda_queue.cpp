@@ -21,7 +21,6 @@ constexpr uint64_t kStagingAlignment = 16;
 // Passes of so many kinds are known at a time: of a few numbers of rows, at one number of blocks of
 // positions.
 constexpr size_t kMostRecorded = 24;
-constexpr int32_t kMostArguments = 32;
 
 }  // namespace
 
@@ -116,20 +115,21 @@ Status CudaQueue::finish() {
 
 void CudaQueue::flush(bool whole) {
   device_.enter();
-  if (code_ == 0 && !words_.empty()) {
-    const auto known = whole ? std::find_if(recorded_.begin(), recorded_.end(),
-                                            [this](const Recorded& one) { return one.words == words_; })
-                             : recorded_.end();
-    if (known != recorded_.end()) {
-      recorded_.splice(recorded_.begin(), recorded_, known);
-      if (known->graph == nullptr) known->graph = record(words_);
-      if (code_ == 0) note("starting a graph", api_.cuGraphLaunch(known->graph, stream_));
-    } else {
-      encode(words_);
-      if (whole) remember();
-    }
+  if (code_ == 0 && !words_.empty() && !(whole && start_graph())) {
+    encode(words_);
+    if (whole) remember();
   }
   words_.clear();
+}
+
+bool CudaQueue::start_graph() {
+  const auto known = std::find_if(recorded_.begin(), recorded_.end(),
+                                  [this](const Recorded& one) { return one.words == words_; });
+  if (known == recorded_.end()) return false;
+  recorded_.splice(recorded_.begin(), recorded_, known);
+  if (known->graph == nullptr) known->graph = record(words_);
+  if (code_ == 0) note("starting a graph", api_.cuGraphLaunch(known->graph, stream_));
+  return true;
 }
 
 void CudaQueue::remember() {

@@ -13,6 +13,9 @@ namespace forerun {
 
 class Device;
 
+// Arguments of one kernel; programs with more are refused.
+constexpr int32_t kMostArguments = 32;
+
 // Memory of a device.
 class DeviceBuffer {
  public:

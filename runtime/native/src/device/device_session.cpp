@@ -11,6 +11,7 @@ namespace {
 
 constexpr int32_t kRowFields = 5, kMoveFields = 5;
 constexpr int32_t kMostMoves = 1024;
+
 // Rows of a kernel's tile: as few tiles as can be, all of nearly the same size.
 int32_t tile_rows(int32_t rows, int32_t most) {
   const int32_t tiles = (rows + most - 1) / most;
@@ -122,7 +123,6 @@ DeviceArgument DeviceSession::argument(const forerun_given& given, const int32_t
 
 void DeviceSession::launch(const forerun_launch& launch, const int32_t* weights, int32_t layer, int32_t first,
                            int32_t rows) {
-  constexpr int32_t kMostArguments = 32;
   const int32_t number = launch.kernels[launch.tile_rows > 0 ? tile_rows(rows, launch.tile_rows) : 0];
   const forerun_device_kernel& kernel = program_->program().kernels[number];
   numbers_[FORERUN_GIVEN_ROWS] = rows;

@@ -9,7 +9,6 @@
 namespace forerun {
 namespace {
 
-constexpr int32_t kMostArguments = 32;
 constexpr uint64_t kPieceBytes = 1 << 20;  // written at a time
 // 4-bit weights 4 and 2, 8-bit ones 36, float16 0.016, float32 3.6e-17: no trouble to compute with.
 constexpr uint8_t kFill = 0x24;
