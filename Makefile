@@ -18,7 +18,7 @@ OFFLINE := $(shell find models export compiler targets training src/forerun -nam
 DEMO := build/demo/smollm2
 ZOO := models/zoo/smollm2-135m-instruct
 
-.PHONY: setup demo web-demo test test-gpu-emulated lint format test-sanitize fuzz bench growth race clean help
+.PHONY: setup demo web-demo test test-gpu-emulated test-opencl-intel lint format test-sanitize fuzz bench growth race clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -101,6 +101,18 @@ SECONDS ?= 60
 
 test-gpu-emulated: .venv/installed  ## SmolLM2 on OpenCL and WebGPU devices played by the CPU (PoCL, lavapipe, Chromium)
 	FORERUN_TEST_DEVICES=1 $(BIN)/python -m pytest -s tests/integration/test_devices.py tests/integration/test_web.py
+
+# 800 MB, under Intel's own licence: for these tests alone, and in a folder of its own.
+INTEL := .venv/intel-opencl
+$(INTEL)/vendors/intel.icd: .venv/dependencies
+	$(PYTHON) -m venv $(INTEL)
+	$(INTEL)/bin/python -m pip install --quiet intel-opencl-rt==2026.2.0 intel-cmplr-lib-rt==2026.2.0
+	mkdir -p $(@D)
+	echo $(CURDIR)/$(INTEL)/lib/libintelocl.so > $@
+
+test-opencl-intel: .venv/installed $(INTEL)/vendors/intel.icd  ## OpenCL's kernels on Intel's runtime for processors, which has images, shuffles and byte products
+	OCL_ICD_VENDORS=$(CURDIR)/$(INTEL)/vendors $(BIN)/python -m pytest -k "opencl or images" tests/compiler/test_images.py \
+	  $(patsubst %,tests/compiler/test_gpu_%.py,instructions matmul rows draws)
 
 fuzz:  ## fuzz the readers of files for SECONDS=60 each (needs clang); findings and new inputs go to build/fuzz
 	cmake -S . -B build/fuzz -DFORERUN_FUZZ=ON -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++

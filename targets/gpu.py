@@ -19,8 +19,9 @@ class GpuArithmetic:
         round_even: the function that rounds to the nearest whole number, ties to even.
         half: the function that makes a float32 number of a half float's bits; empty: they are taken apart.
         half_at: the function that reads a number of an array of half floats, in place of `half`.
-        across: the function that gives a number of the thread whose own number differs in one bit, among
-            `across_threads` that follow one another; empty and 1 where threads meet in shared memory alone.
+        total: the function that gives every thread the sum of 16 shared float32 numbers: of pairs 8 apart, of pairs of
+            those 4 apart …; empty: each adds them up itself.
+        texel: the function that reads a word of packed weights that are an image; empty: they are memory as all else.
         matrix_rows: tiles of so many rows and more are multiplied by tensor cores; 0: there are none.
     """
 
@@ -29,8 +30,8 @@ class GpuArithmetic:
     round_even: str = "rint"
     half: str = ""
     half_at: str = ""
-    across: str = ""
-    across_threads: int = 1
+    total: str = ""
+    texel: str = ""
     matrix_rows: int = 0
 
 

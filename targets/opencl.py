@@ -9,7 +9,9 @@ OPENCL = gpu_target(
     summary="OpenCL 1.2 and later: kernels compiled on the device, run with PoCL",
     device="opencl",
     tvm={"kind": "opencl"},
-    computes=GpuArithmetic(half_at="forerun_half_at"),
+    computes=GpuArithmetic(
+        dot="forerun_dot", dot_adds=True, half_at="forerun_half_at", total="forerun_total"
+    ),
 )
 ARM64 = replace(
     OPENCL,
@@ -23,8 +25,10 @@ ARM64 = replace(
 ADRENO = replace(
     ARM64,
     name="opencl-adreno",
-    summary="OpenCL on Qualcomm's Adreno, workgroups of 128 threads: compiled only",
+    summary="OpenCL on Qualcomm's Adreno, weights as images, workgroups of 128 threads: compiled only",
     workgroup_threads=128,
+    # Images come by the texture cache, beside what buffers have; Qualcomm advises it for what is only read.
+    computes=replace(OPENCL.computes, texel="forerun_texel"),
 )
 MALI = replace(
     ARM64,

@@ -87,7 +87,7 @@ def _source(kernel: GpuKernel, target: GpuTarget) -> DeviceSource:
         bounds = f"__launch_bounds__({kernel.threads}"
         text = text.replace(f"{bounds})", f"{bounds}, {max(_CUDA_THREADS // kernel.threads, 1)})")
     else:
-        text = _with_all_digits(text, kernel)
+        text = _with_images(_with_all_digits(text, kernel), kernel)
     arguments = tuple(variable.name.removesuffix("_ptr") for variable in function.params)
     return DeviceSource(HEADS.get(target.device, "") + text, arguments)
 
@@ -100,6 +100,17 @@ def _with_all_digits(text: str, kernel: GpuKernel) -> str:
         if constants.setdefault(written, value) != value:
             raise CompileError(f"{kernel.name} has two constants that TVM writes as {written}")
     return _DECIMAL.sub(lambda found: f"{constants[found[1]]:.8e}f", text)
+
+
+def _with_images(text: str, kernel: GpuKernel) -> str:
+    """Make images of the arrays that a kernel reads as such: TVM has none that lie in a row."""
+    for name in kernel.images:
+        text, count = re.subn(
+            rf"__global uint\* restrict {name}_ptr\b", f"__read_only image1d_buffer_t {name}_ptr", text
+        )
+        if not count:
+            raise CompileError(f"{kernel.name} has no {name} that could be an image")
+    return text
 
 
 def _device_part(module: tvm.IRModule) -> tirx.PrimFunc:

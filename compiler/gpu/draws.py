@@ -50,18 +50,17 @@ def pick_blocks(name: str, target: GpuTarget, blocks: int) -> GpuKernel:
         tir.store_one(best, own[0], writer.thread)
         tir.store_one(place, own_place[0], writer.thread)
         writer.meet()
-        half = threads // 2
-        while half:
-            with tir.when(writer.thread < half):
-                _keep_first_of_largest(best, place, writer.thread, tir.bind(writer.thread + half))
-            writer.meet()
-            half //= 2
+        with tir.when(writer.thread < LANES), tir.loop(1, threads // LANES) as i:
+            _keep_first_of_largest(best, place, writer.thread, tir.bind(writer.thread + i * LANES))
+        writer.meet()
         with tir.when(writer.thread == 0):
+            with tir.loop(1, LANES) as other:
+                _keep_first_of_largest(best, place, 0, other)
             tir.store_one(writer.named["items"], place[0], writer.y)
     return done[0]
 
 
-def _keep_first_of_largest(best: tirx.Buffer, place: tirx.Buffer, one: Expr, other: Expr) -> None:
+def _keep_first_of_largest(best: tirx.Buffer, place: tirx.Buffer, one: Expr | int, other: Expr) -> None:
     """Make number `one` of what was found the larger of two, or of equal ones the one whose place is before."""
     earlier = tirx.all(best[other] == best[one], place[other] < place[one])
     with tir.when(tirx.any(best[other] > best[one], earlier)):
@@ -209,18 +208,18 @@ class _Lister:
             with tir.when(block < self.blocks):
                 yield block, tir.bind(self.writer.named["logits"][self.start + block])
 
-    def _count(self, chosen: Callable[[Expr], Expr]) -> None:
-        """Share how many of each thread's scores are chosen."""
+    def _count(self, chosen: Callable[[Expr], Expr]) -> Expr:
+        """Return how many of this thread's scores are chosen."""
         count = self.writer.own(1, "int32")
         tir.store_one(count, tirx.const(0, "int32"), 0)
         with self._each() as (_, score), tir.when(chosen(score)):
             tir.store_one(count, count[0] + 1, 0)
-        tir.store_one(self.counts, count[0], self.writer.thread)
-        self.writer.meet()
+        return count[0]
 
     def _tally(self, chosen: Callable[[Expr], Expr]) -> tuple[Expr, Expr]:
         """Return how many scores are chosen of the threads before this one, and of all."""
-        self._count(chosen)
+        tir.store_one(self.counts, self._count(chosen), self.writer.thread)
+        self.writer.meet()
         before, total = self.writer.own(1, "int32"), self.writer.own(1, "int32")
         for sums in (before, total):
             tir.store_one(sums, tirx.const(0, "int32"), 0)
@@ -239,15 +238,8 @@ class _Lister:
         with tir.loop(0, 32) as bit:
             one = op.shift_right(unsigned(1 << 31), tir.cast(bit, "uint32"))
             higher = tir.bind(op.bitwise_or(lowest[0], one))
-            self._count(lambda score: score >= higher)
-            half = self.writer.threads // 2
-            while half:
-                with tir.when(self.writer.thread < half):
-                    total = self.counts[self.writer.thread] + self.counts[self.writer.thread + half]
-                    tir.store_one(self.counts, total, self.writer.thread)
-                self.writer.meet()
-                half //= 2
-            with tir.when(self.counts[0] >= self.wanted):
+            reaching = self.writer.sum_of(self._count(lambda score: score >= higher), self.counts)
+            with tir.when(reaching >= self.wanted):
                 tir.store_one(lowest, higher, 0)
             self.writer.meet()
         return tir.bind(lowest[0])

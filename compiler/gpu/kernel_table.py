@@ -47,12 +47,13 @@ def _source_text(name: str, source: DeviceSource) -> str:
 def _kernel_entry(kernel: GpuKernel, source: DeviceSource, compiled: CompiledKernels) -> str:
     names = [*(p.name for p in kernel.parameters), "rows"]
     taken = ", ".join(str(names.index(name)) for name in source.arguments)
+    images = sum(1 << i for i, name in enumerate(source.arguments) if name in kernel.images)
     grid = kernel.grid
     counted = isinstance(grid.columns, str)
     columns = f"0, {given_kind(str(grid.columns))}" if counted else f"{grid.columns}, 0"
     text = "0" if compiled.binary else f"{kernel.name}_source"
     entry = f'{{"{entry_name(kernel)}", {text}, {kernel.threads}, {columns}, {grid.each}, {grid.rows}, '
-    lines = wrapped(f"{entry}{len(source.arguments)}, (const uint8_t[]){{{taken}}}}},", "    ")
+    lines = wrapped(f"{entry}{len(source.arguments)}, (const uint8_t[]){{{taken}}}, {images}}},", "    ")
     return "\n".join(lines) + compiled.note(entry_name(kernel))
 
 

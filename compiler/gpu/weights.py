@@ -30,8 +30,8 @@ class BlockWords(ABC):
     A quad's number is known when the kernel is built, or not; words of known quads are loaded once.
     """
 
-    def __init__(self, weights: tirx.Buffer, place: Expr, lane: Expr, bits: int) -> None:
-        self.weights, self.lane, self.bits = weights, lane, bits
+    def __init__(self, weights: tirx.Buffer, place: Expr, lane: Expr, bits: int, texel: str) -> None:
+        self.weights, self.lane, self.bits, self.texel = weights, lane, bits, texel
         self.start = tir.bind(place * (block_bytes(bits) // 4) + self._first_word())
         self._loaded: dict[int, Expr] = {}
 
@@ -54,10 +54,15 @@ class BlockWords(ABC):
 
     def _word(self, place: int | Expr) -> Expr:
         if not isinstance(place, int):
-            return self.weights[self.start + place]
+            return self._load(self.start + place)
         if place not in self._loaded:
-            self._loaded[place] = tir.bind(self.weights[self.start + place])
+            self._loaded[place] = tir.bind(self._load(self.start + place))
         return self._loaded[place]
+
+    def _load(self, index: Expr) -> Expr:
+        if self.texel:
+            return op.call_pure_extern("uint32", self.texel, self.weights.data, index)
+        return self.weights[index]
 
 
 class QuadWords(BlockWords):
@@ -97,7 +102,7 @@ _WORDS: Mapping[str, type[BlockWords]] = MappingProxyType({"quads": QuadWords, "
 
 def block_words(target: GpuTarget, weights: tirx.Buffer, place: Expr, lane: Expr, bits: int) -> BlockWords:
     """Return a column's weights of a block, which lie as the target's do."""
-    return _WORDS[target.weight_layout](weights, place, lane, bits)
+    return _WORDS[target.weight_layout](weights, place, lane, bits, target.computes.texel)
 
 
 def _divided(number: int | Expr, by: int) -> tuple[int | Expr, int | Expr]:

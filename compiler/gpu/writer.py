@@ -18,7 +18,7 @@ from tvm.tirx import op
 from tvm.tirx.script.builder import ir as builder
 
 from forerun.compiler import tir
-from forerun.compiler.tir import Expr, Kernel, Parameter
+from forerun.compiler.tir import LANES, Expr, Kernel, Parameter
 from forerun.targets.gpu import GpuArithmetic
 
 # What arrays of smaller elements are on a device.
@@ -42,10 +42,14 @@ class Grid:
 
 @dataclass(frozen=True)
 class GpuKernel(Kernel):
-    """A kernel with `threads` in a workgroup, and the grid of those. Its last parameter is int32 rows."""
+    """A kernel with `threads` in a workgroup, and the grid of those. Its last parameter is int32 rows.
+
+    `images` are those of its parameters that it reads as images of words.
+    """
 
     threads: int
     grid: Grid
+    images: tuple[str, ...] = ()
 
 
 class GpuWriter:
@@ -139,25 +143,25 @@ class GpuWriter:
                 stack.enter_context(tir.when(item < count))
             yield item
 
-    def sum_of(self, value: Expr) -> Expr:
-        """Return the sum over the workgroup's threads: pairs, then pairs of pairs. Their number is a power of two."""
-        sums, across = self.shared(self.threads), self.arithmetic.across_threads
+    def sum_of(self, value: Expr, sums: tirx.Buffer | None = None) -> Expr:
+        """Return the sum over the workgroup's threads, which are 16 or a power of two times as many.
+
+        Added are pairs half a workgroup apart, then pairs of those a quarter apart … The threads meet twice: 16 of them
+        add up what is 16 apart, then each thread adds up those 16 for itself, which takes less time than meeting as
+        often as there are pairs of pairs. `sums` is shared memory with a number for each thread, which has to be done
+        with before the threads go on to write to it; by default the sum's own.
+        """
+        sums = self.shared(self.threads) if sums is None else sums
         tir.store_one(sums, value, self.thread)
         self.meet()
-        half = self.threads // 2
-        while half >= across:
-            with tir.when(self.thread < half):
-                tir.store_one(sums, sums[self.thread] + sums[self.thread + half], self.thread)
+        if self.threads > LANES:
+            with tir.when(self.thread < LANES):
+                apart = [sums[self.thread + first] for first in range(0, self.threads, LANES)]
+                tir.store_one(sums, sum_of_pairs(apart), self.thread)
             self.meet()
-            half //= 2
-        if half == 0:
-            return tir.bind(sums[0])
-        # The same pairs, by every group of threads alike; a + b is b + a.
-        total = tir.bind(sums[op.bitwise_and(self.thread, tirx.const(across - 1, "int32"))])
-        while half:
-            total = tir.bind(total + op.call_pure_extern("float32", self.arithmetic.across, total, half))
-            half //= 2
-        return total
+        if self.arithmetic.total and sums.dtype == "float32":
+            return tir.bind(op.call_extern("float32", self.arithmetic.total, sums.data))
+        return sum_of_pairs([sums[i] for i in range(LANES)])
 
 
 @contextmanager
@@ -191,7 +195,8 @@ def writing(
             builder.launch_thread("threadIdx.x", threads) as writer.thread,
         ):
             yield writer, done
-    done.append(GpuKernel(name, frames.get(), tuple(parameters), threads, grid))
+    images = tuple(key for key, dtype in inputs.items() if dtype == "uint8") if arithmetic.texel else ()
+    done.append(GpuKernel(name, frames.get(), tuple(parameters), threads, grid, images))
 
 
 def _declare(writer: GpuWriter, parameters: list[Parameter]) -> None:
@@ -208,6 +213,15 @@ def _declare(writer: GpuWriter, parameters: list[Parameter]) -> None:
             writer.named[p.name] = IRBuilder.name(p.name, buffer)
         else:
             writer.scalars[p.name] = variables[p.name]
+
+
+def sum_of_pairs(values: list[Expr]) -> Expr:
+    """Return the sum of a power of two of numbers: of pairs half the list apart, then of pairs of those …"""
+    values = [tir.bind(value) for value in values]
+    while len(values) > 1:
+        half = len(values) // 2
+        values = [tir.bind(a + b) for a, b in zip(values[:half], values[half:], strict=True)]
+    return values[0]
 
 
 def unsigned(value: int) -> Expr:

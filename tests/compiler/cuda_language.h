@@ -36,8 +36,10 @@ inline int __dp4a(int a, int b, int total) {
   return total;
 }
 
-inline float forerun_across(float value, int bit) {
-  return emulated_across(value, bit);
+inline float forerun_total(const float* sums) {
+  float total = sums[threadIdx.x % 16];
+  for (int apart = 8; apart > 0; apart /= 2) total += emulated_across(total, apart);
+  return total;
 }
 
 inline float forerun_half(unsigned bits) {

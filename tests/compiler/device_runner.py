@@ -7,6 +7,7 @@ CUDA by a driver that the tests emulate.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -18,26 +19,27 @@ from forerun.compiler.gpu.build import DeviceSource, device_sources, entry_name
 from forerun.compiler.gpu.writer import GpuKernel
 from forerun.targets.cuda import SM_90
 from forerun.targets.gpu import GpuTarget
-from forerun.targets.opencl import OPENCL
+from forerun.targets.opencl import ADRENO, OPENCL
 from forerun.targets.webgpu import WEB, WEBGPU
 
 DEVICES = (OPENCL, WEBGPU, SM_90)
-LAYOUTS = (*DEVICES, WEB)  # which read weights of either layout
+IMAGES = replace(OPENCL, name="opencl-images", computes=ADRENO.computes)
+LAYOUTS = (*DEVICES, WEB, IMAGES)  # which read weights of either layout, or as images
 
 Given = Mapping[str, np.ndarray | int]
 
 
 @cache
 def opencl_context() -> Any:
-    """Return a context of PoCL's device."""
+    """Return a context of PoCL's device, or of a processor's where another OpenCL is there alone."""
     pyopencl = pytest.importorskip("pyopencl")
     try:
         platforms = pyopencl.get_platforms()
     except pyopencl.LogicError:  # there is no loader, or it finds no platform
         platforms = []
-    for platform in platforms:
-        if "Portable" in platform.name:
-            return pyopencl.Context(platform.get_devices())
+    for platform in sorted(platforms, key=lambda platform: "Portable" not in platform.name):
+        for device in platform.get_devices(pyopencl.device_type.CPU):
+            return pyopencl.Context([device])
     pytest.skip("needs PoCL (apt install pocl-opencl-icd)")
 
 
@@ -59,7 +61,9 @@ class _OpenCl:
 
         self._cl, self._kernel, self._source = pyopencl, kernel, source
         self._queue = pyopencl.CommandQueue(opencl_context())
-        program = pyopencl.Program(opencl_context(), source.text).build()
+        version = opencl_context().devices[0].version  # "OpenCL 3.0 …"; the core builds with the same option
+        options = ["-cl-std=CL3.0"] if int(version.split()[1].split(".")[0]) >= 3 else []
+        program = pyopencl.Program(opencl_context(), source.text).build(options)
         self._entry = pyopencl.Kernel(program, entry_name(kernel))
 
     def __call__(self, given: Given, groups: tuple[int, int]) -> None:
@@ -72,13 +76,23 @@ class _OpenCl:
             else np.int32(given[name])
             for name in self._source.arguments
         }
-        self._entry.set_args(*taken.values())
+        images = [self._image(taken[name]) if name in self._kernel.images else taken[name] for name in taken]
+        self._entry.set_args(*images)
         size = (groups[0] * self._kernel.threads, groups[1])
         self._cl.enqueue_nd_range_kernel(self._queue, self._entry, size, (self._kernel.threads, 1))
         for parameter in self._kernel.parameters:
             if parameter.written:
                 self._cl.enqueue_copy(self._queue, given[parameter.name], taken[parameter.name])
         self._queue.finish()
+
+    def _image(self, buffer: Any) -> Any:
+        """Return memory as an image of its words."""
+        cl = self._cl
+        shape = cl.ImageDescriptor()
+        shape.image_type, shape.shape = cl.mem_object_type.IMAGE1D_BUFFER, (buffer.size // 4,)
+        shape.buffer = buffer
+        words = cl.ImageFormat(cl.channel_order.R, cl.channel_type.UNSIGNED_INT32)
+        return cl.Image(opencl_context(), cl.mem_flags.READ_ONLY, words, desc=shape)
 
 
 class _WebGpu:

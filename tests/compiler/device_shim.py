@@ -42,6 +42,15 @@ __attribute__((destructor)) static void report(void) {
 FAILURES = {
     "opencl": {
         # As drivers say when the device was reset: CL_OUT_OF_RESOURCES.
+        "clGetDeviceInfo": """
+int clGetDeviceInfo(void *of, uint32_t what, size_t bytes, void *value, size_t *needed) {
+  ++count_clGetDeviceInfo;
+  const int code = ((int (*)(void *, uint32_t, size_t, void *, size_t *))real_clGetDeviceInfo)(of, what, bytes, value,
+                                                                                              needed);
+  if (what == 0x1016 && getenv("SHIM_NO_IMAGES")) *(uint32_t *)value = 0;
+  if (what == 0x1040 && getenv("SHIM_TEXELS")) *(size_t *)value = (size_t)atol(getenv("SHIM_TEXELS"));
+  return code;
+}""",
         "clFinish": """
 int clFinish(void *queue) {
   const int failed = ++count_clFinish >= fail_from && fail_from > 0;
@@ -89,12 +98,12 @@ void wgpuQueueSubmit(void *queue, size_t count, void *commands) {
 }""",
     },
 }
-# What is made by one function is given back by another.
+# What is made by one function, or several, is given back by another.
 PAIRS = {
     "opencl": {
         "clCreateContext": "clReleaseContext",
         "clCreateCommandQueue": "clReleaseCommandQueue",
-        "clCreateBuffer": "clReleaseMemObject",
+        "clCreateBuffer clCreateImage": "clReleaseMemObject",
         "clCreateProgramWithSource": "clReleaseProgram",
         "clCreateKernel": "clReleaseKernel",
     },
@@ -169,6 +178,7 @@ def calls(report: Path) -> dict[str, int]:
 def left_over(device: str, report: Path) -> dict[str, int]:
     """Return how many things of each kind were made and not given back, of the kinds where that is not 0."""
     counts = calls(report)
-    assert any(counts[made] for made in PAIRS[device])
-    left = {made: counts[made] - counts[gone] for made, gone in PAIRS[device].items()}
-    return {made: count for made, count in left.items() if count}
+    made = {names: sum(counts[name] for name in names.split()) for names in PAIRS[device]}
+    assert any(made.values())
+    left = {names: made[names] - counts[gone] for names, gone in PAIRS[device].items()}
+    return {names: count for names, count in left.items() if count}

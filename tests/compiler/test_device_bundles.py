@@ -281,16 +281,8 @@ with forerun.load(sys.argv[1]) as model:
 
 # What names the drivers in the environment, what names none, and what is said then.
 NO_DRIVERS = {
-    "opencl": (
-        "OCL_ICD_VENDORS",
-        "/nowhere",
-        "OpenCL is there but has no device; install the device's driver",
-    ),
-    "webgpu": (
-        "VK_ICD_FILENAMES",
-        "/nowhere",
-        "WebGPU is there but has no device; install the device's driver",
-    ),
+    "opencl": ("OCL_ICD_VENDORS", "/nowhere", "OpenCL is there but has no device; install"),
+    "webgpu": ("VK_ICD_FILENAMES", "/nowhere", "WebGPU is there but has no device; install"),
     "cuda-sm_90": ("CUDA_VISIBLE_DEVICES", "-1", "CUDA is there but has no device"),
 }
 

@@ -17,9 +17,12 @@ from forerun.compiler.gpu.rows import rms_norm
 from forerun.compiler.gpu.writer import GpuKernel, Grid, writing
 from forerun.compiler.schemes import SCHEMES, Scheme
 from forerun.targets.gpu import GpuArithmetic, GpuTarget
+from forerun.targets.opencl import OPENCL
 
-# CUDA with float32 and shared memory alone.
-PLAIN = replace(SM_90, computes=GpuArithmetic())
+
+def plain(target: GpuTarget) -> GpuTarget:
+    """Return the target with float32 and shared memory alone."""
+    return replace(target, computes=GpuArithmetic())
 
 
 def convert_halves(target: GpuTarget, count: int) -> GpuKernel:
@@ -55,10 +58,38 @@ def results_of(targets: Sequence[GpuTarget], columns: int, x: np.ndarray, weight
 
 
 @pytest.mark.parametrize("columns", (96, 1056))
-def test_sums_across_a_warp(columns: int, rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("threads", (32, 64, 256))
+@pytest.mark.parametrize("target", (OPENCL, SM_90), ids=lambda target: target.name)
+def test_sums_by_shuffles(target: GpuTarget, threads: int, columns: int, rng: np.random.Generator) -> None:
     x = rng.standard_normal((3, columns)).astype(np.float32)
-    own, plain = results_of((SM_90, PLAIN), columns, x, rng.standard_normal(columns).astype(np.float32))
-    assert own == plain
+    one = replace(target, workgroup_threads=threads)
+    with_them, without = results_of(
+        (one, plain(one)), columns, x, rng.standard_normal(columns).astype(np.float32)
+    )
+    assert with_them == without
+
+
+def multiply_bytes(target: GpuTarget, count: int) -> GpuKernel:
+    """Return the kernel that adds products of signed bytes to numbers. Parameters: a, b, out."""
+    inputs, outputs = {"a": "uint32", "b": "uint32"}, {"out": "int32"}
+    grid = Grid(count // 256, 0)
+    with writing("multiply", target.computes, inputs, outputs, {}, threads=256, grid=grid) as (writer, done):
+        place = tir.bind(writer.x * 256 + writer.thread)
+        a, b, out = (writer.named[name] for name in ("a", "b", "out"))
+        tir.store_one(out, writer.add_products(a[place], b[place], out[place]), place)
+    return done[0]
+
+
+@pytest.mark.parametrize("target", DEVICES, ids=lambda target: target.name)
+def test_products_of_signed_bytes(target: GpuTarget, rng: np.random.Generator) -> None:
+    a, b = (rng.integers(-128, 128, (1024, 4), np.int8) for _ in range(2))
+    a[:256], b[:256] = -128, np.repeat(rng.choice(np.array([-128, 127], np.int8), 256), 4).reshape(256, 4)
+    out = rng.integers(-(1 << 24), 1 << 24, 1024, np.int32)
+    expected = out + (a.astype(np.int32) * b).sum(1)
+    DeviceKernels(target, [multiply_bytes(target, 1024)]).call(
+        "multiply", a.view(np.uint32).reshape(-1), b.view(np.uint32).reshape(-1), out, rows=1
+    )
+    assert np.array_equal(out, expected)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES.values(), ids=lambda scheme: scheme.name)
@@ -67,7 +98,7 @@ def test_tensor_cores(scheme: Scheme, rng: np.random.Generator) -> None:
     columns, inputs, rows = 16 * int(rng.integers(1, 8)) + 5, 32 * int(rng.integers(1, 30)), 13
     weights, (x, _) = stored(scheme, columns, inputs, rng), activations(rows, inputs, scheme, rng)
     found = []
-    for target in (SM_90, PLAIN):
+    for target in (SM_90, plain(SM_90)):
         for blocks in (2, 4):
             plan = plan_for(replace(target, workgroup_blocks=blocks), linear(scheme, columns, inputs))
             kernels = DeviceKernels(target, [plan.kernels[tile] for tile in (1, 8, 16)])

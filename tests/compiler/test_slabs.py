@@ -39,6 +39,17 @@ def test_slabs_cover_a_matrix_and_fit() -> None:
         slabs_of(replace(OPENCL, largest_piece=1 << 10), 999, 64, FLOAT32)
 
 
+def results_of(bundle: Path, target: str, ids: list[int]) -> tuple[bytes, list[int], list[int]]:
+    """Return a text's logits and two answers to it, drawn and greedy."""
+    with LoadedProgram(bundle, target) as program, Session(program) as session:
+        logits = append(session, session.create_sequence(), ids, 40)
+    with forerun.load(bundle, target=target) as model:
+        settings = {"max_tokens": 24, "ignore_end": True, "temperature": 0.8, "seed": 3}
+        drawn = model.generate(ids, drafter="lookup:min_ngram=1", **settings).complete().ids
+        greedy = model.generate(ids, max_tokens=24, ignore_end=True).complete().ids
+    return logits.tobytes(), drawn, greedy
+
+
 @pytest.mark.parametrize(("name", "quant", "piece"), (("webgpu", "q4", 4096), ("opencl", "f32", 24576)))
 def test_a_model_in_slabs_computes_the_same_bits(
     name: str,
@@ -62,13 +73,4 @@ def test_a_model_in_slabs_computes_the_same_bits(
         re.findall(r"\{FORERUN_GIVEN_CONSTANT, \d+\}", source)
     )
     ids = rng.integers(0, VOCABULARY_SIZE, 90).tolist()
-    found = {}
-    for kind, bundle in bundles.items():
-        with LoadedProgram(bundle, name) as program, Session(program) as session:
-            logits = append(session, session.create_sequence(), ids, 40)
-        with forerun.load(bundle, target=name) as model:
-            settings = {"max_tokens": 24, "ignore_end": True, "temperature": 0.8, "seed": 3}
-            drawn = model.generate(ids, drafter="lookup:min_ngram=1", **settings).complete().ids
-            greedy = model.generate(ids, max_tokens=24, ignore_end=True).complete().ids
-        found[kind] = (logits.tobytes(), drawn, greedy)
-    assert found["slabs"] == found["whole"]
+    assert results_of(bundles["slabs"], name, ids) == results_of(bundles["whole"], name, ids)

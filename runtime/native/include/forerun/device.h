@@ -62,6 +62,7 @@ typedef struct forerun_device_kernel {
   int32_t columns, columns_kind, each, rows;
   int32_t argument_count;
   const uint8_t* arguments; /* for each argument of its function, which of the launch's `given` it is */
+  uint32_t images; /* bit i: argument i is an image over memory, a 32-bit word a number; OpenCL alone */
 } forerun_device_kernel;
 
 typedef struct forerun_launch {

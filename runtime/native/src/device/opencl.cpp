@@ -1,5 +1,8 @@
 #include "device/opencl.h"
 
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
 #include <cstring>
 #include <new>
 #include <vector>
@@ -29,6 +32,17 @@ T ask(const CL& cl, ClHandle device, uint32_t what) {
   return value;
 }
 
+// Memory of the device, and the image that kernels read it as: made for the first that does.
+struct Memory {
+  ClHandle buffer = nullptr;
+  uint64_t bytes = 0;
+  std::atomic<ClHandle> image{nullptr};
+};
+
+ClHandle buffer_of(const DeviceBuffer& memory) {
+  return static_cast<const Memory*>(memory.handle())->buffer;
+}
+
 class OpenClDevice final : public Device {
  public:
   OpenClDevice(const CL& cl, ClHandle device, std::string name)
@@ -42,10 +56,11 @@ class OpenClDevice final : public Device {
   const std::string& name() const override { return name_; }
   Status build(const forerun_device_program& program) override;
   Status reserve(uint64_t bytes, const char* what, void** handle) override;
-  void release(void* handle) override { cl_.clReleaseMemObject(handle); }
+  void release(void* handle) override;
   Status open_queue(std::unique_ptr<Queue>* queue) override;
 
  private:
+  Status check_images(const forerun_device_program& program, const forerun_device_kernel& kernel) const;
   Status refuse_source() const;
 
   const CL& cl_;
@@ -79,9 +94,12 @@ class OpenClQueue final : public Queue {
     what_ = what;
     code_ = code;
   }
+  // The image over some memory; nullptr where there can be none.
+  ClHandle image_of(Memory* memory);
 
   const CL& cl_;
   const forerun_device_program& listed_;
+  ClHandle context_ = nullptr;
   ClHandle queue_ = nullptr;
   std::vector<ClHandle> kernels_;  // of this queue alone: a kernel holds its arguments
   const char* what_ = nullptr;     // the first thing that failed
@@ -107,6 +125,7 @@ Status OpenClDevice::build(const forerun_device_program& program) {
   for (int32_t k = 0; k < program.kernel_count; ++k) {
     const forerun_device_kernel& kernel = program.kernels[k];
     sources.push_back(kernel.source);
+    if (kernel.images != 0) FORERUN_TRY(check_images(program, kernel));
     if (static_cast<size_t>(kernel.threads) <= most) continue;
     return fail(FORERUN_DEVICE, "%s runs at most %zu threads in a workgroup; %s has %d", name_.c_str(), most,
                 kernel.name, kernel.threads);
@@ -115,10 +134,29 @@ Status OpenClDevice::build(const forerun_device_program& program) {
   const auto count = static_cast<uint32_t>(sources.size());
   program_ = cl_.clCreateProgramWithSource(context_, count, sources.data(), nullptr, &code);
   if (program_ == nullptr) return failed("clCreateProgramWithSource", code);
-  code = cl_.clBuildProgram(program_, 1, &device_, "", nullptr, nullptr);
+  // Begins with "OpenCL " and the version. Of the language's versions 3.0 is the first to say what a device
+  // has.
+  char version[64] = "";
+  cl_.clGetDeviceInfo(device_, kClDeviceVersion, sizeof version - 1, version, nullptr);
+  const char* options = std::strtol(version + 7, nullptr, 10) >= 3 ? "-cl-std=CL3.0" : "";
+  code = cl_.clBuildProgram(program_, 1, &device_, options, nullptr, nullptr);
   return code == 0                        ? FORERUN_OK
          : code == kClBuildProgramFailure ? refuse_source()
                                           : failed("clBuildProgram", code);
+}
+
+Status OpenClDevice::check_images(const forerun_device_program& program,
+                                  const forerun_device_kernel& kernel) const {
+  uint64_t bytes = 0;
+  for (int32_t i = 0; i < program.weight_count; ++i) bytes = std::max(bytes, program.weights[i].bytes);
+  const bool some = ask<uint32_t>(cl_, device_, kClDeviceImageSupport) != 0;
+  const uint64_t most = some ? ask<size_t>(cl_, device_, kClDeviceImageMaxBufferSize) : 0;
+  if (bytes / 4 <= most && most > 0) return FORERUN_OK;
+  return fail(
+      FORERUN_DEVICE,
+      "%s reads images of at most %llu words; %s has weights of %llu; compile for opencl or opencl-arm64",
+      name_.c_str(), static_cast<unsigned long long>(most), kernel.name,
+      static_cast<unsigned long long>(bytes / 4));
 }
 
 Status OpenClDevice::refuse_source() const {
@@ -134,11 +172,22 @@ Status OpenClDevice::refuse_source() const {
 Status OpenClDevice::reserve(uint64_t bytes, const char* what, void** handle) {
   FORERUN_TRY(check_piece(*this, what, bytes, ask<uint64_t>(cl_, device_, kClDeviceMaxMemAllocSize)));
   int32_t code = 0;
-  *handle = cl_.clCreateBuffer(context_, kClMemReadWrite, bytes, nullptr, &code);
-  if (*handle != nullptr) return FORERUN_OK;
+  std::unique_ptr<Memory> memory(new (std::nothrow) Memory);
+  if (memory) memory->buffer = cl_.clCreateBuffer(context_, kClMemReadWrite, bytes, nullptr, &code);
+  if (memory && memory->buffer != nullptr) {
+    memory->bytes = bytes;
+    *handle = memory.release();
+    return FORERUN_OK;
+  }
   return fail(FORERUN_OUT_OF_MEMORY,
               "no memory on %s for %s (%llu MB, code %d); use fewer sequences or a smaller capacity",
               name_.c_str(), what, static_cast<unsigned long long>(bytes >> 20), code);
+}
+
+void OpenClDevice::release(void* handle) {
+  const std::unique_ptr<Memory> memory(static_cast<Memory*>(handle));
+  if (memory->image != nullptr) cl_.clReleaseMemObject(memory->image);
+  cl_.clReleaseMemObject(memory->buffer);
 }
 
 Status OpenClDevice::open_queue(std::unique_ptr<Queue>* queue) {
@@ -150,6 +199,7 @@ Status OpenClDevice::open_queue(std::unique_ptr<Queue>* queue) {
 
 Status OpenClQueue::open(ClHandle context, ClHandle device, ClHandle program) {
   int32_t code = 0;
+  context_ = context;
   queue_ = cl_.clCreateCommandQueue(context, device, 0, &code);
   if (queue_ == nullptr) return failed("clCreateCommandQueue", code);
   for (int32_t k = 0; k < listed_.kernel_count; ++k) {
@@ -172,35 +222,54 @@ Status OpenClQueue::open(ClHandle context, ClHandle device, ClHandle program) {
 void OpenClQueue::write(const DeviceBuffer& buffer, uint64_t offset, const void* data, uint64_t bytes) {
   if (code_ != 0 || bytes == 0) return;
   note("writing memory",
-       cl_.clEnqueueWriteBuffer(queue_, buffer.handle(), 0, offset, bytes, data, 0, nullptr, nullptr));
+       cl_.clEnqueueWriteBuffer(queue_, buffer_of(buffer), 0, offset, bytes, data, 0, nullptr, nullptr));
 }
 
 void OpenClQueue::read(const DeviceBuffer& buffer, uint64_t offset, void* data, uint64_t bytes) {
   if (code_ != 0 || bytes == 0) return;
   note("reading memory",
-       cl_.clEnqueueReadBuffer(queue_, buffer.handle(), 0, offset, bytes, data, 0, nullptr, nullptr));
+       cl_.clEnqueueReadBuffer(queue_, buffer_of(buffer), 0, offset, bytes, data, 0, nullptr, nullptr));
 }
 
 void OpenClQueue::copy(const DeviceBuffer& from, uint64_t source, const DeviceBuffer& to, uint64_t sink,
                        uint64_t bytes) {
   if (code_ != 0 || bytes == 0) return;
-  note("copying memory",
-       cl_.clEnqueueCopyBuffer(queue_, from.handle(), to.handle(), source, sink, bytes, 0, nullptr, nullptr));
+  note("copying memory", cl_.clEnqueueCopyBuffer(queue_, buffer_of(from), buffer_of(to), source, sink, bytes,
+                                                 0, nullptr, nullptr));
 }
 
 void OpenClQueue::launch(int32_t kernel, const DeviceArgument* arguments, int32_t columns, int32_t rows) {
   if (code_ != 0) return;
   const forerun_device_kernel& listed = listed_.kernels[kernel];
   for (int32_t i = 0; i < listed.argument_count; ++i) {
-    const DeviceArgument& given = arguments[i];
-    const void* value = given.buffer != nullptr ? static_cast<const void*>(&given.buffer) : &given.number;
-    const size_t size = given.buffer != nullptr ? sizeof given.buffer : sizeof given.number;
+    auto* const memory = static_cast<Memory*>(arguments[i].buffer);
+    const bool is_image = (listed.images >> i & 1) != 0;
+    const ClHandle object = memory == nullptr ? nullptr : is_image ? image_of(memory) : memory->buffer;
+    const void* value = memory != nullptr ? static_cast<const void*>(&object) : &arguments[i].number;
+    const size_t size = memory != nullptr ? sizeof object : sizeof arguments[i].number;
     note(listed.name, cl_.clSetKernelArg(kernels_[kernel], static_cast<uint32_t>(i), size, value));
   }
   const size_t local[2] = {static_cast<size_t>(listed.threads), 1};
   const size_t global[2] = {static_cast<size_t>(columns) * local[0], static_cast<size_t>(rows)};
   note(listed.name,
        cl_.clEnqueueNDRangeKernel(queue_, kernels_[kernel], 2, nullptr, global, local, 0, nullptr, nullptr));
+}
+
+ClHandle OpenClQueue::image_of(Memory* memory) {
+  const ClHandle made = memory->image;
+  if (made != nullptr) return made;
+  const ClImageFormat words{kClRed, kClUnsignedInt32};
+  ClImageShape shape{};
+  shape.kind = kClImage1dBuffer;
+  shape.width = memory->bytes / 4;
+  shape.memory = memory->buffer;
+  int32_t code = 0;
+  const ClHandle image = cl_.clCreateImage(context_, kClMemReadOnly, &words, &shape, nullptr, &code);
+  note("making an image of weights", code);
+  ClHandle other = nullptr;  // of another queue, which was faster
+  if (image == nullptr || memory->image.compare_exchange_strong(other, image)) return image;
+  cl_.clReleaseMemObject(image);
+  return other;
 }
 
 Status OpenClQueue::finish() {

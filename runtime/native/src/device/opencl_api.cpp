@@ -6,17 +6,29 @@ namespace forerun {
 namespace {
 
 // In the order of the members of OpenClApi, which are pointers to functions all.
-constexpr const char* kNames[] = {"clGetPlatformIDs",         "clGetDeviceIDs",
-                                  "clGetDeviceInfo",          "clCreateContext",
-                                  "clReleaseContext",         "clCreateCommandQueue",
-                                  "clReleaseCommandQueue",    "clCreateBuffer",
-                                  "clReleaseMemObject",       "clCreateProgramWithSource",
-                                  "clBuildProgram",           "clGetProgramBuildInfo",
-                                  "clReleaseProgram",         "clCreateKernel",
-                                  "clReleaseKernel",          "clSetKernelArg",
-                                  "clGetKernelWorkGroupInfo", "clEnqueueNDRangeKernel",
-                                  "clEnqueueWriteBuffer",     "clEnqueueReadBuffer",
-                                  "clEnqueueCopyBuffer",      "clFinish"};
+constexpr const char* kNames[] = {"clGetPlatformIDs",
+                                  "clGetDeviceIDs",
+                                  "clGetDeviceInfo",
+                                  "clCreateContext",
+                                  "clReleaseContext",
+                                  "clCreateCommandQueue",
+                                  "clReleaseCommandQueue",
+                                  "clCreateBuffer",
+                                  "clCreateImage",
+                                  "clReleaseMemObject",
+                                  "clCreateProgramWithSource",
+                                  "clBuildProgram",
+                                  "clGetProgramBuildInfo",
+                                  "clReleaseProgram",
+                                  "clCreateKernel",
+                                  "clReleaseKernel",
+                                  "clSetKernelArg",
+                                  "clGetKernelWorkGroupInfo",
+                                  "clEnqueueNDRangeKernel",
+                                  "clEnqueueWriteBuffer",
+                                  "clEnqueueReadBuffer",
+                                  "clEnqueueCopyBuffer",
+                                  "clFinish"};
 constexpr size_t kFunctions = sizeof kNames / sizeof *kNames;
 static_assert(sizeof(OpenClApi) == kFunctions * sizeof(void*), "a name for each function");
 

@@ -11,6 +11,17 @@ namespace forerun {
 
 using ClHandle = void*;
 
+struct ClImageFormat {
+  uint32_t order, type;
+};
+
+struct ClImageShape {
+  uint32_t kind;
+  size_t width, height, depth, array_size, row_pitch, slice_pitch;
+  uint32_t mip_levels, samples;
+  ClHandle memory;
+};
+
 // Names and numbers as in the standard's CL/cl.h.
 struct OpenClApi {
   int32_t (*clGetPlatformIDs)(uint32_t, ClHandle*, uint32_t*);
@@ -22,6 +33,7 @@ struct OpenClApi {
   ClHandle (*clCreateCommandQueue)(ClHandle, ClHandle, uint64_t, int32_t*);
   int32_t (*clReleaseCommandQueue)(ClHandle);
   ClHandle (*clCreateBuffer)(ClHandle, uint64_t, size_t, void*, int32_t*);
+  ClHandle (*clCreateImage)(ClHandle, uint64_t, const ClImageFormat*, const ClImageShape*, void*, int32_t*);
   int32_t (*clReleaseMemObject)(ClHandle);
   ClHandle (*clCreateProgramWithSource)(ClHandle, uint32_t, const char**, const size_t*, int32_t*);
   int32_t (*clBuildProgram)(ClHandle, uint32_t, const ClHandle*, const char*, void (*)(ClHandle, void*),
@@ -46,9 +58,11 @@ struct OpenClApi {
 constexpr uint64_t kClDeviceCpu = 1 << 1, kClDeviceGpu = 1 << 2, kClDeviceAny = 0xFFFFFFFF;
 constexpr uint32_t kClDeviceType = 0x1000;
 constexpr uint32_t kClDeviceMaxWorkGroupSize = 0x1004, kClDeviceMaxMemAllocSize = 0x1010;
-constexpr uint32_t kClDeviceLocalMemSize = 0x1023, kClDeviceName = 0x102B;
+constexpr uint32_t kClDeviceLocalMemSize = 0x1023, kClDeviceName = 0x102B, kClDeviceVersion = 0x102F;
 constexpr uint32_t kClProgramBuildLog = 0x1183, kClKernelWorkGroupSize = 0x11B0;
-constexpr uint64_t kClMemReadWrite = 1;
+constexpr uint32_t kClDeviceImageSupport = 0x1016, kClDeviceImageMaxBufferSize = 0x1040;
+constexpr uint32_t kClRed = 0x10B0, kClUnsignedInt32 = 0x10DC, kClImage1dBuffer = 0x10F6;
+constexpr uint64_t kClMemReadWrite = 1, kClMemReadOnly = 4;
 constexpr int32_t kClMemObjectAllocationFailure = -4, kClOutOfResources = -5;
 constexpr int32_t kClBuildProgramFailure = -11;
 
