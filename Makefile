@@ -111,8 +111,8 @@ $(INTEL)/vendors/intel.icd: .venv/dependencies
 	echo $(CURDIR)/$(INTEL)/lib/libintelocl.so > $@
 
 test-opencl-intel: .venv/installed $(INTEL)/vendors/intel.icd  ## OpenCL's kernels on Intel's runtime for processors, which has images, shuffles and byte products
-	OCL_ICD_VENDORS=$(CURDIR)/$(INTEL)/vendors $(BIN)/python -m pytest -k "opencl or images" tests/compiler/test_images.py \
-	  $(patsubst %,tests/compiler/test_gpu_%.py,instructions matmul rows draws)
+	OCL_ICD_VENDORS=$(CURDIR)/$(INTEL)/vendors $(BIN)/python -m pytest -k "opencl or images" \
+	  tests/compiler/test_images.py tests/compiler/test_device_bundles.py $(patsubst %,tests/compiler/test_gpu_%.py,instructions matmul rows draws)
 
 fuzz:  ## fuzz the readers of files for SECONDS=60 each (needs clang); findings and new inputs go to build/fuzz
 	cmake -S . -B build/fuzz -DFORERUN_FUZZ=ON -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++

@@ -51,9 +51,12 @@ _OPENCL = f"""#pragma OPENCL FP_CONTRACT OFF
 #ifdef __opencl_c_integer_dot_product_input_4x8bit_packed
 #define {DOT}(a, b, total) ((total) + dot_4x8packed_ss_int(as_uint(a), as_uint(b)))
 #else
+// By shifts: char4 converted to int4 takes PoCL 1.6 times as long at 8 rows.
+#define FORERUN_BYTE(word, left) ((int)((uint)(word) << left) >> 24)
+#define FORERUN_PRODUCT(a, b, left) FORERUN_BYTE(a, left) * FORERUN_BYTE(b, left)
 static inline int {DOT}(int a, int b, int total) {{
-  const int4 products = convert_int4(as_char4(a)) * convert_int4(as_char4(b));
-  return total + products.x + products.y + products.z + products.w;
+  total += FORERUN_PRODUCT(a, b, 24) + FORERUN_PRODUCT(a, b, 16);
+  return total + FORERUN_PRODUCT(a, b, 8) + FORERUN_PRODUCT(a, b, 0);
 }}
 #endif
 
