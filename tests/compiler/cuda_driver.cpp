@@ -306,6 +306,11 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext* found, CUdevice) {
   return CUDA_SUCCESS;
 }
 
+// How it waits makes no difference here.
+CUresult cuDevicePrimaryCtxSetFlags(CUdevice device, unsigned flags) {
+  return device == 0 && (flags & ~CU_CTX_FLAGS_MASK) == 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
 CUresult cuDevicePrimaryCtxRelease(CUdevice) {
   return context.held-- > 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT;
 }

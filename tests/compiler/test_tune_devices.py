@@ -30,8 +30,8 @@ from forerun.runtime.devices import find_device
 from forerun.runtime.library import Status, load_library
 from forerun.runtime.trial import NativeTrialArray
 from forerun.targets import TARGETS, detect_target
-from forerun.targets.gpu import GpuTarget
-from forerun.targets.opencl import OPENCL
+from forerun.targets.gpu import GpuArithmetic, GpuTarget
+from forerun.targets.opencl import ADRENO, OPENCL
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +77,12 @@ def test_the_search_runs_on_the_device(target: GpuTarget, export: Path, quick: N
         assert matmul.plan(settings, one.tiling).tiling == one.tiling
 
 
-def test_weights_in_slabs_and_with_biases_are_given_room(opencl: GpuTarget, quick: None) -> None:
+@pytest.mark.parametrize("computes", (OPENCL.computes, ADRENO.computes), ids=("memory", "images"))
+def test_weights_in_slabs_and_with_biases_are_given_room(
+    computes: GpuArithmetic, opencl: GpuTarget, quick: None
+) -> None:
     """A kernel that takes the number of its slab is tried on the first one."""
-    small = replace(opencl, largest_piece=1 << 14)
+    small = replace(opencl, largest_piece=1 << 14, computes=computes)
     rows = rows_of(SYMMETRIC8, 528, 64)
     operation = Linear((rows,), ("bias",), 0, 528, add=False, head="maxima")
     settings = tuning_settings(small)
