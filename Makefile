@@ -18,7 +18,7 @@ OFFLINE := $(shell find models export compiler targets training src/forerun -nam
 DEMO := build/demo/smollm2
 ZOO := models/zoo/smollm2-135m-instruct
 
-.PHONY: setup demo web-demo test test-gpu-emulated test-opencl-intel lint format test-sanitize fuzz bench growth race clean help
+.PHONY: setup demo web-demo test test-gpu-emulated test-opencl-intel test-races lint format test-sanitize fuzz bench growth race clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -113,6 +113,17 @@ $(INTEL)/vendors/intel.icd: .venv/dependencies
 test-opencl-intel: .venv/installed $(INTEL)/vendors/intel.icd  ## OpenCL's kernels on Intel's runtime for processors, which has images, shuffles and byte products
 	OCL_ICD_VENDORS=$(CURDIR)/$(INTEL)/vendors $(BIN)/python -m pytest -k "opencl or images" \
 	  tests/compiler/test_images.py tests/compiler/test_device_bundles.py $(patsubst %,tests/compiler/test_gpu_%.py,instructions matmul rows draws)
+
+# Debian's and Ubuntu's package, unpacked and not installed: it would be a device that others find, too.
+OCLGRIND := .venv/oclgrind
+$(OCLGRIND)/unpacked: .venv/dependencies
+	mkdir -p $(OCLGRIND)
+	cd $(OCLGRIND) && apt-get download oclgrind $$(apt-cache depends oclgrind | sed -n 's/.*Depends: \(liboclgrind.*\)/\1/p')
+	for package in $(OCLGRIND)/*.deb; do dpkg -x $$package $(OCLGRIND) || exit 1; done
+	@touch $@
+
+test-races: .venv/installed $(OCLGRIND)/unpacked  ## OpenCL's kernels under Oclgrind, which finds data races and reads out of bounds
+	FORERUN_OCLGRIND=$(CURDIR)/$(OCLGRIND) $(BIN)/python -m pytest tests/compiler/test_races.py
 
 fuzz:  ## fuzz the readers of files for SECONDS=60 each (needs clang); findings and new inputs go to build/fuzz
 	cmake -S . -B build/fuzz -DFORERUN_FUZZ=ON -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++
