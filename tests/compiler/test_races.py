@@ -1,6 +1,6 @@
 """Kernels under Oclgrind, an OpenCL device that interprets them: no data races, nothing read or written outside.
 
-`make test-races` runs this; it takes half an hour.
+`make test-races` runs this, in about five minutes.
 """
 
 from __future__ import annotations
